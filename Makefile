@@ -1,0 +1,55 @@
+# Every target works from a clean clone: `setup` builds .venv from the lock file first.
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+else
+  BIN := $(VENV)/bin
+endif
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test test-all check format lock bench
+
+help:
+	@echo "make demo      a Unitree Go1 learns to walk"
+	@echo "make test      the test suite"
+	@echo "make test-all  the test suite with learning curves on real tasks"
+	@echo "make check     format, lint, types, floors"
+	@echo "make format    format the code"
+	@echo "make bench     the benchmarks, in an environment of their own"
+	@echo "make lock      renew requirements.lock"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/surefoot demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --fork-strategy fewest --generate-hashes --custom-compile-command "make lock" \
+	  --quiet -o requirements.lock
+
+bench: setup
+	$(BIN)/python benchmarks/run.py

@@ -1,0 +1,48 @@
+"""Surefoot: PPO for robots, fast on the CPU you own.
+
+Names are loaded when they are first used, so that `import surefoot` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surefoot import envs, functional
+    from surefoot.api import evaluate, train
+    from surefoot.config import Config
+    from surefoot.services.policy_file import LoadedPolicy, load_policy
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "surefoot.config",
+    "LoadedPolicy": "surefoot.services.policy_file",
+    "load_policy": "surefoot.services.policy_file",
+    "evaluate": "surefoot.api",
+    "train": "surefoot.api",
+}
+_MODULES = ("envs", "functional")
+
+__all__ = [
+    "Config",
+    "LoadedPolicy",
+    "envs",
+    "evaluate",
+    "functional",
+    "load_policy",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"surefoot.{name}")
+    raise AttributeError(f"module 'surefoot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

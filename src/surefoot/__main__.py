@@ -1,0 +1,5 @@
+import sys
+
+from surefoot.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,153 @@
+"""Training and evaluation with everything around them: run folder, progress, saved policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from surefoot.config import Config, from_mapping
+from surefoot.envs import Environment, make_environment
+from surefoot.envs.tasks import is_import_path, parse_options, task_name
+from surefoot.services.console import ConsoleProgress
+from surefoot.services.metrics_file import MetricsFile
+from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy
+from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
+from surefoot.training import Hook, make_streams, to_key
+from surefoot.training import evaluate as evaluate_policy
+from surefoot.training import train as run_training
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training leaves.
+
+    Attributes:
+        run_dir: the run folder.
+        policy: the trained policy.
+        step: environment steps of experience.
+        finished: whether `total_steps` was reached.
+    """
+
+    run_dir: Path
+    policy: LoadedPolicy
+    step: int
+    finished: bool
+
+
+def train(
+    task: Any,
+    *,
+    config: Config | None = None,
+    run_dir: str | Path | None = None,
+    progress: bool = True,
+    hooks: Sequence[Hook] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> TrainResult:
+    """Train a policy and leave a run folder.
+
+    Args:
+        task: a task name, or an environment, or a class or function that makes one.
+        config: options to start from; the defaults if left out.
+        run_dir: the run folder; `runs/TASK-seedS-DATE-TIME` if left out.
+        progress: show progress on the console.
+        hooks: further listeners.
+        should_stop: asked after each iteration; True ends training early, with everything saved.
+        **options: options that differ from `config`, by name.
+
+    Raises:
+        ValueError: anything that cannot be trained, before training begins; nothing is overwritten.
+    """
+    config = from_mapping(options, base=config)
+    name = task_name(task)
+    folder = RunFolder(Path(run_dir) if run_dir else default_run_dir(name, config.seed))
+    own: list[Hook] = [folder, MetricsFile(folder.path / METRICS), PolicyFile(folder.path)]
+    if progress:
+        own.append(ConsoleProgress(Console()))
+    state, _ = run_training(task, config, hooks=[*own, *hooks], should_stop=should_stop)
+    finished = state.step >= config.total_steps
+    return TrainResult(folder.path, load_policy(folder.path), state.step, finished)
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    episodes: int = 20,
+    deterministic: bool = True,
+    task: Any = None,
+    seed: int | None = None,
+    num_envs: int | None = None,
+) -> dict[str, Any]:
+    """What the policy of a run is worth, over whole episodes on environments of its own.
+
+    Args:
+        run: the run folder.
+        episodes: how many episodes to count.
+        deterministic: play the mode of the action distribution, not samples.
+        task: another task to play; needed where the run was on the user's own code, because no
+            import path is ever taken from a file.
+        seed: of the evaluation's environments; by default from the run's seed, yet disjoint from
+            the streams it trained on.
+        num_envs: environments side by side.
+
+    Returns:
+        `episodes`, `episode_return_mean`, `episode_return_std` (population), `episode_length_mean`;
+        `success_rate` and `reward/NAME` per step where the task has them.
+    """
+    env, policy, streams = open_run(run, episodes=episodes, task=task, seed=seed, num_envs=num_envs)
+    try:
+        key = to_key(streams.spawn(1)[0])
+        return evaluate_policy(policy.policy, env, episodes, key=key, deterministic=deterministic)
+    finally:
+        env.close()
+
+
+def open_run(
+    run: str | Path,
+    *,
+    episodes: int,
+    task: Any = None,
+    seed: int | None = None,
+    num_envs: int | None = None,
+) -> tuple[Environment, LoadedPolicy, np.random.SeedSequence]:
+    """A run's policy, environments to play it in, and their random stream; see `evaluate`."""
+    if episodes < 1:
+        raise ValueError(f"episodes = {episodes} must be at least 1")
+    stored_task, config = read_config(Path(run))
+    policy = load_policy(run)
+    if task is None and is_import_path(stored_task):
+        raise ValueError(
+            f"this run was on {stored_task!r}, which is your own code; name it again with "
+            f"--task {stored_task} (no import path is taken from a file)"
+        )
+    streams = make_streams(config.seed if seed is None else seed).evaluation
+    env = make_environment(
+        task or stored_task,
+        num_envs or min(episodes, 20),
+        seed=streams,
+        options=parse_options(config.env_options),
+    )
+    check_fits(policy, env)
+    return env, policy, streams
+
+
+def check_fits(policy: LoadedPolicy, env: Environment) -> None:
+    """Raise ValueError if the environment does not offer what the policy reads and writes."""
+    spec = env.spec
+    offered: Mapping[str, int] = spec.observations
+    for name, size in policy.observations.items():
+        if offered.get(name) != size:
+            raise ValueError(
+                f"the policy (trained on {policy.task}) reads observation {name!r} of size {size}; "
+                f"{spec.name} offers {dict(offered)}"
+            )
+    if (spec.action.kind, spec.action.sizes) != (policy.action.kind, policy.action.sizes):
+        raise ValueError(
+            f"the policy (trained on {policy.task}) gives {policy.action.kind} actions "
+            f"{policy.action.sizes}; {spec.name} takes {spec.action.kind} {spec.action.sizes}"
+        )

@@ -1,0 +1,61 @@
+"""`surefoot eval RUN`: what a trained policy is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play a trained policy over whole episodes and report what it is worth."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    episodes: int = 20
+    """Episodes to play."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object and nothing else."""
+    stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Sample actions instead of taking the most likely one."""
+    task: str | None = None
+    """Another task to play it on; needed if it was trained on your own code."""
+    seed: int | None = None
+    """Seed of the environments (default: the run's, on streams it never trained on)."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate and print."""
+    arguments = tyro.cli(Arguments, prog="surefoot eval", args=list(argv))
+    from surefoot.api import evaluate
+
+    result = evaluate(
+        arguments.run,
+        episodes=arguments.episodes,
+        deterministic=not arguments.stochastic,
+        task=arguments.task,
+        seed=arguments.seed,
+    )
+    print(json.dumps(result) if arguments.json else describe(result))
+    return 0
+
+
+def describe(result: dict[str, Any]) -> str:
+    """An evaluation in words."""
+    lines = [
+        f"{result['episodes']} episodes: return {result['episode_return_mean']:.2f} "
+        f"+- {result['episode_return_std']:.2f} (standard deviation), "
+        f"length {result['episode_length_mean']:.0f} steps"
+    ]
+    if "success_rate" in result:
+        lines.append(f"success {result['success_rate']:.0%}")
+    terms = {name: value for name, value in result.items() if name.startswith("reward/")}
+    if terms:
+        lines.append("reward terms, mean per step:")
+        lines += [f"  {name.removeprefix('reward/'):<24}{v: .4f}" for name, v in terms.items()]
+    return "\n".join(lines)

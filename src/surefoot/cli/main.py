@@ -1,0 +1,54 @@
+"""The `surefoot` command: one verb, one file. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from surefoot.config import near_matches
+
+VERBS = {
+    "train": "train a policy on a task",
+    "eval": "play a trained policy and report what it is worth",
+    "tasks": "list the tasks that can be trained",
+    "demo": "teach a Unitree Go1 to walk, then measure how well it follows commands",
+}
+
+
+def usage() -> str:
+    """What `surefoot --help` prints."""
+    verbs = "\n".join(f"  {verb:<8}{text}" for verb, text in VERBS.items())
+    return (
+        "usage: surefoot VERB ...\n\nPPO for robots, fast on the CPU you own.\n\n"
+        f"{verbs}\n\n`surefoot VERB --help` explains a verb; "
+        "`surefoot train CartPole-v1` is a good start."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code (0 fine, 1 nothing found, 2 a mistake, 130 Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from surefoot import __version__
+
+        print(f"surefoot {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        return fail(f"unknown verb {verb!r}{near_matches(verb, VERBS)} (verbs: {', '.join(VERBS)})")
+    try:
+        return importlib.import_module(f"surefoot.cli.{verb}").main(rest)
+    except ValueError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail("interrupted", code=130)
+
+
+def fail(message: str, *, code: int = 2) -> int:
+    """One line on stderr, and the exit code."""
+    print(f"surefoot: error: {message}", file=sys.stderr)
+    return code

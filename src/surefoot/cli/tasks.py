@@ -1,0 +1,51 @@
+"""`surefoot tasks [PATTERN]`: what can be trained here."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from surefoot.config import near_matches
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """List the tasks that can be trained; your own go by module:attribute."""
+
+    pattern: Annotated[str, tyro.conf.Positional] = ""
+    """Part of a name, or a pattern with * and ?."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the matching names, one a line; exit code 1 if there are none."""
+    arguments = tyro.cli(Arguments, prog="surefoot tasks", args=list(argv))
+    names = known_tasks()
+    pattern = arguments.pattern.lower()
+    if not any(c in pattern for c in "*?["):
+        pattern = f"*{pattern}*"
+    found = [name for name in names if fnmatch.fnmatchcase(name.lower(), pattern)]
+    if not found:
+        near = near_matches(arguments.pattern, names)
+        print(f"surefoot: no task matches {arguments.pattern!r}{near}", file=sys.stderr)
+        return 1
+    print("\n".join(found))
+    return 0
+
+
+def known_tasks() -> list[str]:
+    """Every task that has a name here: EnvPool's, Gymnasium's, gymnax's if installed, the probes."""
+    import gymnasium
+
+    from surefoot.envs.envpool import known_tasks as envpool_tasks
+    from surefoot.envs.gymnax import known_tasks as gymnax_tasks
+    from surefoot.envs.probes import PROBES
+
+    names = envpool_tasks()
+    names += [f"gymnasium:{name}" for name in sorted(gymnasium.registry)]
+    names += [f"gymnax:{name}" for name in gymnax_tasks()]
+    return names + [f"probe:{name}" for name in PROBES]

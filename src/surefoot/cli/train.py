@@ -1,0 +1,116 @@
+"""`surefoot train TASK`: options from a preset, then a TOML file, then the command line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from surefoot.cli.presets import PRESETS, preset
+from surefoot.config import Config, from_mapping, read_toml, validate
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a policy on a task."""
+
+    task: Annotated[str | None, tyro.conf.Positional] = None
+    """An EnvPool id, gymnasium:ID, gymnax:ID, probe:NAME, or module:attribute for your own code.
+    May be left out if the --config file names it."""
+    preset: str | None = None
+    """Options to start from instead of the defaults."""
+    config: Path | None = None
+    """A TOML file of options, such as the config.toml of an earlier run."""
+    run_dir: Path | None = None
+    """The run folder (default: runs/TASK-seedS-DATE-TIME). It is never overwritten."""
+    options: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
+    """In the order of a run: collecting, networks, normalisation, objective, optimisation."""
+
+
+def parse(argv: Sequence[str]) -> tuple[str, Path | None, Config]:
+    """Task, run folder and validated options.
+
+    Raises:
+        ValueError: a file, preset or value that cannot be right.
+        SystemExit: help was asked for, or an option is not known.
+    """
+    base, task = _base(argv)
+    arguments = tyro.cli(
+        Arguments,
+        prog="surefoot train",
+        description=f"Train a policy on a task. Presets: {', '.join(PRESETS)}.",
+        args=list(argv),
+        default=Arguments(task=task, options=base),
+    )
+    if arguments.task is None:
+        raise ValueError(
+            "no TASK given; for example `surefoot train CartPole-v1` (`surefoot tasks` lists them)"
+        )
+    return arguments.task, arguments.run_dir, validate(arguments.options)
+
+
+def _base(argv: Sequence[str]) -> tuple[Config, str | None]:
+    """The options that --preset and --config stand for, which become the defaults of the rest."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset")
+    early.add_argument("--config")
+    known, _ = early.parse_known_args(list(argv))
+    base = preset(known.preset) if known.preset else Config()
+    if known.config is None:
+        return base, None
+    options: dict[str, Any] = read_toml(known.config)
+    task = options.pop("task", None)
+    if task is not None and _names_code(task):
+        task = None  # an import path is taken from the command line alone
+    return from_mapping(options, base=base), task
+
+
+def _names_code(task: str) -> bool:
+    from surefoot.envs.tasks import is_import_path
+
+    return is_import_path(task)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train; Ctrl-C once ends the run after the present iteration with everything saved."""
+    task, run_dir, config = parse(argv)
+    from surefoot.api import train
+
+    stop = StopOnSignal()
+    with stop:
+        result = train(task, config=config, run_dir=run_dir, should_stop=stop)
+    end = "Trained" if result.finished else "Stopped early, policy saved,"
+    print(f"\n{end} {result.step:,} steps; run folder: {result.run_dir}")
+    print(f"Next: surefoot eval {result.run_dir}")
+    return 0 if result.finished else 130
+
+
+class StopOnSignal:
+    """True once the user has pressed Ctrl-C; pressed again, it interrupts at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def __call__(self) -> bool:
+        """Whether to stop after this iteration."""
+        return self._asked
+
+    def __enter__(self) -> StopOnSignal:
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        print("\nfinishing this iteration, then saving (Ctrl-C again: leave now)", file=sys.stderr)

@@ -1,0 +1,325 @@
+"""Every option of a training run, in one frozen dataclass.
+
+This module sits beside the floors: it imports nothing heavier than the standard library, so that the
+command line can print its help at once, and every floor may read it. Each default names its source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
+Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]
+Activation = Literal["tanh", "elu", "relu", "swish"]
+Distribution = Literal["gaussian", "squashed_gaussian", "beta"]
+Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
+Normalization = Literal["minibatch", "batch", "off"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All options of a run; `config.toml` in a run folder is this, written out.
+
+    The docstring under a field is its `--help` text. Sources in brackets: [PPO] arXiv 1707.06347,
+    [37] "The 37 implementation details of PPO" (ICLR blog track 2022), [MA] "What matters in
+    on-policy RL?" arXiv 2006.05990, [IM] "Implementation matters" arXiv 2005.12729, [rsl_rl] its
+    published defaults, [measured] docs/results.md.
+    """
+
+    total_steps: int = 1_000_000
+    """Environment steps to train for (steps that are experience; reset rows do not count)."""
+    seed: int = 0
+    """Seed of everything random: environments, initialisation, actions, shuffling."""
+
+    # --- collecting
+    num_envs: int = 16
+    """Environments stepped together. [measured]"""
+    num_steps: int = 128
+    """Steps of each environment per iteration; the batch is num_envs * num_steps. [measured]"""
+    env_options: tuple[str, ...] = ()
+    """Settings of the task as KEY=VALUE, e.g. noise_level=0.5 (what a task knows is in its docs)."""
+    actor_groups: tuple[str, ...] = ()
+    """Observation groups the actor sees. Empty: `state` if the task has it, else all but privileged_*."""
+    critic_groups: tuple[str, ...] = ()
+    """Observation groups the critic sees. Empty: every group of the task."""
+    ignore_groups: tuple[str, ...] = ()
+    """Observation groups nobody sees; any other group without a reader is an error."""
+
+    # --- networks
+    actor_hidden: tuple[int, ...] = (64, 64)
+    """Widths of the actor's hidden layers. [PPO]"""
+    critic_hidden: tuple[int, ...] = (64, 64)
+    """Widths of the critic's hidden layers. [PPO]"""
+    activation: Activation = "tanh"
+    """Activation of the hidden layers. [PPO, MA]"""
+    shared_trunk: bool = False
+    """One trunk (actor_hidden) for actor and critic; implies joint_loss. Separate is better. [MA]"""
+    orthogonal_init: bool = True
+    """Orthogonal weights with gain sqrt(2), zero biases; off: LeCun-uniform weights. [37, IM]"""
+    policy_output_scale: float = 0.01
+    """Gain of the last policy layer's weights at the start. [37, MA]"""
+    distribution: Distribution = "gaussian"
+    """Action distribution of continuous tasks (discrete ones are categorical or Bernoulli)."""
+    state_dependent_std: bool = False
+    """Let the network choose the standard deviation per state instead of one per action. [MA: off]"""
+    initial_std: float = 1.0
+    """Standard deviation of the policy at the start, in units of half the action range. [37]"""
+    min_std: float = 0.01
+    """Smooth floor under the standard deviation; its gradient never vanishes. [measured]"""
+
+    # --- normalisation
+    normalize_observations: bool = True
+    """Observations minus running mean over running standard deviation. [37, MA, IM]"""
+    observation_clip: float = 10.0
+    """Normalised observations are clipped to +- this. [37, IM]"""
+    scale_rewards: bool = True
+    """Rewards over the running standard deviation of the discounted return. [37, IM]"""
+    reward_clip: float = 10.0
+    """Scaled rewards are clipped to +- this. [37, IM]"""
+
+    # --- objective
+    surrogate: Surrogate = "clipped"
+    """What the actor maximises (docs/mathematics.md section 1). [PPO]"""
+    clip_epsilon: float = 0.2
+    """Ratio may leave 1 by this much before its gain is clipped; inf never clips. [PPO, 37]"""
+    kl_coef: float = 1.0
+    """First beta of the kl_penalty surrogate; it adapts towards desired_kl. [PPO section 4]"""
+    advantage_estimator: Estimator = "gae"
+    """What multiplies the log-probability (docs/mathematics.md section 2). [arXiv 1506.02438]"""
+    gamma: float = 0.99
+    """Discount per step. [PPO, MA]"""
+    gae_lambda: float = 0.95
+    """Trade of GAE: 0 is the TD residual, 1 the Monte-Carlo advantage. [PPO, 37]"""
+    advantage_normalization: Normalization = "minibatch"
+    """Advantages to zero mean and unit variance within the minibatch, the batch, or not. [37]"""
+    recompute_advantages: bool = False
+    """Estimate advantages afresh with the current critic before each epoch. [MA]"""
+    value_clip_epsilon: float | None = None
+    """Clip the value update to this around the old value; none: off, clipping hurts. [MA]"""
+    value_coef: float = 0.5
+    """Weight of the value loss in the joint loss (without effect when optimised apart). [37]"""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus. [PPO for MuJoCo, 37]"""
+
+    # --- optimisation
+    num_epochs: int = 10
+    """Passes over each batch. [PPO, 37]"""
+    num_minibatches: int = 32
+    """Minibatches per pass; must divide num_envs * num_steps. [PPO, 37]"""
+    shuffle_each_epoch: bool = True
+    """Draw new minibatches in every epoch; off: the same split for all epochs. [37]"""
+    learning_rate: float = 3e-4
+    """Adam's step size at the start. [PPO, MA]"""
+    critic_learning_rate: float | None = None
+    """Step size of a separate critic; none: as learning_rate."""
+    learning_rate_schedule: Schedule = "linear"
+    """Anneal to zero over total_steps (linear, cosine), keep, or follow the KL. [37, IM, rsl_rl]"""
+    desired_kl: float = 0.01
+    """KL per update that kl_adaptive learning rates and the kl_penalty aim at. [rsl_rl, PPO]"""
+    target_kl: float | None = None
+    """Stop the actor's epochs once the KL exceeds 1.5 times this; none: never. [37]"""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this global norm (inf: off). [37]"""
+    adam_epsilon: float = 1e-5
+    """Adam's epsilon. [37]"""
+    joint_loss: bool = False
+    """Optimise actor and critic on one total loss with joint gradient clipping."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one batch, num_envs * num_steps."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether actor and critic are optimised on one total loss."""
+        return self.joint_loss or self.shared_trunk
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with `changes`; unknown names are refused with a suggestion."""
+        check_names(changes, option_names(), what="option")
+        return dataclasses.replace(self, **changes)
+
+
+def option_names() -> list[str]:
+    """Names of all options, in their order."""
+    return [field.name for field in fields(Config)]
+
+
+def near_matches(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """A phrase such as `; did you mean 'gamma'?`, or nothing where no known name is near."""
+    names = list(known)
+    folded: dict[str, str] = {known_name.lower(): known_name for known_name in names}
+    close = difflib.get_close_matches(name.lower(), folded, n=count, cutoff=0.6)
+    if not close:
+        close = [fold for fold in folded if name.lower() in fold][:count]
+    return f"; did you mean {' or '.join(repr(folded[c]) for c in close)}?" if close else ""
+
+
+def check_names(given: Iterable[str], known: Iterable[str], *, what: str) -> None:
+    """Raise ValueError for the first name in `given` that is not `known`."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}{near_matches(name, known)}")
+
+
+_RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    # option: (lowest, highest, lowest allowed, highest allowed)
+    "total_steps": (1, 2**62, True, True),
+    "seed": (0, 2**63 - 1, True, True),
+    "num_envs": (1, 1_000_000, True, True),
+    "num_steps": (1, 1_000_000, True, True),
+    "policy_output_scale": (0, math.inf, False, False),
+    "initial_std": (0, 100, False, True),
+    "min_std": (0, 100, False, True),
+    "observation_clip": (0, math.inf, False, True),
+    "reward_clip": (0, math.inf, False, True),
+    "clip_epsilon": (0, math.inf, False, True),
+    "kl_coef": (0, math.inf, False, False),
+    "gamma": (0, 1, True, True),
+    "gae_lambda": (0, 1, True, True),
+    "value_clip_epsilon": (0, math.inf, False, False),
+    "value_coef": (0, math.inf, True, False),
+    "entropy_coef": (-math.inf, math.inf, False, False),
+    "num_epochs": (1, 10_000, True, True),
+    "num_minibatches": (1, 10_000_000, True, True),
+    "learning_rate": (0, math.inf, False, False),
+    "critic_learning_rate": (0, math.inf, False, False),
+    "desired_kl": (0, math.inf, False, False),
+    "target_kl": (0, math.inf, False, False),
+    "max_grad_norm": (0, math.inf, False, True),
+    "adam_epsilon": (0, 1, False, False),
+}
+
+
+def validate(config: Config) -> Config:
+    """Check types, ranges and combinations; return the config with types made exact.
+
+    Raises:
+        ValueError: for the first option that cannot be right, with both numbers and what to do.
+    """
+    hints = get_type_hints(Config)
+    values = {name: _typed(name, getattr(config, name), hints[name]) for name in option_names()}
+    for name, (low, high, with_low, with_high) in _RANGES.items():
+        value = values[name]
+        if value is None:
+            continue
+        above = value >= low if with_low else value > low
+        below = value <= high if with_high else value < high
+        if not (above and below):
+            opening, closing = "[" if with_low else "(", "]" if with_high else ")"
+            raise ValueError(
+                f"{name} = {value} is out of range: it must be in {opening}{low}, {high}{closing}"
+            )
+    config = Config(**values)
+    _check_combinations(config)
+    return config
+
+
+def _check_combinations(config: Config) -> None:
+    if config.batch_size % config.num_minibatches:
+        raise ValueError(
+            f"num_minibatches = {config.num_minibatches} does not divide the batch of "
+            f"num_envs * num_steps = {config.num_envs} * {config.num_steps} = {config.batch_size}; "
+            f"near divisors: {_near_divisors(config.batch_size, config.num_minibatches)}"
+        )
+    if config.initial_std <= config.min_std:
+        raise ValueError(
+            f"initial_std = {config.initial_std} must lie above min_std = {config.min_std}"
+        )
+    for name in ("actor_hidden", "critic_hidden"):
+        if any(width < 1 for width in getattr(config, name)):
+            raise ValueError(f"{name} = {getattr(config, name)}: every width must be at least 1")
+    if config.shared_trunk and not config.actor_hidden:
+        raise ValueError("shared_trunk needs at least one layer in actor_hidden to share")
+    if config.is_joint and config.critic_learning_rate is not None:
+        raise ValueError(
+            "critic_learning_rate has no effect with joint_loss or shared_trunk (one optimiser "
+            "serves both); leave it out"
+        )
+    for item in config.env_options:
+        if "=" not in item:
+            raise ValueError(f"env_options: {item!r} is not of the form KEY=VALUE")
+
+
+def _near_divisors(number: int, wanted: int) -> str:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    nearest = sorted(divisors, key=lambda d: abs(math.log(d / wanted)))[:3]
+    return ", ".join(str(d) for d in sorted(nearest))
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type its option has (TOML has no tuples, JSON no inf), or ValueError."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint):
+            known = ", ".join(get_args(hint))
+            near = near_matches(str(value), get_args(hint))
+            raise ValueError(f"{name} = {value!r} is not one of {known}{near}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} = {value!r} must be a list")
+        return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
+    optional = [arg for arg in get_args(hint) if arg is not type(None)]
+    if optional:
+        return None if value is None else _typed(name, value, optional[0])
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} = {value!r} must be {hint.__name__}, not {type(value).__name__}")
+    if hint is float and math.isnan(value):
+        raise ValueError(f"{name} = nan is not a number")
+    return value
+
+
+def parse_toml(text: str, *, where: str) -> dict[str, Any]:
+    """Options in a TOML text as a mapping; unknown keys are refused with a suggestion."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{where} is not valid TOML: {error}") from None
+    check_names(table, [*option_names(), "task"], what=f"option in {where}:")
+    # "none" stands for None, which TOML lacks
+    return {name: None if value == "none" else value for name, value in table.items()}
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Options in a TOML file as a mapping; see `parse_toml`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"config file {str(path)!r} does not exist")
+    return parse_toml(path.read_text(encoding="utf-8"), where=str(path))
+
+
+def to_toml(config: Config, *, task: str) -> str:
+    """The config with every option as TOML text, `task` first."""
+    lines = [f"task = {_toml_value(task)}"]
+    lines += [f"{name} = {_toml_value(getattr(config, name))}" for name in option_names()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value)  # JSON's string escapes are TOML's
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def from_mapping(options: Mapping[str, Any], *, base: Config | None = None) -> Config:
+    """A validated config from a mapping of options over `base` (default: the defaults)."""
+    return validate((base or Config()).replace(**options))

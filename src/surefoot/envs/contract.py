@@ -1,0 +1,153 @@
+"""The environment contract: what a simulator owes to the code above it.
+
+Many environments are stepped together (leading axis N). Resets happen on the *next* step: the step
+that ends an episode returns its true last observation; the step after it ignores its action, returns
+the first observation of a new episode with reward 0, and is marked `valid = False`. So the value of
+the next observation is exact at every truncation, and the mask says which rows are not experience.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+
+class Step(NamedTuple):
+    """What the environments answer to one action each.
+
+    `observation` is an array [N, ...] or a mapping from group names to such arrays. `reward` [N] is
+    float32; `terminated`, `truncated`, `valid` [N] are bool. `info` holds named scalars per
+    environment [N] worth logging, such as the terms of a robot's reward.
+    """
+
+    observation: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    valid: Any
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The actions an environment takes.
+
+    Attributes:
+        kind: `continuous` (Box), `discrete`, `multi_discrete` or `multi_binary`.
+        sizes: continuous: (number of components,); discrete: (choices,); multi_discrete: choices per
+            component; multi_binary: (number of bits,).
+        low: lower bounds of a continuous action, flattened; -inf where unbounded.
+        high: upper bounds, likewise.
+        shape: the shape the environment wants for one action.
+        dtype: the dtype the environment wants.
+        start: the smallest discrete action.
+    """
+
+    kind: Literal["continuous", "discrete", "multi_discrete", "multi_binary"]
+    sizes: tuple[int, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    start: int = 0
+
+    def to_env(self, action: jax.Array) -> jax.Array:
+        """The canonical action as this environment's own action.
+
+        A bounded component is clipped to [-1, 1] and mapped linearly onto its bounds; an unbounded
+        one is passed on as it is. Discrete actions count from 0 and are shifted to `start`.
+
+        Args:
+            action: [..., A] canonical continuous, or integers [...] or [..., A].
+
+        Returns:
+            [..., *shape] in the environment's dtype.
+        """
+        if self.kind == "continuous":
+            low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
+            bounded = np.isfinite(low) & np.isfinite(high)
+            bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+            middle = ((top + bottom) / 2).astype(np.float32)
+            half = ((top - bottom) / 2).astype(np.float32)
+            # an unbounded component passes through; one with a single bound is clipped to it
+            action = jnp.clip(middle + half * jnp.clip(action, *_unit(bounded)), low, high)
+        elif self.start:
+            action = action + self.start
+        batch_shape = action.shape[:-1] if self.shape or self.kind == "continuous" else action.shape
+        return action.reshape(*batch_shape, *self.shape).astype(self.dtype)
+
+
+def _unit(bounded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Canonical bounds: [-1, 1] where the environment has bounds, none elsewhere."""
+    top = np.where(bounded, 1.0, np.inf).astype(np.float32)
+    return -top, top
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What the agent must know of an environment.
+
+    Attributes:
+        name: the task's name, for messages.
+        num_envs: environments stepped together.
+        observations: sizes of the flat observation groups, by name.
+        action: the action spec.
+        in_graph: whether `step` may be traced into a jitted program.
+        info: names of the scalars that every `Step.info` holds.
+        needs_float64: whether `step` must be traced with 64-bit types enabled.
+        exact_truncation: whether the true last observation arrives at a truncation.
+    """
+
+    name: str
+    num_envs: int
+    observations: Mapping[str, int]
+    action: ActionSpec
+    in_graph: bool
+    info: tuple[str, ...] = ()
+    needs_float64: bool = False
+    exact_truncation: bool = True
+
+
+class Environment(abc.ABC):
+    """N environments behind the contract of this module."""
+
+    spec: EnvSpec
+
+    @abc.abstractmethod
+    def reset(self, key: jax.Array) -> tuple[Any, Step]:
+        """Start every environment.
+
+        Args:
+            key: the random stream. Simulators that take their seed when they are made ignore it.
+
+        Returns:
+            The simulator's state and a step whose rows are all invalid (no action led there).
+        """
+
+    @abc.abstractmethod
+    def step(self, env_state: Any, action: Array) -> tuple[Any, Step]:
+        """Step every environment.
+
+        Args:
+            env_state: what the previous call returned.
+            action: [N, *spec.action.shape], in the environment's own bounds and dtype.
+        """
+
+    def close(self) -> None:
+        """Release what the simulator holds. Does nothing by default."""
+        return
+
+
+def as_groups(observation: Any) -> dict[str, Any]:
+    """An observation as named groups: an array alone becomes the group `observation`."""
+    if isinstance(observation, Mapping):
+        return dict(observation)
+    return {"observation": observation}

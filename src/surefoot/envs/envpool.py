@@ -1,0 +1,187 @@
+"""EnvPool's C++ simulators behind the contract: inside the jitted rollout, or from the host.
+
+EnvPool resets on the next step already, so its rows map one to one. Its seeds are fixed when the pool
+is made; its XLA calls exist on Linux only, elsewhere the same pool is stepped from the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surefoot.config import near_matches
+from surefoot.envs import spaces
+from surefoot.envs.contract import Environment, EnvSpec, Step
+
+# terms of a robot's reward, and what tasks call their success
+_INFO_PREFIX = "reward_"
+_SUCCESS = ("success", "is_success", "reward_success")
+
+
+class _PoolState(NamedTuple):
+    handle: Any
+    ended: Any
+
+
+class EnvPoolEnvironment(Environment):
+    """A pool of one EnvPool task.
+
+    Args:
+        task: an id from `envpool.list_all_envs()`.
+        num_envs: environments in the pool.
+        seeds: one seed for each environment.
+        options: settings of the task, such as `noise_level`.
+        in_graph: step inside jitted programs; None: wherever EnvPool can (Linux).
+
+    Raises:
+        ValueError: unknown task or option, or spaces the agent cannot serve.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        num_envs: int,
+        *,
+        seeds: Sequence[int],
+        options: Mapping[str, Any] | None = None,
+        in_graph: bool | None = None,
+    ) -> None:
+        self._pool = _make_pool(task, num_envs, seeds, dict(options or {}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Gymnasium warns of the float64 bounds it narrows
+            observation_space = self._pool.observation_space
+            action_space = self._pool.action_space
+        self._groups = spaces.observation_groups(observation_space, task=task)
+        in_graph = sys.platform == "linux" if in_graph is None else in_graph
+        keys = self._pool.spec.state_array_spec
+        info = [key.removeprefix("info:") for key in keys if key.startswith("info:")]
+        # the simulator takes one dtype alone, and not always the one its space declares
+        wanted = list(self._pool.spec.action_array_spec.values())[-1].dtype
+        self.spec = EnvSpec(
+            name=task,
+            num_envs=num_envs,
+            observations=spaces.group_sizes(self._groups),
+            action=dataclasses.replace(
+                spaces.action_spec(action_space, task=task), dtype=str(np.dtype(wanted))
+            ),
+            in_graph=in_graph,
+            needs_float64=in_graph,
+            info=tuple(sorted(name for name in info if _is_logged(name))),
+        )
+        if in_graph:
+            # the calls are typed when they are made, and the simulators speak float64
+            with jax.enable_x64(True):
+                self._handle, _, _, self._xla_step = self._pool.xla()
+
+    def reset(self, key: jax.Array) -> tuple[_PoolState, Step]:
+        """Start every environment; the seeds were fixed when the pool was made, `key` is not used."""
+        del key
+        observation, info = self._pool.reset()
+        no = np.zeros(self.spec.num_envs, bool)
+        zero = np.zeros(self.spec.num_envs, np.float32)
+        step = self._to_step(observation, zero, no, no, info, valid=no, xp=np)
+        handle = np.array(self._handle) if self.spec.in_graph else None
+        return _PoolState(handle, no), step
+
+    def step(self, env_state: _PoolState, action: Any) -> tuple[_PoolState, Step]:
+        """Step every environment, in the graph or on the host."""
+        handle, ended = env_state
+        if self.spec.in_graph:
+            handle, answer = self._xla_step(handle, action)
+        else:
+            answer = self._pool.step(np.asarray(action))
+        observation, reward, terminated, truncated, info = answer
+        step = self._to_step(
+            observation,
+            reward,
+            terminated,
+            truncated,
+            info,
+            valid=~ended,
+            xp=jnp if self.spec.in_graph else np,
+        )
+        return _PoolState(handle, step.terminated | step.truncated), step
+
+    def close(self) -> None:
+        """Stop the pool's threads."""
+        self._pool.close()
+
+    def _to_step(
+        self,
+        observation: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        info: Mapping[str, Any],
+        *,
+        valid: Any,
+        xp: Any,
+    ) -> Step:
+        if not isinstance(observation, Mapping):
+            observation = {"observation": observation}
+        return Step(
+            observation={
+                name: spaces.flatten(space, observation[name], xp)
+                for name, space in self._groups.items()
+            },
+            reward=xp.where(valid, reward, 0).astype(np.float32),
+            terminated=xp.asarray(terminated, bool) & valid,
+            truncated=xp.asarray(truncated, bool) & valid,
+            valid=valid,
+            info={
+                name: xp.where(valid, info[name], 0).astype(np.float32) for name in self.spec.info
+            },
+        )
+
+
+def _is_logged(name: str) -> bool:
+    return name.startswith(_INFO_PREFIX) or name in _SUCCESS
+
+
+def known_tasks() -> list[str]:
+    """Ids of every EnvPool task, without the aliases that only put the family in front."""
+    names = set(_import().list_all_envs())
+    return sorted(name for name in names if "/" not in name or name.split("/")[-1] not in names)
+
+
+def _import() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import envpool
+    return envpool
+
+
+def _make_pool(task: str, num_envs: int, seeds: Sequence[int], options: dict[str, Any]) -> Any:
+    envpool = _import()
+    known = envpool.list_all_envs()
+    if task not in known:
+        near = near_matches(task, known_tasks())
+        raise ValueError(
+            f"unknown task {task!r}{near} (`surefoot tasks` lists EnvPool's; others are "
+            "gymnasium:ID, gymnax:ID, probe:NAME, or module:attribute)"
+        )
+    # pools take the place of these, so they are not the user's to set
+    own = {"num_envs", "batch_size", "num_threads", "seed", "env_seed", "max_num_players"}
+    config = set(envpool.make_spec(task).config._fields) - own
+    for name in options:
+        if name not in config:
+            raise ValueError(
+                f"{task} has no option {name!r}{near_matches(name, config)} "
+                f"(it has {', '.join(sorted(config))})"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return envpool.make(
+            task,
+            env_type="gymnasium",
+            num_envs=num_envs,
+            seed=[int(seed) for seed in seeds],
+            **options,
+        )

@@ -1,0 +1,178 @@
+"""Any Gymnasium environment behind the contract, stepped one after the other on the host.
+
+The vector layer is our own: Gymnasium's loses the last observation or steps behind in some of its
+modes. What an environment returns is checked at every step, and copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+
+from surefoot.config import near_matches
+from surefoot.envs import spaces
+from surefoot.envs.contract import Environment, EnvSpec, Step
+
+_SUCCESS = ("success", "is_success")
+
+
+class GymnasiumEnvironment(Environment):
+    """N instances of one Gymnasium environment.
+
+    Args:
+        make: makes one instance.
+        num_envs: how many.
+        seeds: one seed for each, given to its first reset.
+        name: the task's name, for messages.
+
+    Raises:
+        ValueError: unsupported spaces, or a first step that breaks the contract.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], gymnasium.Env],
+        num_envs: int,
+        *,
+        seeds: Sequence[int],
+        name: str,
+    ) -> None:
+        self._envs = [make() for _ in range(num_envs)]
+        self._seeds = [int(seed) for seed in seeds]
+        self._name = name
+        first = self._envs[0]
+        self._groups = spaces.observation_groups(first.observation_space, task=name)
+        self._ended = np.zeros(num_envs, bool)
+        action = spaces.action_spec(first.action_space, task=name)
+        self.spec = EnvSpec(
+            name=name,
+            num_envs=num_envs,
+            observations=spaces.group_sizes(self._groups),
+            action=action,
+            in_graph=False,
+            info=self._trial_step(),
+        )
+
+    def _trial_step(self) -> tuple[str, ...]:
+        """Step environment 0 once before any training, to refuse a broken one; its logged info."""
+        env = self._envs[0]
+        observation, info = env.reset(seed=self._seeds[0])
+        self._groups_of(observation, index=0)
+        env.action_space.seed(self._seeds[0] % 2**31)
+        observation, reward, _, _, step_info = env.step(env.action_space.sample())
+        self._groups_of(observation, index=0)
+        self._reward_of(reward, index=0)
+        names = {**info, **step_info}
+        return tuple(sorted(k for k, v in names.items() if _is_logged(k) and np.ndim(v) == 0))
+
+    def reset(self, key: jax.Array) -> tuple[None, Step]:
+        """Start every environment from the seed it was made with; `key` is not used."""
+        del key
+        answers = [env.reset(seed=seed) for env, seed in zip(self._envs, self._seeds, strict=True)]
+        rows = [self._groups_of(answer[0], index=i) for i, answer in enumerate(answers)]
+        no = np.zeros(len(self._envs), bool)
+        zero = np.zeros(len(self._envs), np.float32)
+        self._ended = no
+        info = dict.fromkeys(self.spec.info, zero)
+        return None, Step(self._stack(rows), zero, no, no, no, info)
+
+    def step(self, env_state: None, action: Any) -> tuple[None, Step]:
+        """Step the running environments; those that ended begin a new episode instead."""
+        action = np.asarray(action)
+        count = len(self._envs)
+        rows: list[dict[str, np.ndarray]] = []
+        reward = np.zeros(count, np.float32)
+        terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
+        info = {name: np.zeros(count, np.float32) for name in self.spec.info}
+        for i, env in enumerate(self._envs):
+            if self._ended[i]:
+                rows.append(self._groups_of(env.reset()[0], index=i))
+                continue
+            # a discrete action arrives as a 0-d array: environments want the scalar
+            own = action[i] if action[i].ndim else action[i].item()
+            observation, r, terminated[i], truncated[i], extra = env.step(own)
+            rows.append(self._groups_of(observation, index=i))
+            reward[i] = self._reward_of(r, index=i)
+            for name in self.spec.info:
+                info[name][i] = extra.get(name, 0.0)
+        valid = ~self._ended
+        self._ended = terminated | truncated
+        return None, Step(self._stack(rows), reward, terminated, truncated, valid, info)
+
+    def close(self) -> None:
+        """Close every instance."""
+        for env in self._envs:
+            env.close()
+
+    def _groups_of(self, observation: Any, *, index: int) -> dict[str, np.ndarray]:
+        """One observation by groups, copied; ValueError if it is not what its space says."""
+        if not isinstance(observation, Mapping):
+            observation = {"observation": observation}
+        if set(observation) != set(self._groups):
+            raise ValueError(
+                f"{self._name}, environment {index}: observation has the keys "
+                f"{sorted(observation)}, its space says {sorted(self._groups)}"
+            )
+        return {
+            name: self._checked(observation[name], space, index=index, field=name)
+            for name, space in self._groups.items()
+        }
+
+    def _checked(self, value: Any, space: Any, *, index: int, field: str) -> np.ndarray:
+        where = f"{self._name}, environment {index}, observation {field!r}"
+        array = np.array(value)  # a copy: environments may reuse their buffers
+        if array.shape != tuple(space.shape or ()):
+            raise ValueError(
+                f"{where}: shape {array.shape}, its space says {tuple(space.shape or ())}"
+            )
+        if array.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{where}: dtype {array.dtype} is not numeric ({space.dtype} declared)"
+            )
+        if array.dtype.kind == "f" and np.dtype(space.dtype).kind in "iu":
+            raise ValueError(f"{where}: dtype {array.dtype}, its space says {space.dtype}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = np.argwhere(~np.isfinite(array))[0].tolist()
+            raise ValueError(f"{where}: component {bad} is {array[tuple(bad)]}; it must be finite")
+        return array
+
+    def _reward_of(self, reward: Any, *, index: int) -> float:
+        where = f"{self._name}, environment {index}, reward"
+        if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "fiub":
+            raise ValueError(f"{where}: {reward!r} is not one number")
+        number = float(np.asarray(reward).reshape(()))
+        if not np.isfinite(number):
+            raise ValueError(f"{where}: {number}; it must be finite")
+        return number
+
+    def _stack(self, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {
+            name: spaces.flatten(space, np.stack([row[name] for row in rows]))
+            for name, space in self._groups.items()
+        }
+
+
+def _is_logged(name: str) -> bool:
+    return name.startswith("reward_") or name in _SUCCESS
+
+
+def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:
+    """A maker of a registered Gymnasium id.
+
+    Raises:
+        ValueError: unknown id (with near matches), or one that cannot be made here.
+    """
+    if task not in gymnasium.registry and ":" not in task:
+        raise ValueError(f"unknown Gymnasium task {task!r}{near_matches(task, gymnasium.registry)}")
+
+    def make() -> gymnasium.Env:
+        try:
+            return gymnasium.make(task, **options)
+        except (gymnasium.error.Error, TypeError) as error:
+            raise ValueError(f"gymnasium:{task} cannot be made: {error}") from error
+
+    return make

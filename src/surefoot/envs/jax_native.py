@@ -1,0 +1,118 @@
+"""Environments written in JAX: many copies of one, stepped inside the graph with next-step resets."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from surefoot.envs.contract import ActionSpec, Environment, EnvSpec, Step, as_groups
+
+
+class SingleStep(NamedTuple):
+    """What one environment answers to one action (no batch axis; scalars are 0-d)."""
+
+    observation: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    info: Mapping[str, Any] = {}
+
+
+class SingleEnvironment(abc.ABC):
+    """One environment as pure functions; subclass this for your own JAX task.
+
+    Attributes:
+        name: for messages.
+        observations: flat size of each observation group, by name.
+        action: the action spec.
+        info: names of the scalars in `SingleStep.info`.
+    """
+
+    name: str
+    observations: Mapping[str, int]
+    action: ActionSpec
+    info: tuple[str, ...] = ()
+
+    @abc.abstractmethod
+    def reset(self, key: jax.Array) -> tuple[Any, Any]:
+        """Start an episode: (state, observation array or mapping of groups)."""
+
+    @abc.abstractmethod
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, SingleStep]:
+        """One step of a running episode; no reset in here."""
+
+
+class _BatchState(NamedTuple):
+    states: Any
+    keys: jax.Array
+    ended: jax.Array
+
+
+class JaxEnvironment(Environment):
+    """N copies of a `SingleEnvironment`, each with its own random stream.
+
+    Args:
+        single: the environment.
+        num_envs: how many copies.
+    """
+
+    def __init__(self, single: SingleEnvironment, num_envs: int) -> None:
+        self._single = single
+        self.spec = EnvSpec(
+            name=single.name,
+            num_envs=num_envs,
+            observations=dict(single.observations),
+            action=single.action,
+            in_graph=True,
+            info=single.info,
+        )
+
+    def reset(self, key: jax.Array) -> tuple[_BatchState, Step]:
+        """Start every copy with its own stream split from `key`."""
+        pairs = jax.vmap(jax.random.split)(jax.random.split(key, self.spec.num_envs))
+        states, observation = jax.vmap(self._single.reset)(pairs[:, 0])
+        no = jnp.zeros(self.spec.num_envs, bool)
+        zero = jnp.zeros(self.spec.num_envs, jnp.float32)
+        info = dict.fromkeys(self.spec.info, zero)
+        step = Step(_flat(observation), zero, no, no, no, info)
+        return _BatchState(states, pairs[:, 1], no), step
+
+    def step(self, env_state: _BatchState, action: Any) -> tuple[_BatchState, Step]:
+        """Step the running copies; those that ended begin a new episode instead."""
+        states, keys, needs_reset = env_state
+        keys, step_keys, reset_keys = jnp.moveaxis(
+            jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0
+        )
+        stepped, result = jax.vmap(self._single.step)(states, action, step_keys)
+        fresh, first = jax.vmap(self._single.reset)(reset_keys)
+
+        def choose(new: Any, old: Any) -> Any:
+            def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+                mask = needs_reset.reshape(-1, *(1,) * (b.ndim - 1))
+                return jnp.where(mask, a if a.dtype == b.dtype else a.astype(b.dtype), b)
+
+            return jax.tree.map(pick, new, old)
+
+        running = ~needs_reset
+        terminated = jnp.asarray(result.terminated, bool) & running
+        truncated = jnp.asarray(result.truncated, bool) & running
+        reward = jnp.where(running, jnp.asarray(result.reward).astype(jnp.float32), 0.0)
+        info = {
+            name: jnp.where(running, jnp.asarray(result.info[name]).astype(jnp.float32), 0.0)
+            for name in self.spec.info
+        }
+        observation = choose(_flat(first), _flat(result.observation))
+        state = _BatchState(choose(fresh, stepped), keys, terminated | truncated)
+        return state, Step(observation, reward, terminated, truncated, running, info)
+
+
+def _flat(observation: Any) -> dict[str, jax.Array]:
+    """Observation groups as float32 [N, D]."""
+    return {
+        name: jnp.asarray(group).reshape(group.shape[0], -1).astype(jnp.float32)
+        for name, group in as_groups(observation).items()
+    }

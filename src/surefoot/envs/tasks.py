@@ -1,0 +1,170 @@
+"""Task names -> environments.
+
+A task is an EnvPool id, `envpool:ID`, `gymnasium:ID`, `gymnax:ID`, `probe:NAME` (or
+`probe:NAME/continuous`), or `module:attribute` for the user's own class or factory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surefoot.config import near_matches
+from surefoot.envs.contract import Environment
+from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
+
+PREFIXES = ("envpool", "gymnasium", "gymnax", "probe")
+
+
+def is_import_path(task: str) -> bool:
+    """Whether the task names user code, `module:attribute`."""
+    return ":" in task and task.split(":", 1)[0] not in PREFIXES
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` strings as a mapping; values are read as bool, int, float, else text."""
+    return {key: _literal(value) for key, value in (item.split("=", 1) for item in options)}
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def make_environment(
+    task: Any,
+    num_envs: int,
+    *,
+    seed: np.random.SeedSequence,
+    options: Mapping[str, Any] | None = None,
+) -> Environment:
+    """The environment of a task.
+
+    Args:
+        task: a name (see the module), an `Environment`, a `SingleEnvironment`, or a callable that
+            makes a Gymnasium environment or a `SingleEnvironment`.
+        num_envs: environments to step together.
+        seed: where every environment's own seed is spawned from.
+        options: settings of the task.
+
+    Raises:
+        ValueError: unknown task or option (with near matches), unsupported spaces, a missing extra.
+    """
+    options = dict(options or {})
+    seeds = [int(child.generate_state(1)[0] >> 1) for child in seed.spawn(num_envs)]
+    if not isinstance(task, str):
+        return _from_object(task, num_envs, seeds, options, name=task_name(task))
+    if is_import_path(task):
+        return _from_object(_imported(task), num_envs, seeds, options, name=task)
+    prefix, _, name = task.rpartition(":")
+    if prefix == "gymnasium":
+        from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
+
+        return GymnasiumEnvironment(
+            make_registered(name, options), num_envs, seeds=seeds, name=task
+        )
+    if prefix == "gymnax":
+        from surefoot.envs.gymnax import GymnaxEnvironment
+
+        return JaxEnvironment(GymnaxEnvironment(name, options), num_envs)
+    if prefix == "probe":
+        return JaxEnvironment(_probe(name), num_envs)
+    from surefoot.envs.envpool import EnvPoolEnvironment
+
+    return EnvPoolEnvironment(name, num_envs, seeds=seeds, options=options)
+
+
+def _probe(name: str) -> SingleEnvironment:
+    from surefoot.envs.probes import make_probe
+
+    name, _, actions = name.partition("/")
+    if actions not in ("", "discrete", "continuous"):
+        near = near_matches(actions, ("discrete", "continuous"))
+        raise ValueError(f"probe actions are discrete or continuous, not {actions!r}{near}")
+    return make_probe(name, actions=actions or "discrete")
+
+
+def task_name(task: Any) -> str:
+    """A task's name for messages and files; an object's own name or that of its class."""
+    if isinstance(task, str):
+        return task
+    if isinstance(task, Environment):
+        return task.spec.name
+    return getattr(task, "name", None) or getattr(task, "__name__", type(task).__name__)
+
+
+def _from_object(
+    task: Any, num_envs: int, seeds: list[int], options: dict[str, Any], *, name: str
+) -> Environment:
+    import gymnasium
+
+    if isinstance(task, Environment):
+        if options:
+            raise ValueError(f"{name} is made already: env_options cannot be applied to it")
+        if task.spec.num_envs != num_envs:
+            raise ValueError(
+                f"{name} holds {task.spec.num_envs} environments, num_envs is {num_envs}"
+            )
+        return task
+    if isinstance(task, SingleEnvironment):
+        return JaxEnvironment(task, num_envs)
+    if isinstance(task, gymnasium.Env):
+        raise ValueError(
+            f"{name} is one environment; pass its class or a function that makes it, so that "
+            f"{num_envs} of them can be made"
+        )
+    if not callable(task):
+        raise ValueError(
+            f"{name} is a {type(task).__name__}: a task must be a name, an Environment, a "
+            "SingleEnvironment, or a class or function that makes one"
+        )
+    made = _call(task, options, name)
+    if isinstance(made, (Environment, SingleEnvironment)):
+        return _from_object(made, num_envs, seeds, {}, name=name)
+    if not isinstance(made, gymnasium.Env):
+        raise ValueError(
+            f"{name} made a {type(made).__name__}, not a gymnasium.Env or a surefoot environment"
+        )
+    from surefoot.envs.gymnasium import GymnasiumEnvironment
+
+    ready = [made]  # the first instance is not thrown away: some are slow to make
+
+    def make() -> gymnasium.Env:
+        return ready.pop() if ready else _call(task, options, name)
+
+    return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=name)
+
+
+def _call(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be made with the options {options}: {error}") from error
+
+
+def _imported(task: str) -> Any:
+    """The attribute that `module:attribute` names; the current folder is searched too."""
+    module_name, _, attribute = task.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"task {task!r}: there is no module {error.name!r} here{near_matches(module_name, PREFIXES)}"
+        ) from None
+    if not hasattr(module, attribute):
+        near = near_matches(attribute, (n for n in dir(module) if not n.startswith("_")))
+        raise ValueError(f"task {task!r}: {module_name} has no {attribute!r}{near}")
+    return getattr(module, attribute)

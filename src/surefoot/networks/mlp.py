@@ -1,0 +1,79 @@
+"""Multi-layer perceptrons and their initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "elu": jax.nn.elu,
+    "relu": jax.nn.relu,
+    "swish": jax.nn.swish,
+}
+
+
+class Linear(eqx.Module):
+    """An affine map of the last axis, `x @ weight + bias`."""
+
+    weight: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D_in] -> [..., D_out]."""
+        return x @ self.weight + self.bias
+
+
+class MLP(eqx.Module):
+    """Hidden layers with an activation after each; no output layer.
+
+    An empty MLP is the identity.
+    """
+
+    layers: tuple[Linear, ...]
+    activation: str = eqx.field(static=True)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D_in] -> [..., width of the last layer]."""
+        activate = ACTIVATIONS[self.activation]
+        for layer in self.layers:
+            x = activate(layer(x))
+        return x
+
+
+def make_linear(
+    key: jax.Array, size_in: int, size_out: int, *, gain: float, orthogonal: bool
+) -> Linear:
+    """A linear layer with zero bias.
+
+    Args:
+        key: random stream.
+        size_in: inputs.
+        size_out: outputs.
+        gain: scale of the weights.
+        orthogonal: orthogonal weights (Saxe et al. 2014, arXiv 1312.6120) times `gain`; otherwise
+            LeCun-uniform weights times `gain` / sqrt(2) (so that hidden layers, whose gain is
+            sqrt(2), get the plain initialisation).
+    """
+    if orthogonal:
+        initialise = jax.nn.initializers.orthogonal(gain)
+    else:
+        scale = (gain / 2**0.5) ** 2
+        initialise = jax.nn.initializers.variance_scaling(scale, "fan_in", "uniform")
+    weight = initialise(key, (size_in, size_out), jnp.float32)
+    return Linear(weight, jnp.zeros(size_out, jnp.float32))
+
+
+def make_mlp(
+    key: jax.Array, size_in: int, widths: Sequence[int], *, activation: str, orthogonal: bool
+) -> MLP:
+    """Hidden layers of the given widths; gain sqrt(2), as is usual for PPO."""
+    layers = []
+    for width in widths:
+        key, layer_key = jax.random.split(key)
+        layers.append(make_linear(layer_key, size_in, width, gain=2**0.5, orthogonal=orthogonal))
+        size_in = width
+    return MLP(tuple(layers), activation)

@@ -1,0 +1,110 @@
+"""What the user sees while it trains: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from surefoot.training import Hook, Run, TrainState
+
+_ROWS = (
+    # label, metric, format
+    ("episode return", "rollout/episode_return", "{:.2f}"),
+    ("success", "rollout/success_rate", "{:.0%}"),
+    ("episode length", "rollout/episode_length", "{:.0f}"),
+    ("KL", "policy/approx_kl", "{:.4f}"),
+    ("clip fraction", "policy/clip_fraction", "{:.1%}"),
+    ("explained variance", "value/explained_variance", "{:.2f}"),
+    ("entropy", "policy/entropy", "{:.2f}"),
+    ("std", "policy/std", "{:.3f}"),
+    ("learning rate", "optim/learning_rate", "{:.1e}"),
+)
+_PLAIN = ("rollout/episode_return", "rollout/success_rate", "policy/approx_kl")
+_PLAIN += ("policy/clip_fraction", "value/explained_variance")
+
+
+class ConsoleProgress(Hook):
+    """Progress on the console.
+
+    Args:
+        console: where to.
+        every_s: least seconds between two plain lines.
+    """
+
+    def __init__(self, console: Console, *, every_s: float = 5.0) -> None:
+        self._console = console
+        self._every_s = every_s
+        self._live: Live | None = None
+        self._last_line = float("-inf")
+        self._seen: dict[str, Any] = {}
+        self._run: Run | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Say what is trained; the first iteration compiles, which takes a few seconds."""
+        self._run = run
+        env, config = run.env, run.config
+        self._console.print(
+            f"[bold]{run.task}[/bold]: {sum(run.agent.observations.values())} observations, "
+            f"{env.action.kind} actions {list(env.action.sizes)}, {env.num_envs} environments x "
+            f"{config.num_steps} steps, seed {config.seed}. Compiling...",
+            highlight=False,
+        )
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4)
+            self._live.start()
+
+    def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
+        """Show the newest numbers; an episode mean stays until the next one."""
+        self._seen |= {name: value for name, value in metrics.items() if value is not None}
+        if self._live is not None:
+            self._live.update(self._table())
+            return
+        now = time.monotonic()
+        assert self._run is not None
+        if now - self._last_line >= self._every_s or state.step >= self._run.config.total_steps:
+            self._last_line = now
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
+        """Leave the last table standing."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _progress(self) -> tuple[str, str, str]:
+        assert self._run is not None
+        step, total = self._seen["step"], self._run.config.total_steps
+        rate = step / self._seen["wall_time_s"]
+        left = max(0.0, (total - step) / rate)
+        return (
+            f"{step:,} / {total:,} ({min(1.0, step / total):.0%})",
+            f"{self._seen['time/env_steps_per_second']:,.0f}",
+            f"{int(left) // 60}:{int(left) % 60:02d}",
+        )
+
+    def _table(self) -> Table:
+        assert self._run is not None
+        steps, rate, left = self._progress()
+        table = Table(title=self._run.task, title_justify="left", show_header=False)
+        table.add_row("steps", steps)
+        table.add_row("steps/s", rate)
+        table.add_row("time left", left)
+        for label, name, form in _ROWS:
+            if name in self._seen:
+                table.add_row(label, form.format(self._seen[name]))
+        return table
+
+    def _line(self) -> str:
+        steps, rate, left = self._progress()
+        labels = {name: (label, form) for label, name, form in _ROWS}
+        parts = [f"steps {steps}", f"{rate} steps/s", f"left {left}"]
+        for name in _PLAIN:
+            if name in self._seen:
+                label, form = labels[name]
+                parts.append(f"{label} {form.format(self._seen[name])}")
+        return "  ".join(parts)

@@ -1,0 +1,220 @@
+"""A trained policy on disk: `policy.safetensors` (numbers) and `policy.json` (what they mean)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from surefoot.envs import ActionSpec
+from surefoot.networks import PolicyHead, make_actor, make_normalizer
+from surefoot.rollout import Policy, act
+from surefoot.training import Hook, Run, TrainState
+
+WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
+_FORMAT = 1
+
+
+class LoadedPolicy:
+    """A policy to use: NumPy observations in, NumPy actions out, ready for the environment.
+
+    Attributes:
+        task: the task it was trained on.
+        observations: size of each observation group it reads.
+        action: the environment's actions.
+    """
+
+    def __init__(self, policy: Policy, action: ActionSpec, task: str) -> None:
+        self.policy = policy
+        self.task = task
+        self.action = action
+        self.observations = {
+            name: policy.normalizer.moments[name].mean.shape[0] for name in policy.groups
+        }
+        wanted = np.dtype(action.dtype)
+        narrow = dataclasses.replace(action, dtype="float32" if wanted.kind == "f" else "int32")
+
+        def choose(observation: Any, key: jax.Array, deterministic: bool) -> jax.Array:
+            return act(policy, observation, key, narrow, deterministic=deterministic).env_action
+
+        self._choose = jax.jit(choose, static_argnums=2)
+        self._dtype = wanted
+
+    def __call__(
+        self,
+        observation: np.ndarray | Mapping[str, np.ndarray],
+        *,
+        deterministic: bool = True,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Choose an action.
+
+        Args:
+            observation: raw, one ([D]) or a batch ([B, D]); a mapping where the task has groups
+                (groups the actor does not read may be left out).
+            deterministic: the mode of the action distribution; otherwise a sample.
+            seed: of the sample.
+
+        Returns:
+            The action in the environment's own bounds, shape and dtype; a batch for a batch.
+
+        Raises:
+            ValueError: a missing group or a wrong size, with both numbers.
+        """
+        groups, single = self._read(observation)
+        action = self._choose(groups, jax.random.key(seed), deterministic)
+        result = np.asarray(action).astype(self._dtype)
+        return result[0] if single else result
+
+    def _read(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
+        if not isinstance(observation, Mapping):
+            if len(self.observations) != 1:
+                raise ValueError(f"this policy reads the groups {list(self.observations)}")
+            observation = {next(iter(self.observations)): observation}
+        groups = {}
+        single = False
+        for name, size in self.observations.items():
+            if name not in observation:
+                raise ValueError(f"observation group {name!r} is missing; got {list(observation)}")
+            array = np.asarray(observation[name], np.float32)
+            if array.shape[-1:] != (size,) or array.ndim > 2:
+                raise ValueError(
+                    f"observation {name!r} has shape {array.shape}, need ({size},) or (B, {size})"
+                )
+            single = array.ndim == 1
+            groups[name] = np.atleast_2d(array)
+        return groups, single
+
+
+class PolicyFile(Hook):
+    """Saves the policy into the run folder when training ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._run: Run | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Remember what the policy is for."""
+        self._run = run
+
+    def on_end(self, state: TrainState, policy: Policy, *, finished: bool) -> None:
+        """Save."""
+        run = self._run
+        assert run is not None
+        extra = {"step": state.step, "finished": finished}
+        save_policy(self._folder, policy, run.env.action, task=run.task, extra=extra)
+
+
+def save_policy(
+    folder: Path, policy: Policy, action: ActionSpec, *, task: str, extra: Mapping[str, Any]
+) -> None:
+    """Write a policy; a reader sees the old files or the new ones."""
+    used = {name: policy.normalizer.moments[name] for name in policy.groups}
+    policy = eqx.tree_at(lambda p: p.normalizer.moments, policy, used)
+    staging = folder / (WEIGHTS + ".tmp")
+    save_file(_arrays(policy), staging)
+    description = {
+        "format": _FORMAT,
+        "task": task,
+        **extra,
+        "observations": {name: int(m.mean.shape[0]) for name, m in used.items()},
+        "groups": list(policy.groups),
+        "normalizer": {"enabled": policy.normalizer.enabled, "clip": policy.normalizer.clip},
+        "hidden": [int(layer.bias.shape[0]) for layer in policy.actor.body.layers],
+        "activation": policy.actor.body.activation,
+        "head": dataclasses.asdict(policy.actor.head),
+        "action": dataclasses.asdict(action),
+    }
+    text = json.dumps(description, indent=2) + "\n"
+    (folder / (DESCRIPTION + ".tmp")).write_text(text, encoding="utf-8")
+    staging.replace(folder / WEIGHTS)
+    (folder / (DESCRIPTION + ".tmp")).replace(folder / DESCRIPTION)
+
+
+def load_policy(run: str | Path) -> LoadedPolicy:
+    """The policy of a run folder.
+
+    Raises:
+        ValueError: there is none, or its files do not fit each other.
+    """
+    folder = Path(run)
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{str(folder)!r} holds no policy (there is no {name})")
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        template = jax.eval_shape(lambda: _template(description))
+        action = ActionSpec(**_tuples(description["action"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / DESCRIPTION} is damaged: {error!r}") from None
+    if description["format"] != _FORMAT:
+        raise ValueError(
+            f"{folder / DESCRIPTION}: format {description['format']}, this version reads {_FORMAT}"
+        )
+    policy = _fill(template, folder / WEIGHTS)
+    return LoadedPolicy(policy, action, description["task"])
+
+
+def _template(description: Mapping[str, Any]) -> Policy:
+    """A policy of the described shape, its numbers without meaning."""
+    head = PolicyHead(**_tuples(description["head"]))
+    sizes = description["observations"]
+    actor = make_actor(
+        jax.random.key(0),
+        sum(sizes[name] for name in description["groups"]),
+        head,
+        hidden=tuple(description["hidden"]),
+        activation=description["activation"],
+        orthogonal=True,
+        output_scale=1.0,
+        initial_std=head.min_std + 1.0,
+    )
+    normalizer = make_normalizer(sizes, **description["normalizer"])
+    return Policy(actor, normalizer, tuple(description["groups"]))
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def _arrays(policy: Policy) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree.flatten_with_path(policy)
+    return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """`.actor.body.layers[0].weight` -> `actor.body.layers.0.weight`."""
+    parts = [getattr(p, "name", getattr(p, "key", getattr(p, "idx", None))) for p in path]
+    return ".".join(str(part) for part in parts)
+
+
+def _fill(template: Policy, file: Path) -> Policy:
+    leaves, structure = jax.tree.flatten_with_path(template)
+    wanted = {_name(path): leaf for path, leaf in leaves}
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            if set(stored.keys()) != set(wanted):
+                odd = sorted(set(stored.keys()) ^ set(wanted))
+                raise ValueError(f"{file} and {DESCRIPTION} do not fit: {odd[0]!r} is in only one")
+            arrays = {name: stored.get_tensor(name) for name in wanted}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
+    for name, leaf in wanted.items():
+        if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
+            raise ValueError(
+                f"{file}: {name} is {arrays[name].dtype}{arrays[name].shape}, "
+                f"{DESCRIPTION} says {leaf.dtype}{leaf.shape}"
+            )
+    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
+
+
+__all__ = ["LoadedPolicy", "PolicyFile", "load_policy", "save_policy"]

@@ -1,0 +1,26 @@
+"""Floor 5: the training loop, its state, evaluation, and the hook interface."""
+
+from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
+from surefoot.training.evaluate import Played, Tally, evaluate, play
+from surefoot.training.hooks import Hook, Run
+from surefoot.training.loop import Trainer, train
+from surefoot.training.metrics import METRICS
+from surefoot.training.state import TrainState, make_streams, to_key
+
+__all__ = [
+    "METRICS",
+    "AgentSpec",
+    "Hook",
+    "Played",
+    "Run",
+    "Tally",
+    "TrainState",
+    "Trainer",
+    "evaluate",
+    "make_agent_spec",
+    "make_networks",
+    "make_streams",
+    "play",
+    "to_key",
+    "train",
+]

@@ -1,0 +1,114 @@
+"""Playing a policy, and what it is worth: whole episodes, none favoured for being short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from surefoot.envs import Environment
+from surefoot.rollout import Policy, Rollout, make_collector, start
+from surefoot.training.metrics import SUCCESS
+
+
+class Played(NamedTuple):
+    """A stretch of play: a rollout of NumPy arrays, and which rows belong to counted episodes."""
+
+    rollout: Rollout
+    counted: np.ndarray
+
+
+def play(
+    policy: Policy,
+    env: Environment,
+    episodes: int,
+    *,
+    key: jax.Array,
+    deterministic: bool = True,
+    num_steps: int = 250,
+) -> Iterator[Played]:
+    """Play until `episodes` episodes have ended, in stretches of `num_steps`.
+
+    Every environment contributes its first few episodes, the same number each (one more for the
+    first ones if it does not divide): taking the first to end would favour short ones.
+    """
+    num_envs = env.spec.num_envs
+    quota = np.full(num_envs, episodes // num_envs)
+    quota[: episodes % num_envs] += 1
+    done = np.zeros(num_envs, int)
+    collect = make_collector(env, num_steps=num_steps, deterministic=deterministic)
+    reset_key, key = jax.random.split(key)
+    state = start(env, reset_key)
+    stretch = 0
+    while np.any(done < quota):
+        state, rollout = collect(policy, state, jax.random.fold_in(key, stretch))
+        rollout = jax.device_get(rollout)
+        ended = rollout.ended & rollout.valid
+        before = done + np.cumsum(ended, axis=0) - ended
+        yield Played(rollout, rollout.valid & (before < quota))
+        done = done + ended.sum(axis=0)
+        stretch += 1
+
+
+class Tally:
+    """Adds up what `play` yields."""
+
+    def __init__(self) -> None:
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._successes: list[bool] = []
+        self._terms: dict[str, float] = {}
+        self._steps = 0
+
+    def add(self, played: Played) -> None:
+        """Account for one stretch."""
+        rollout, counted = played
+        ended = rollout.ended & counted
+        self._returns += rollout.episode_returns[ended].tolist()
+        self._lengths += rollout.episode_lengths[ended].tolist()
+        self._steps += int(counted.sum())
+        for name, values in rollout.info.items():
+            if name in SUCCESS:
+                self._successes += (values[ended] > 0).tolist()
+            if name.startswith("reward_"):
+                total = float(np.sum(values, where=counted, dtype=np.float64))
+                self._terms[name] = self._terms.get(name, 0.0) + total
+
+    def summary(self) -> dict[str, Any]:
+        """Episode statistics (population standard deviation) and each reward term per step."""
+        result: dict[str, Any] = {
+            "episodes": len(self._returns),
+            "episode_return_mean": float(np.mean(self._returns)),
+            "episode_return_std": float(np.std(self._returns)),
+            "episode_length_mean": float(np.mean(self._lengths)),
+        }
+        if self._successes:
+            result["success_rate"] = float(np.mean(self._successes))
+        for name, total in self._terms.items():
+            result[f"reward/{name.removeprefix('reward_')}"] = total / self._steps
+        return result
+
+
+def evaluate(
+    policy: Policy,
+    env: Environment,
+    episodes: int,
+    *,
+    key: jax.Array,
+    deterministic: bool = True,
+) -> dict[str, Any]:
+    """Return, length, success and reward terms of a policy over whole episodes.
+
+    Args:
+        policy: what to play.
+        env: where; its number of environments sets how many episodes run together.
+        episodes: how many to count.
+        key: random stream of resets (where the simulator takes one) and of sampling.
+        deterministic: play the mode of the action distribution.
+    """
+    tally = Tally()
+    for played in play(policy, env, episodes, key=key, deterministic=deterministic):
+        tally.add(played)
+    return tally.summary()

@@ -1,0 +1,83 @@
+"""Every number a run reports, by name, and how it is made from a rollout and an update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from surefoot import functional as F
+from surefoot.functional.distributions import DiagGaussian, TanhGaussian
+from surefoot.rollout import Rollout
+from surefoot.update import Estimates, Experience
+
+METRICS: dict[str, str] = {
+    "step": "environment steps of experience so far",
+    "iteration": "iterations (collect, then update) so far",
+    "wall_time_s": "seconds since training began",
+    "rollout/episode_return": "mean undiscounted return of the episodes that ended in this rollout",
+    "rollout/episode_length": "their mean length in steps",
+    "rollout/episodes": "how many ended",
+    "rollout/success_rate": "share of them that ended in success, where the task reports it",
+    "rollout/inexact_truncations": "time limits whose last observation the simulator lost",
+    "reward/NAME": "mean per step of the task's reward term NAME",
+    "loss/policy": "surrogate loss, without the entropy bonus",
+    "loss/value": "half the mean squared error of the critic, on scaled rewards",
+    "policy/entropy": "entropy of the action distribution in nats",
+    "policy/approx_kl": "KL from the old to the new policy (k3 estimate), mean over steps taken",
+    "policy/clip_fraction": "share of samples whose ratio left the clip range",
+    "policy/ratio_max": "largest probability ratio seen in the update",
+    "policy/std": "mean standard deviation of a Gaussian policy, in canonical actions",
+    "value/explained_variance": "share of the targets' variance that the old values explain",
+    "optim/learning_rate": "the actor's step size",
+    "optim/grad_norm": "global gradient norm of the actor (or joint) loss before clipping",
+    "optim/critic_grad_norm": "the same of a separate critic",
+    "optim/step_fraction": "share of the actor's gradient steps that the KL allowed",
+    "optim/kl_coef": "beta of the KL penalty",
+    "time/env_steps_per_second": "environment steps of experience per second, this iteration",
+    "time/share_collect": "share of the iteration's time spent collecting",
+    "time/share_update": "share spent in the update",
+}
+
+SUCCESS = ("success", "is_success", "reward_success")
+
+
+def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, jax.Array]:
+    """Metrics of one rollout; episode means are NaN where no episode ended."""
+    ended = rollout.ended & rollout.valid
+    count = ended.sum()
+
+    def over_episodes(values: jax.Array) -> jax.Array:
+        total = jnp.where(ended, values, 0).sum().astype(jnp.float32)
+        return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+
+    metrics = {
+        "step": rollout.valid.sum(),
+        "rollout/episodes": count,
+        "rollout/episode_return": over_episodes(rollout.episode_returns),
+        "rollout/episode_length": over_episodes(rollout.episode_lengths),
+    }
+    for name, values in rollout.info.items():
+        if name in SUCCESS:
+            metrics["rollout/success_rate"] = over_episodes((values > 0).astype(jnp.float32))
+        if name.startswith("reward_"):
+            term = "reward/" + name.removeprefix("reward_")
+            metrics[term] = F.masked_mean(values, rollout.valid)
+    if not exact_truncation:
+        lost = rollout.truncated & ~rollout.terminated & rollout.valid
+        metrics["rollout/inexact_truncations"] = lost.sum()
+    return metrics
+
+
+def update_metrics(experience: Experience, estimates: Estimates) -> dict[str, jax.Array]:
+    """Metrics of the estimates that an update began with."""
+    variance = F.explained_variance(estimates.values, estimates.targets, weights=experience.weights)
+    return {"value/explained_variance": variance}
+
+
+def policy_std(distribution: Any) -> dict[str, jax.Array]:
+    """Mean standard deviation, for the Gaussian families."""
+    if isinstance(distribution, (DiagGaussian, TanhGaussian)):
+        return {"policy/std": jnp.mean(distribution.std)}
+    return {}

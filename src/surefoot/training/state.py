@@ -1,0 +1,57 @@
+"""All that training carries from one iteration to the next."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surefoot.networks import Normalizer
+from surefoot.rollout import CollectorState
+from surefoot.update import Learners, RewardScaler
+
+
+class TrainState(NamedTuple):
+    """A run at the start of an iteration; a checkpoint holds exactly this.
+
+    Attributes:
+        learners: parameters, optimiser state, learning rate, by name.
+        normalizer: moments of the observations.
+        reward_scaler: moments of the discounted return and the running returns.
+        collector: simulator state, last observation, running episodes.
+        key: the random stream of actions and shuffling; iterations fold their number into it.
+        step: environment steps of experience so far.
+        iteration: iterations so far.
+    """
+
+    learners: Learners
+    normalizer: Normalizer
+    reward_scaler: RewardScaler
+    collector: CollectorState
+    key: jax.Array
+    step: int
+    iteration: int
+
+
+class Streams(NamedTuple):
+    """Independent random streams of one run, spawned from its seed."""
+
+    environments: np.random.SeedSequence
+    evaluation: np.random.SeedSequence
+    networks: jax.Array
+    reset: jax.Array
+    training: jax.Array
+
+
+def make_streams(seed: int) -> Streams:
+    """Spawn (never add to) the seed: neighbouring seeds share no stream."""
+    environments, evaluation, *rest = np.random.SeedSequence(seed).spawn(5)
+    return Streams(environments, evaluation, *(to_key(child) for child in rest))
+
+
+def to_key(sequence: np.random.SeedSequence) -> jax.Array:
+    """A JAX key with 64 bits of the sequence's entropy."""
+    bits = jnp.asarray(sequence.generate_state(2, np.uint32))
+    return jax.random.wrap_key_data(bits, impl="threefry2x32")

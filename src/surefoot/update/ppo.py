@@ -1,0 +1,226 @@
+"""PPO's losses, and the update of actor and critic, apart or together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from surefoot import functional as F
+from surefoot.config import Config
+from surefoot.functional.distributions import Distribution
+from surefoot.networks import Actor, ActorCritic, Critic
+from surefoot.update.epochs import KLControl, Learner, run_epochs
+from surefoot.update.experience import Estimates, Experience
+
+Metrics = dict[str, jax.Array]
+
+
+class ActorBatch(NamedTuple):
+    """Rows [B, ...] the policy loss reads. `old_distribution` is None unless its KL is needed."""
+
+    features: jax.Array
+    raw_actions: jax.Array
+    old_log_probs: jax.Array
+    advantages: jax.Array
+    weights: jax.Array
+    old_distribution: Distribution | None
+
+
+class CriticBatch(NamedTuple):
+    """Rows [B, ...] the value loss reads."""
+
+    features: jax.Array
+    targets: jax.Array
+    old_values: jax.Array
+    weights: jax.Array
+
+
+def policy_loss(
+    actor: Actor, batch: ActorBatch, kl_coef: jax.Array, config: Config
+) -> tuple[jax.Array, Metrics]:
+    """The surrogate to minimise, minus the entropy bonus: -L - c_e * H.
+
+    Args:
+        actor: the policy being optimised; gradients flow into it alone.
+        batch: rows [B, ...].
+        kl_coef: beta of the KL penalty.
+        config: the options.
+
+    Returns:
+        The scalar loss, and the metrics of the policy.
+    """
+    weights = batch.weights
+    distribution = actor(batch.features)
+    log_probs = distribution.log_prob(batch.raw_actions)
+    advantages = batch.advantages
+    if config.advantage_normalization == "minibatch":
+        advantages = F.normalize_advantages(advantages, weights=weights)
+    ratios = (log_probs, batch.old_log_probs)
+    if config.surrogate == "clipped":
+        loss = F.clipped_loss(
+            *ratios, advantages, clip_epsilon=config.clip_epsilon, weights=weights
+        )
+    elif config.surrogate == "ratio":
+        loss = F.ratio_loss(*ratios, advantages, weights=weights)
+    elif config.surrogate == "policy_gradient":
+        loss = F.policy_gradient_loss(log_probs, advantages, weights=weights)
+    else:
+        assert batch.old_distribution is not None
+        kl = batch.old_distribution.kl(distribution)
+        loss = F.kl_penalized_loss(*ratios, advantages, beta=kl_coef, kl=kl, weights=weights)
+    entropy = F.masked_mean(distribution.entropy(), weights)
+    metrics = {
+        "loss/policy": loss,
+        "policy/entropy": entropy,
+        "policy/approx_kl": F.approx_kl(*ratios, weights=weights),
+        "policy/clip_fraction": F.clip_fraction(
+            *ratios, clip_epsilon=config.clip_epsilon, weights=weights
+        ),
+        "policy/ratio_max": F.max_ratio(*ratios, weights=weights),
+    }
+    return loss - config.entropy_coef * entropy, metrics
+
+
+def value_loss(critic: Critic, batch: CriticBatch, config: Config) -> tuple[jax.Array, Metrics]:
+    """The (clipped) squared error of the critic, with the factor 1/2 of `functional`."""
+    values = critic(batch.features)
+    if config.value_clip_epsilon is None:
+        loss = F.squared_value_loss(values, batch.targets, weights=batch.weights)
+    else:
+        loss = F.clipped_value_loss(
+            values,
+            batch.old_values,
+            batch.targets,
+            value_clip_epsilon=config.value_clip_epsilon,
+            weights=batch.weights,
+        )
+    return loss, {"loss/value": loss}
+
+
+def update_actor(
+    learner: Learner,
+    experience: Experience,
+    estimates: Estimates,
+    key: jax.Array,
+    config: Config,
+    *,
+    num_epochs: int | None = None,
+) -> tuple[Learner, Metrics]:
+    """All epochs of the actor on one batch."""
+    batch = actor_batch(learner.params, experience, estimates, config)
+    learner, metrics = run_epochs(
+        lambda actor, rows, beta: policy_loss(actor, rows, beta, config),
+        learner,
+        batch,
+        key,
+        config,
+        num_epochs=num_epochs or config.num_epochs,
+        control=kl_control(config),
+    )
+    return _adapt_kl_coef(learner, learner.params, batch, config), metrics
+
+
+def update_critic(
+    learner: Learner,
+    experience: Experience,
+    estimates: Estimates,
+    key: jax.Array,
+    config: Config,
+    *,
+    num_epochs: int | None = None,
+) -> tuple[Learner, Metrics]:
+    """All epochs of the critic on one batch."""
+    return run_epochs(
+        lambda critic, rows, _: value_loss(critic, rows, config),
+        learner,
+        critic_batch(experience, estimates),
+        key,
+        config,
+        num_epochs=num_epochs or config.num_epochs,
+        control=KLControl(),
+    )
+
+
+def update_joint(
+    learner: Learner,
+    experience: Experience,
+    estimates: Estimates,
+    key: jax.Array,
+    config: Config,
+    *,
+    num_epochs: int | None = None,
+) -> tuple[Learner, Metrics]:
+    """All epochs of actor and critic on the total loss -L + c_v * L_V - c_e * H."""
+
+    def total_loss(
+        params: ActorCritic, rows: tuple[ActorBatch, CriticBatch], beta: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        actor, critic = params.split()
+        of_policy, metrics = policy_loss(actor, rows[0], beta, config)
+        of_value, value_metrics = value_loss(critic, rows[1], config)
+        return of_policy + config.value_coef * of_value, metrics | value_metrics
+
+    rows = actor_batch(learner.params.split()[0], experience, estimates, config)
+    learner, metrics = run_epochs(
+        total_loss,
+        learner,
+        (rows, critic_batch(experience, estimates)),
+        key,
+        config,
+        num_epochs=num_epochs or config.num_epochs,
+        control=kl_control(config),
+    )
+    return _adapt_kl_coef(learner, learner.params.split()[0], rows, config), metrics
+
+
+def actor_batch(
+    actor: Actor, experience: Experience, estimates: Estimates, config: Config
+) -> ActorBatch:
+    """The policy's rows, time and environments flattened; `actor` is the one before the update."""
+    advantages = estimates.advantages
+    if config.advantage_normalization == "batch":
+        advantages = F.normalize_advantages(advantages, weights=experience.weights)
+    features = flatten(experience.actor_features)
+    return ActorBatch(
+        features=features,
+        raw_actions=flatten(experience.raw_actions),
+        old_log_probs=flatten(experience.old_log_probs),
+        advantages=flatten(advantages),
+        weights=flatten(experience.weights),
+        old_distribution=actor(features) if config.surrogate == "kl_penalty" else None,
+    )
+
+
+def critic_batch(experience: Experience, estimates: Estimates) -> CriticBatch:
+    """The critic's rows, time and environments flattened."""
+    return CriticBatch(
+        features=flatten(experience.critic_features[:-1]),
+        targets=flatten(estimates.targets),
+        old_values=flatten(estimates.values),
+        weights=flatten(experience.weights),
+    )
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """[T, N, ...] -> [T * N, ...]."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def kl_control(config: Config) -> KLControl:
+    """What the options let the KL do; the stop is at 1.5 times the target, as in Spinning Up."""
+    return KLControl(
+        stop_above=None if config.target_kl is None else 1.5 * config.target_kl,
+        adapt_towards=(
+            config.desired_kl if config.learning_rate_schedule == "kl_adaptive" else None
+        ),
+    )
+
+
+def _adapt_kl_coef(learner: Learner, actor: Actor, batch: ActorBatch, config: Config) -> Learner:
+    """Beta after the update: halved or doubled around the KL wanted (only for the penalty)."""
+    if batch.old_distribution is None:
+        return learner
+    kl = F.masked_mean(batch.old_distribution.kl(actor(batch.features)), batch.weights)
+    beta = F.adaptive_kl_coefficient(learner.kl_coef, kl, target_kl=config.desired_kl)
+    return learner._replace(kl_coef=beta)
