@@ -307,6 +307,19 @@ def test_vtrace_on_policy_is_gae(seed):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_vtrace_with_equal_bounds_is_the_policy_gradient_advantage_of_the_paper():
+    rng = np.random.default_rng(0)
+    rewards, log_probs, old_log_probs = rng.normal(size=(3, 5, 2)).astype(np.float32)
+    values = rng.normal(size=(6, 2)).astype(np.float32)
+    steps = rewards, values[:-1], values[1:], rewards > 9, rewards > 9
+    ratios = {"log_probs": log_probs, "old_log_probs": old_log_probs}
+    actual = vtrace_advantages(*steps, gamma=GAMMA, **ratios)
+    targets = np.concatenate([actual + values[:-1], values[-1:]])
+    rho = np.minimum(1.0, np.exp(log_probs - old_log_probs))
+    expected = rho * (rewards + GAMMA * targets[1:] - values[:-1])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
 @every_estimator
 @laws
 @given(seed=seeds)

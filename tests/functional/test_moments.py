@@ -152,6 +152,13 @@ def test_constant_observations_for_a_long_run(constant):
     assert normalize(batches[0], moments)[0] == 0.0
 
 
+def test_equal_rows_have_variance_zero_however_their_sum_is_rounded():
+    batch = np.full((1000, 1), 1800.1)
+    for moments in (moments_of(batch), update_moments(init_moments((1,)), batch)):
+        assert moments.mean == np.float32(1800.1)
+        assert moments.variance == 0.0
+
+
 def test_the_variance_does_not_drift_over_a_long_run():
     batch = jnp.array([[-1.0], [1.0], [-1.0], [1.0]])
     moments, _ = jax.jit(

@@ -72,17 +72,29 @@ class ActionSpec:
             [..., *shape] in the environment's dtype.
         """
         if self.kind == "continuous":
-            low, high = (np.asarray(bound, np.float32) for bound in (self.low, self.high))
+            low, high = _inside(self.low, np.inf), _inside(self.high, -np.inf)
             bounded = np.isfinite(low) & np.isfinite(high)
             bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
             middle = ((top + bottom) / 2).astype(np.float32)
             half = ((top - bottom) / 2).astype(np.float32)
             # an unbounded component passes through; one with a single bound is clipped to it
-            action = jnp.clip(middle + half * jnp.clip(action, *_unit(bounded)), low, high)
+            mapped = jnp.clip(middle + half * jnp.clip(action, *_unit(bounded)), low, high)
+            # rounding of the map may end just short of a bound
+            mapped = jnp.where(bounded & (action >= 1), high, mapped)
+            action = jnp.where(bounded & (action <= -1), low, mapped)
         elif self.start:
             action = action + self.start
         batch_shape = action.shape[:-1] if self.shape or self.kind == "continuous" else action.shape
         return action.reshape(*batch_shape, *self.shape).astype(self.dtype)
+
+
+def _inside(bounds: tuple[float, ...], inwards: float) -> np.ndarray:
+    """Bounds as float32, rounded inwards where a float64 bound lies between two of them."""
+    exact = np.asarray(bounds, np.float64)
+    with np.errstate(over="ignore"):  # beyond float32 is as good as unbounded
+        near = exact.astype(np.float32)
+    outside = np.isfinite(near) & (near < exact if inwards > 0 else near > exact)
+    return np.where(outside, np.nextafter(near, np.float32(inwards)), near)
 
 
 def _unit(bounded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

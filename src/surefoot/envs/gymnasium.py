@@ -63,17 +63,21 @@ class GymnasiumEnvironment(Environment):
         observation, info = env.reset(seed=self._seeds[0])
         self._groups_of(observation, index=0)
         env.action_space.seed(self._seeds[0] % 2**31)
-        observation, reward, _, _, step_info = env.step(env.action_space.sample())
+        observation, reward, terminated, truncated, step_info = env.step(env.action_space.sample())
         self._groups_of(observation, index=0)
         self._reward_of(reward, index=0)
+        self._flag_of(terminated, index=0, field="terminated")
+        self._flag_of(truncated, index=0, field="truncated")
         names = {**info, **step_info}
         return tuple(sorted(k for k, v in names.items() if _is_logged(k) and np.ndim(v) == 0))
 
     def reset(self, key: jax.Array) -> tuple[None, Step]:
         """Start every environment from the seed it was made with; `key` is not used."""
         del key
-        answers = [env.reset(seed=seed) for env, seed in zip(self._envs, self._seeds, strict=True)]
-        rows = [self._groups_of(answer[0], index=i) for i, answer in enumerate(answers)]
+        rows = [
+            self._groups_of(env.reset(seed=seed)[0], index=i)
+            for i, (env, seed) in enumerate(zip(self._envs, self._seeds, strict=True))
+        ]
         no = np.zeros(len(self._envs), bool)
         zero = np.zeros(len(self._envs), np.float32)
         self._ended = no
@@ -92,11 +96,14 @@ class GymnasiumEnvironment(Environment):
             if self._ended[i]:
                 rows.append(self._groups_of(env.reset()[0], index=i))
                 continue
-            # a discrete action arrives as a 0-d array: environments want the scalar
-            own = action[i] if action[i].ndim else action[i].item()
-            observation, r, terminated[i], truncated[i], extra = env.step(own)
+            # a discrete action arrives as a 0-d array: environments want the scalar; a copy of the
+            # others, because JAX's arrays are read-only and some environments scale in place
+            own = action[i].copy() if action[i].ndim else action[i].item()
+            observation, r, end, cut, extra = env.step(own)
             rows.append(self._groups_of(observation, index=i))
             reward[i] = self._reward_of(r, index=i)
+            terminated[i] = self._flag_of(end, index=i, field="terminated")
+            truncated[i] = self._flag_of(cut, index=i, field="truncated")
             for name in self.spec.info:
                 info[name][i] = extra.get(name, 0.0)
         valid = ~self._ended
@@ -148,6 +155,13 @@ class GymnasiumEnvironment(Environment):
         if not np.isfinite(number):
             raise ValueError(f"{where}: {number}; it must be finite")
         return number
+
+    def _flag_of(self, flag: Any, *, index: int, field: str) -> bool:
+        if np.size(flag) != 1 or np.asarray(flag).dtype.kind not in "biu":
+            raise ValueError(
+                f"{self._name}, environment {index}, {field}: {flag!r} is not one flag"
+            )
+        return bool(np.asarray(flag).reshape(()))
 
     def _stack(self, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {

@@ -81,7 +81,8 @@ class Probe(SingleEnvironment):
         """one: 1 a step; cue: the cue; last: 1 on the last step; late: 100 on the last step;
         action: +1 for the upper half of the actions, -1 else; match: +1 if that sign is the cue's.
         """
-        sign = 2 * action - 1 if self.actions == "discrete" else jnp.where(action[0] > 0, 1, -1)
+        upper = action == 1 if self.actions == "discrete" else action[0] > 0
+        sign = jnp.where(upper, 1.0, -1.0)
         rewards: dict[str, Any] = {
             "one": jnp.float32(1),
             "cue": state.cue,

@@ -67,7 +67,7 @@ def make_environment(
         return _from_object(task, num_envs, seeds, options, name=task_name(task))
     if is_import_path(task):
         return _from_object(_imported(task), num_envs, seeds, options, name=task)
-    prefix, _, name = task.rpartition(":")
+    prefix, _, name = task.partition(":") if ":" in task else ("envpool", ":", task)
     if prefix == "gymnasium":
         from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
 
@@ -79,7 +79,7 @@ def make_environment(
 
         return JaxEnvironment(GymnaxEnvironment(name, options), num_envs)
     if prefix == "probe":
-        return JaxEnvironment(_probe(name), num_envs)
+        return _from_object(_probe(name), num_envs, seeds, options, name=task)
     from surefoot.envs.envpool import EnvPoolEnvironment
 
     return EnvPoolEnvironment(name, num_envs, seeds=seeds, options=options)
@@ -118,6 +118,8 @@ def _from_object(
             )
         return task
     if isinstance(task, SingleEnvironment):
+        if options:
+            raise ValueError(f"{name} takes no env_options, got {', '.join(options)}")
         return JaxEnvironment(task, num_envs)
     if isinstance(task, gymnasium.Env):
         raise ValueError(

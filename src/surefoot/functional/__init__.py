@@ -25,6 +25,7 @@ from surefoot.functional.distributions import (
     MultiCategorical,
     TanhGaussian,
     floor_log_std,
+    unfloor_log_std,
 )
 from surefoot.functional.masking import masked_deviations, masked_mean, masked_sum
 from surefoot.functional.moments import (
@@ -101,6 +102,7 @@ __all__ = [
     "squared_value_loss",
     "td_residuals",
     "trajectory_returns",
+    "unfloor_log_std",
     "update_moments",
     "value_targets",
     "vtrace_advantages",

@@ -36,7 +36,6 @@ from surefoot.functional.masking import (
 class _Steps(NamedTuple):
     """A checked rollout: [T, N] each, 0 on rows of weight 0, and `gamma` as a float32 scalar."""
 
-    weights: jax.Array
     rewards: jax.Array
     values: jax.Array
     bootstraps: jax.Array
@@ -67,7 +66,6 @@ def _as_steps(
     valid = weights > 0.0
     next_valid = jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
     return _Steps(
-        weights=weights,
         rewards=lax.stop_gradient(rewards),
         values=lax.stop_gradient(values),
         bootstraps=lax.stop_gradient(jnp.where(terminated, 0.0, next_values)),
@@ -145,8 +143,7 @@ def trajectory_returns(
     starts = jnp.concatenate([first, ~steps.continues[:-1]])
     rows = jnp.arange(len(starts), dtype=jnp.int32)[:, None]
     start_rows = lax.cummax(jnp.where(starts, rows, 0), axis=0)
-    returns = jnp.take_along_axis(_reward_to_go(steps), start_rows, axis=0)
-    return jnp.where(steps.weights > 0.0, returns, 0.0)
+    return jnp.take_along_axis(_reward_to_go(steps), start_rows, axis=0)
 
 
 def reward_to_go(
@@ -282,7 +279,8 @@ def gae(
         terminated: [T, N] bool, the episode ended and is worth nothing from here on.
         truncated: [T, N] bool, a time limit cut the episode.
         gamma: discount per step, in [0, 1].
-        gae_lambda: in [0, 1]; 0 is `td_residuals`, 1 is `monte_carlo_advantages`.
+        gae_lambda: in [0, 1]; 0 is `td_residuals`, 1 is `monte_carlo_advantages` provided that
+            next_values[t] = values[t + 1] inside an episode.
         weights: [T, N], validity mask (0 = not experience), or None.
 
     Returns:
@@ -318,9 +316,9 @@ def vtrace_advantages(
         rho_t = min(rho_bar, r_t),    c_t = lambda * min(c_bar, r_t)
         A_t   = rho_t * delta_t + gamma * c_t * (1 - ended_t) * A_{t+1}
 
-    `A_t + V(s_t)` is the V-trace target v_t. With rho_bar = c_bar, A_t is also the paper's policy
-    gradient advantage rho_t * (r_t + gamma * v_{t+1} - V(s_t)). It holds the weight of step t:
-    a ratio or clipped loss against the same old_log_probs would weight that step twice.
+    `A_t + V(s_t)` is the V-trace target v_t. With lambda = 1 and rho_bar = c_bar, A_t is also the
+    paper's policy gradient advantage rho_t * (r_t + gamma * v_{t+1} - V(s_t)). It holds the weight
+    of step t: a ratio or clipped loss against the same old_log_probs would weight it twice.
 
     Source: Espeholt et al. 2018 (IMPALA), arXiv 1802.01561, eq. 1, and its remark 2 for lambda.
 
@@ -349,7 +347,7 @@ def vtrace_advantages(
     require_between("c_bar", c_bar, 0.0, math.inf)
     steps = _as_steps(rewards, values, next_values, terminated, truncated, gamma, weights)
     _, _, log_probs, old_log_probs = sanitize(
-        steps.weights, rewards=steps.rewards, log_probs=log_probs, old_log_probs=old_log_probs
+        weights, rewards=steps.rewards, log_probs=log_probs, old_log_probs=old_log_probs
     )
     ratios = jnp.exp(log_probs - old_log_probs)
     decays = steps.gamma * as_float(gae_lambda) * jnp.minimum(as_float(c_bar), ratios)

@@ -2,8 +2,7 @@
 
 Every distribution lives in a *raw* space and maps raw values to *canonical actions*: integers, or
 numbers (nominally in [-1, 1]) from which an environment's bounds are mapped. Store the raw value:
-a log-probability recomputed from a stored action loses everything once `tanh(u)` rounds to 1 (in
-float32, at |u| = 9).
+a log-probability recomputed from an action is lost once `tanh(u)` rounds to 1 (float32: |u| = 9).
 
 Parameters are [..., A] (broadcast against each other); `log_prob`, `entropy` and `kl` sum over the
 action dimensions and return [...]. The dtype of the parameters is the dtype of the results.
@@ -27,26 +26,18 @@ _LOG_2 = math.log(2.0)
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 # Probabilists' Gauss-Hermite: E[f(m + s z)] ~ sum_i w_i f(m + s x_i), z ~ N(0, 1).
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
-def _raw_is_action(self: Any, raw: Array) -> Array:
-    return raw
+def _identity(self: Any, value: Array, /) -> Array:
+    return value
 
 
-def _action_is_raw(self: Any, action: Array) -> Array:
-    return action
-
-
-def _action_as_int32(self: Any, action: Array) -> Array:
-    return action.astype(jnp.int32)
+def _to_int32(self: Any, value: Array, /) -> Array:
+    return value.astype(jnp.int32)
 
 
 class Distribution(abc.ABC):
-    """What a policy head returns: a batch of distributions over actions.
-
-    Subclasses are final: frozen pytrees, which pass through `jit`, `vmap` and `grad` like an array.
-    """
+    """A batch of distributions over actions, from a policy head. Subclasses are final pytrees."""
 
     @abc.abstractmethod
     def sample(self, key: Array) -> Array:
@@ -65,11 +56,11 @@ class Distribution(abc.ABC):
         """Return the entropy of the action, in nats, [...]."""
 
     @abc.abstractmethod
-    def to_action(self, raw: Array) -> Array:
+    def to_action(self, raw: Array, /) -> Array:
         """Map raw values to canonical actions."""
 
     @abc.abstractmethod
-    def from_action(self, action: Array) -> Array:
+    def from_action(self, action: Array, /) -> Array:
         """Map canonical actions back to raw values, clipped into the open support."""
 
     @abc.abstractmethod
@@ -83,8 +74,7 @@ class Distribution(abc.ABC):
             ValueError: two `MultiCategorical` differ in `nvec`.
         """
         if type(other) is not type(self):
-            names = f"{type(self).__name__} and {type(other).__name__}"
-            raise TypeError(f"KL needs two distributions of the same type, got {names}")
+            raise TypeError(f"KL of {type(self).__name__} and {type(other).__name__}: types differ")
         return self._kl(other)
 
 
@@ -102,10 +92,12 @@ class DiagGaussian(Distribution):
     std: Array
 
     def sample(self, key: Array) -> Array:
+        """Draw `mean + std * z` with `z ~ N(0, 1)`."""
         shape = jnp.broadcast_shapes(self.mean.shape, self.std.shape)
         return self.mean + self.std * jax.random.normal(key, shape, self.mean.dtype)
 
     def mode(self) -> Array:
+        """Return `mean`."""
         return self.mean
 
     def log_prob(self, raw: Array) -> Array:
@@ -118,8 +110,8 @@ class DiagGaussian(Distribution):
         _, std = jnp.broadcast_arrays(self.mean, self.std)
         return (jnp.log(std) + (_HALF_LOG_2PI + 0.5)).sum(-1)
 
-    to_action = _raw_is_action
-    from_action = _action_is_raw
+    to_action = _identity
+    from_action = _identity
 
     def _kl(self, other: Any) -> Array:
         """`sum_i log(std_q / std_p) + (std_p^2 + (mean_p - mean_q)^2) / (2 std_q^2) - 1/2`."""
@@ -144,6 +136,7 @@ class TanhGaussian(Distribution):
     std: Array
 
     def sample(self, key: Array) -> Array:
+        """Draw `u ~ N(mean, std^2)`."""
         return self._gaussian().sample(key)
 
     def mode(self) -> Array:
@@ -163,15 +156,17 @@ class TanhGaussian(Distribution):
         float32), 3e-6 at 2, 2e-4 at 3, 4e-3 at 5, 5e-2 at 10 and 1% of the value beyond.
         """
         nodes = jnp.asarray(_NODES, self.mean.dtype)
-        weights = jnp.asarray(_WEIGHTS, self.mean.dtype)
+        weights = jnp.asarray(_WEIGHTS / _WEIGHTS.sum(), self.mean.dtype)
         u = self.mean[..., None] + self.std[..., None] * nodes
         return self._gaussian().entropy() + (weights * _log_sech2(u)).sum((-2, -1))
 
     def to_action(self, raw: Array) -> Array:
+        """`tanh(u)`."""
         return jnp.tanh(raw)
 
     def from_action(self, action: Array) -> Array:
-        limit = 1.0 - float(jnp.finfo(action.dtype).epsneg)  # the largest value below 1
+        """`arctanh(a)`, with `|a|` clipped to the largest value below 1."""
+        limit = 1.0 - float(jnp.finfo(action.dtype).epsneg)
         return jnp.arctanh(jnp.clip(action, -limit, limit))
 
     def _kl(self, other: Any) -> Array:
@@ -222,9 +217,11 @@ class Beta(Distribution):
         return (betaln(a, b) - expected + _LOG_2).sum(-1)
 
     def to_action(self, raw: Array) -> Array:
+        """`2 x - 1`."""
         return 2.0 * raw - 1.0
 
     def from_action(self, action: Array) -> Array:
+        """`(a + 1) / 2`, clipped like a sample."""
         return jnp.clip(0.5 * (action + 1.0), BETA_EPSILON, 1.0 - BETA_EPSILON)
 
     def _kl(self, other: Any) -> Array:
@@ -248,9 +245,11 @@ class Categorical(Distribution):
     logits: Array
 
     def sample(self, key: Array) -> Array:
+        """Draw integers by the Gumbel-max trick."""
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     def mode(self) -> Array:
+        """Return the most likely integer, the first of equals."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, raw: Array) -> Array:
@@ -264,8 +263,8 @@ class Categorical(Distribution):
         p = jnp.exp(log_p)
         return -(p * jnp.where(p > 0.0, log_p, 0.0)).sum(-1)
 
-    to_action = _raw_is_action
-    from_action = _action_as_int32
+    to_action = _identity
+    from_action = _to_int32
 
     def _kl(self, other: Any) -> Array:
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
@@ -287,11 +286,13 @@ class MultiCategorical(Distribution):
     nvec: tuple[int, ...] = field(metadata={"static": True})
 
     def sample(self, key: Array) -> Array:
+        """Draw each column with its own key."""
         parts = self._parts()
         keys = jax.random.split(key, len(parts))
         return jnp.stack([p.sample(k) for p, k in zip(parts, keys, strict=True)], axis=-1)
 
     def mode(self) -> Array:
+        """Return the most likely integer of each column."""
         return jnp.stack([p.mode() for p in self._parts()], axis=-1)
 
     def log_prob(self, raw: Array) -> Array:
@@ -303,8 +304,8 @@ class MultiCategorical(Distribution):
         """`sum_m H_m`."""
         return jnp.stack([p.entropy() for p in self._parts()], axis=-1).sum(-1)
 
-    to_action = _raw_is_action
-    from_action = _action_as_int32
+    to_action = _identity
+    from_action = _to_int32
 
     def _kl(self, other: Any) -> Array:
         if other.nvec != self.nvec:
@@ -314,8 +315,7 @@ class MultiCategorical(Distribution):
 
     def _parts(self) -> list[Categorical]:
         if self.logits.shape[-1] != sum(self.nvec):
-            got = f"{self.logits.shape[-1]} columns of logits"
-            raise ValueError(f"nvec={self.nvec} needs {sum(self.nvec)}, got {got}")
+            raise ValueError(f"{self.nvec=} needs {sum(self.nvec)} logits, {self.logits.shape=}")
         rows = jnp.split(self.logits, np.cumsum(self.nvec)[:-1].tolist(), axis=-1)
         return [Categorical(row) for row in rows]
 
@@ -332,9 +332,11 @@ class Bernoulli(Distribution):
     logits: Array
 
     def sample(self, key: Array) -> Array:
+        """Draw each switch independently."""
         return self._switches().sample(key)
 
     def mode(self) -> Array:
+        """Return 1 where the logit is positive, else 0."""
         return self._switches().mode()
 
     def log_prob(self, raw: Array) -> Array:
@@ -345,8 +347,8 @@ class Bernoulli(Distribution):
         """`sum_k -p log p - (1-p) log(1-p)` with `0 log 0 = 0`."""
         return self._switches().entropy().sum(-1)
 
-    to_action = _raw_is_action
-    from_action = _action_as_int32
+    to_action = _identity
+    from_action = _to_int32
 
     def _kl(self, other: Any) -> Array:
         return self._switches().kl(other._switches()).sum(-1)
@@ -375,8 +377,7 @@ def floor_log_std(log_std: Array, *, min_std: float) -> Array:
     """
     if not 0.0 < min_std < MAX_STD:
         raise ValueError(f"min_std={min_std} must lie strictly between 0 and {MAX_STD:.1f}")
-    log_cap = math.log(MAX_STD - min_std)
-    capped = jax.lax.stop_gradient(jnp.minimum(log_std, log_cap))
+    capped = jax.lax.stop_gradient(jnp.minimum(log_std, math.log(MAX_STD - min_std)))
     return float(min_std) + jnp.exp(capped + (log_std - jax.lax.stop_gradient(log_std)))
 
 
@@ -387,8 +388,7 @@ def unfloor_log_std(std: float, *, min_std: float) -> float:
         ValueError: not `0 < min_std < std <= e^5`.
     """
     if not 0.0 < min_std < std <= MAX_STD:
-        got = f"min_std={min_std}, std={std}"
-        raise ValueError(f"need 0 < min_std < std <= {MAX_STD:.1f}, got {got}")
+        raise ValueError(f"need 0 < min_std < std <= e^5, got min_std={min_std}, std={std}")
     return math.log(std - min_std)
 
 

@@ -81,7 +81,7 @@ def _first_valid(rows: jax.Array, valid: jax.Array) -> jax.Array:
 def _as_rows(
     batch: ArrayLike, weights: ArrayLike | None, feature_shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """Flatten to ([R, *feature], valid [R]); rows that do not count are zeros."""
+    """Flatten to ([R, *feature], valid [R]); rows that do not count may hold anything."""
     batch = lax.stop_gradient(as_float(batch))
     leading = batch.shape[: max(batch.ndim - len(feature_shape), 0)]
     if leading + feature_shape != batch.shape:
@@ -96,7 +96,7 @@ def _as_rows(
     rows = batch.reshape((num_rows, *feature_shape))
     finite = jnp.all(jnp.abs(rows).reshape((num_rows, -1)) <= LARGEST_OBSERVATION, axis=1)
     valid = valid.reshape(num_rows) & finite
-    return jnp.where(_per_row(valid, rows), rows, 0.0), valid
+    return rows, valid
 
 
 def _per_row(valid: jax.Array, rows: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
@@ -58,13 +59,22 @@ def make_linear(
             LeCun-uniform weights times `gain` / sqrt(2) (so that hidden layers, whose gain is
             sqrt(2), get the plain initialisation).
     """
+    # NumPy on the host: compiling a QR decomposition for every shape would cost seconds
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if orthogonal:
-        initialise = jax.nn.initializers.orthogonal(gain)
+        weight = gain * _orthogonal(random, size_in, size_out)
     else:
-        scale = (gain / 2**0.5) ** 2
-        initialise = jax.nn.initializers.variance_scaling(scale, "fan_in", "uniform")
-    weight = initialise(key, (size_in, size_out), jnp.float32)
-    return Linear(weight, jnp.zeros(size_out, jnp.float32))
+        bound = gain / 2**0.5 * (3.0 / size_in) ** 0.5
+        weight = random.uniform(-bound, bound, (size_in, size_out))
+    return Linear(jnp.asarray(weight, jnp.float32), jnp.asarray(np.zeros(size_out, np.float32)))
+
+
+def _orthogonal(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """A matrix with orthonormal rows or columns, whichever are fewer, uniformly distributed."""
+    normal = random.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(normal)
+    q = q * np.sign(np.diag(r))  # makes the decomposition unique, hence the distribution uniform
+    return q if rows >= columns else q.T
 
 
 def make_mlp(

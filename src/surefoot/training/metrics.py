@@ -49,8 +49,8 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
     count = ended.sum()
 
     def over_episodes(values: jax.Array) -> jax.Array:
-        total = jnp.where(ended, values, 0).sum().astype(jnp.float32)
-        return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+        mean = F.masked_mean(values.astype(jnp.float32), ended)
+        return jnp.where(count > 0, mean, jnp.nan)
 
     metrics = {
         "step": rollout.valid.sum(),

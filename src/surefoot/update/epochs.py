@@ -105,7 +105,7 @@ def run_epochs(
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
             learner.params, minibatch, learner.kl_coef
         )
-        metrics["optim/grad_norm"] = optax.global_norm(grads)
+        metrics["optim/grad_norm"] = optax.tree.norm(grads)
         learning_rate, stopped = learner.learning_rate, learner.stopped
         if control.stop_above is not None:
             stopped = stopped | (metrics["policy/approx_kl"] > control.stop_above)

@@ -1,0 +1,19 @@
+"""What all tests share: one compilation cache for the session."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# before JAX is imported: programs of equal shape are compiled once for the whole session
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax-cache")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

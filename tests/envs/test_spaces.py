@@ -1,0 +1,231 @@
+"""Gymnasium spaces as flat groups and action specs; canonical actions as the environment's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from surefoot.envs import ActionSpec
+from surefoot.envs.spaces import (
+    action_spec,
+    flat_size,
+    flatten,
+    group_sizes,
+    observation_groups,
+)
+
+INF = np.inf
+
+
+def box(low: Any, high: Any, dtype: Any = np.float32) -> spaces.Box:
+    return spaces.Box(np.asarray(low, dtype), np.asarray(high, dtype), dtype=dtype)
+
+
+def to_env(space: spaces.Space, actions: Any) -> np.ndarray:
+    return np.asarray(action_spec(space, task="t").to_env(jnp.asarray(actions)))
+
+
+@pytest.mark.parametrize(
+    ("space", "batch", "flat"),
+    [
+        (box([-1, -1], [1, 1]), [[0.5, -0.5]], [[0.5, -0.5]]),
+        (box([[-1] * 2] * 2, [[1] * 2] * 2), [[[1, 2], [3, 4]]], [[1, 2, 3, 4]]),
+        (spaces.Box(-INF, INF, (1,)), [[1e6]], [[1e6]]),
+        (spaces.Box(-INF, INF, ()), [3.0, 4.0], [[3], [4]]),
+        (spaces.Box(0, 255, (2,), np.uint8), np.array([[255, 0]], np.uint8), [[255, 0]]),
+        (spaces.Discrete(3), [0, 2], [[1, 0, 0], [0, 0, 1]]),
+        (spaces.Discrete(3, start=-1), [-1, 1], [[1, 0, 0], [0, 0, 1]]),
+        (spaces.MultiDiscrete([2, 3]), [[1, 0], [0, 2]], [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]),
+        (spaces.MultiDiscrete([2, 2], start=[5, -1]), [[6, -1]], [[0, 1, 1, 0]]),
+        (spaces.MultiDiscrete([[2, 1], [1, 2]]), [[[1, 0], [0, 1]]], [[0, 1, 1, 1, 0, 1]]),
+        (spaces.MultiBinary(3), np.array([[1, 0, 1]], np.int8), [[1, 0, 1]]),
+        (spaces.MultiBinary([2, 2]), np.array([[[1, 0], [0, 1]]], np.int8), [[1, 0, 0, 1]]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jax"])
+def test_observations_are_flat_float32_and_one_hot_where_discrete(
+    space: spaces.Space, batch: Any, flat: Any, xp: Any
+) -> None:
+    result = flatten(space, np.asarray(batch), xp)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, flat)
+    assert flat_size(space) == np.shape(flat)[1]
+
+
+def test_a_plain_space_is_the_group_observation_and_a_dict_has_its_own_names() -> None:
+    plain = observation_groups(spaces.Discrete(4), task="t")
+    named = observation_groups(
+        spaces.Dict(state=box([0], [1]), map=spaces.MultiBinary(6), legs=spaces.MultiDiscrete([2])),
+        task="t",
+    )
+    assert group_sizes(plain) == {"observation": 4}
+    assert group_sizes(named) == {"state": 1, "map": 6, "legs": 2}
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Box(0, 255, (8, 8, 3), np.uint8), ("'observation'", "image", "(8, 8, 3)")),
+        (spaces.Tuple([spaces.Discrete(2)]), ("'observation'", "Tuple", "supported are")),
+        (spaces.Dict(a=spaces.Text(3)), ("'a'", "Text", "supported are")),
+        (spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2))), ("'a'", "Dict", "supported are")),
+        (spaces.Dict(a=spaces.Box(0, 255, (8, 8, 3), np.uint8)), ("'a'", "image")),
+    ],
+    ids=str,
+)
+def test_an_observation_the_networks_cannot_read_is_refused_by_name(
+    space: spaces.Space, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match="our-task") as error:
+        observation_groups(space, task="our-task")
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("space", "spec"),
+    [
+        (
+            box([-2, 0], [2, 5]),
+            ActionSpec("continuous", (2,), low=(-2.0, 0.0), high=(2.0, 5.0), shape=(2,)),
+        ),
+        (
+            box([[-1], [0]], [[1], [INF]], np.float64),
+            ActionSpec(
+                "continuous",
+                (2,),
+                low=(-1.0, 0.0),
+                high=(1.0, INF),
+                shape=(2, 1),
+                dtype="float64",
+            ),
+        ),
+        (spaces.Discrete(4), ActionSpec("discrete", (4,), dtype="int64")),
+        (spaces.Discrete(4, start=-3), ActionSpec("discrete", (4,), dtype="int64", start=-3)),
+        (
+            spaces.MultiDiscrete([2, 3]),
+            ActionSpec("multi_discrete", (2, 3), shape=(2,), dtype="int64"),
+        ),
+        (
+            spaces.MultiDiscrete([[2, 3], [4, 5]]),
+            ActionSpec("multi_discrete", (2, 3, 4, 5), shape=(2, 2), dtype="int64"),
+        ),
+        (spaces.MultiBinary(3), ActionSpec("multi_binary", (3,), shape=(3,), dtype="int8")),
+        (spaces.MultiBinary([2, 3]), ActionSpec("multi_binary", (6,), shape=(2, 3), dtype="int8")),
+    ],
+    ids=str,
+)
+def test_an_action_space_becomes_its_spec(space: spaces.Space, spec: ActionSpec) -> None:
+    assert action_spec(space, task="t") == spec
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (box([-1, 1], [1, 1]), ("component 1", "low 1.0", "high 1.0", "below")),
+        (spaces.MultiDiscrete([2, 2], start=[0, 1]), ("not supported", "MultiDiscrete")),
+        (spaces.Tuple([spaces.Discrete(2)]), ("not supported", "Tuple")),
+        (spaces.Dict(a=spaces.Discrete(2)), ("not supported", "Dict")),
+    ],
+    ids=str,
+)
+def test_an_action_space_no_policy_serves_is_refused(
+    space: spaces.Space, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match="our-task") as error:
+        action_spec(space, task="our-task")
+    assert all(word in str(error.value) for word in words)
+
+
+bounds = st.floats(-1e6, 1e6, width=32).map(lambda x: float(np.float32(x)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(bounds, bounds, st.floats(1, 2.0**100, width=32))
+def test_canonical_one_and_all_beyond_it_hit_the_bounds_exactly(
+    a: float, b: float, beyond: float
+) -> None:
+    low, high = min(a, b), max(a, b)
+    if low == high:
+        high = low + 1.0
+    spec = ActionSpec("continuous", (1,), low=(low,), high=(high,), shape=(1,))
+    sent = spec.to_env(jnp.array([[-1.0], [-beyond], [1.0], [beyond]], jnp.float32))
+    np.testing.assert_array_equal(np.asarray(sent)[:, 0], np.float32([low, low, high, high]))
+
+
+def test_canonical_zero_is_the_middle_and_the_map_is_linear() -> None:
+    sent = to_env(box([-2, 0, -1], [2, 5, 1]), np.float32([[0, 0, 0], [0.5, 0.5, 0.1]]))
+    np.testing.assert_allclose(sent, [[0, 2.5, 0], [1, 3.75, 0.1]], rtol=1e-6)
+    assert sent.dtype == np.float32
+
+
+def test_an_unbounded_component_passes_through_beside_a_bounded_one() -> None:
+    sent = to_env(box([-INF, -3], [INF, 3]), np.float32([[123.0, 123.0], [-0.25, -0.5]]))
+    np.testing.assert_array_equal(sent, [[123.0, 3.0], [-0.25, -1.5]])
+
+
+def test_a_component_with_one_bound_is_clipped_to_it_and_not_scaled() -> None:
+    sent = to_env(box([0, -INF], [INF, 2]), np.float32([[-5, -5], [0.5, 0.5], [7, 7]]))
+    np.testing.assert_array_equal(sent, [[0, -5], [0.5, 0.5], [7, 2]])
+
+
+def test_discrete_actions_are_shifted_to_their_start() -> None:
+    actions = np.int32([0, 1, 2])
+    np.testing.assert_array_equal(to_env(spaces.Discrete(3, start=-1, dtype=np.int32), actions), [-1, 0, 1])
+    np.testing.assert_array_equal(to_env(spaces.Discrete(3, dtype=np.int32), actions), actions)
+
+
+@pytest.mark.parametrize(
+    ("space", "canonical", "shape"),
+    [
+        (spaces.Box(-1, 1, (2, 3)), np.zeros((4, 6), np.float32), (4, 2, 3)),
+        (spaces.Box(-1, 1, ()), np.zeros((4, 1), np.float32), (4,)),
+        (spaces.Discrete(3, dtype=np.int32), np.zeros(4, np.int32), (4,)),
+        (spaces.MultiDiscrete([[2, 3]], dtype=np.int32), np.zeros((4, 2), np.int32), (4, 1, 2)),
+        (spaces.MultiBinary([2, 2]), np.zeros((4, 4), np.int32), (4, 2, 2)),
+    ],
+    ids=str,
+)
+def test_actions_have_the_shape_and_dtype_of_the_environment(
+    space: spaces.Space, canonical: np.ndarray, shape: tuple[int, ...]
+) -> None:
+    sent = to_env(space, canonical)
+    assert sent.shape == shape
+    assert sent.dtype == space.dtype
+
+
+def test_components_keep_their_places_in_a_shaped_action() -> None:
+    space = box([[0, 0, 0], [0, 0, 0]], [[1, 2, 3], [4, 5, 6]])
+    sent = to_env(space, np.ones((1, 6), np.float32))
+    np.testing.assert_array_equal(sent[0], space.high)
+
+
+def test_double_precision_actions_arrive_as_doubles_inside_their_bounds() -> None:
+    space = box([-0.1, -0.4], [0.1, 0.7], np.float64)
+    spec = action_spec(space, task="t")
+    with jax.enable_x64(True):
+        sent = np.asarray(spec.to_env(jnp.float32([[-1, -1], [1, 1], [0, 0]])))
+    assert sent.dtype == np.float64
+    assert all(space.contains(row) for row in sent)
+    np.testing.assert_allclose(sent, [[-0.1, -0.4], [0.1, 0.7], [0, 0.15]], atol=1e-7)
+
+
+def test_64_bit_integers_arrive_as_such() -> None:
+    spec = action_spec(spaces.Discrete(3, start=1), task="t")
+    with jax.enable_x64(True):
+        sent = np.asarray(spec.to_env(jnp.array([0, 2], jnp.int32)))
+    assert sent.dtype == np.int64
+    np.testing.assert_array_equal(sent, [1, 3])
+
+
+def test_bounds_beyond_single_precision_count_as_none() -> None:
+    largest = float(np.finfo(np.float64).max)
+    spec = ActionSpec("continuous", (1,), low=(-largest,), high=(largest,), shape=(1,))
+    np.testing.assert_array_equal(spec.to_env(jnp.float32([[-3.5], [42.0]])), [[-3.5], [42.0]])

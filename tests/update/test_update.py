@@ -1,0 +1,217 @@
+"""Laws of one whole update, on experience collected by the library itself."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from surefoot import functional as F
+from surefoot.config import Config
+from surefoot.envs import make_environment
+from surefoot.training import Trainer
+from surefoot.update.experience import estimate
+
+CONFIG = Config(
+    num_envs=4,
+    num_steps=16,
+    num_minibatches=4,
+    num_epochs=2,
+    actor_hidden=(8,),
+    critic_hidden=(8,),
+    learning_rate=1e-2,
+)
+
+
+def trainer(task: str = "probe:late-reward/continuous", **options):
+    config = CONFIG.replace(**options)
+    env = make_environment(task, config.num_envs, seed=np.random.SeedSequence(0))
+    made = Trainer(config, env)
+    return made, made.start()
+
+
+def collect(made: Trainer, state, iterations: int = 1):
+    """State and experience after a few whole iterations and one more collection."""
+    for _ in range(iterations):
+        state, rollout = made.collect(state)
+        state, experience, _ = made.digest(state, rollout)
+        state, _ = made.optimise(state, experience)
+        state = state._replace(iteration=state.iteration + 1)
+    state, rollout = made.collect(state)
+    state, experience, _ = made.digest(state, rollout)
+    return state, experience
+
+
+def leaves(tree) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("probe:late-reward/continuous", {"initial_std": 5.0}),
+        ("probe:late-reward/continuous", {"distribution": "squashed_gaussian"}),
+        ("probe:late-reward/continuous", {"distribution": "beta", "initial_std": 0.4}),
+        ("probe:late-reward/continuous", {"state_dependent_std": True}),
+        ("probe:both/discrete", {}),
+        ("probe:late-reward/continuous", {"joint_loss": True}),
+        ("probe:late-reward/continuous", {"shared_trunk": True}),
+        ("probe:late-reward/continuous", {"recompute_advantages": True}),
+    ],
+)
+def test_ratio_is_one_before_the_first_gradient_step(task: str, options: dict) -> None:
+    made, state = trainer(task, **options, num_epochs=1, num_minibatches=1)
+    state, experience = collect(made, state, iterations=3)
+    _, metrics = made.optimise(state, experience)
+    np.testing.assert_allclose(metrics["policy/ratio_max"], 1.0, atol=2e-6)
+    np.testing.assert_allclose(metrics["policy/approx_kl"], 0.0, atol=1e-6)
+    assert float(metrics["policy/clip_fraction"]) == 0.0
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_rows_that_are_no_experience_change_nothing(joint: bool) -> None:
+    made, state = trainer(joint_loss=joint)
+    state, experience = collect(made, state)
+    gone = experience.weights == 0
+    assert 0 < int(gone.sum()) < gone.size
+    poisoned = experience._replace(
+        rewards=jnp.where(gone, jnp.nan, experience.rewards),
+        old_log_probs=jnp.where(gone, 1e9, experience.old_log_probs),
+        terminated=experience.terminated | gone,
+    )
+    clean, _ = made.optimise(state, experience)
+    dirty, _ = made.optimise(state, poisoned)
+    assert leaves(clean.learners) == leaves(dirty.learners)
+
+
+def test_the_critics_gradient_does_not_touch_a_separate_actor() -> None:
+    made, state = trainer(advantage_normalization="off")
+    state, experience = collect(made, state)
+    estimates = made.algorithm._estimate(state.learners, experience)
+    huge = estimates._replace(targets=estimates.targets * 1e6)
+    key = jax.random.key(0)
+    actor, _ = made.algorithm._epochs(state.learners, experience, estimates, key)
+    other, _ = made.algorithm._epochs(state.learners, experience, huge, key)
+    assert leaves(actor["actor"]) == leaves(other["actor"])
+    assert leaves(actor["critic"]) != leaves(other["critic"])
+
+
+def test_joint_clipping_couples_actor_and_critic() -> None:
+    made, state = trainer(joint_loss=True, max_grad_norm=0.01)
+    state, experience = collect(made, state)
+    estimates = made.algorithm._estimate(state.learners, experience)
+    huge = estimates._replace(targets=estimates.targets * 1e6)
+    key = jax.random.key(0)
+    one, _ = made.algorithm._epochs(state.learners, experience, estimates, key)
+    two, _ = made.algorithm._epochs(state.learners, experience, huge, key)
+    assert leaves(one["joint"].params.actor) != leaves(two["joint"].params.actor)
+
+
+def test_estimates_agree_with_the_mathematics_called_by_hand() -> None:
+    made, state = trainer()
+    _, experience = collect(made, state)
+    _, critic = made.algorithm.parts(state.learners)
+    values = critic(experience.critic_features)
+    rows = (experience.rewards, values[:-1], values[1:])
+    rows += (experience.terminated, experience.truncated)
+    by_name = {
+        "gae": F.gae(*rows, gamma=0.99, gae_lambda=0.95, weights=experience.weights),
+        "td": F.td_residuals(*rows, gamma=0.99, weights=experience.weights),
+        "monte_carlo": F.monte_carlo_advantages(*rows, gamma=0.99, weights=experience.weights),
+        "reward_to_go": F.reward_to_go(*rows, gamma=0.99, weights=experience.weights),
+        "trajectory_return": F.trajectory_returns(*rows, gamma=0.99, weights=experience.weights),
+    }
+    to_go = by_name["reward_to_go"]
+    for name, advantages in by_name.items():
+        got = estimate(critic, experience, CONFIG.replace(advantage_estimator=name))
+        np.testing.assert_array_equal(got.advantages, advantages)
+        plain = name in ("reward_to_go", "trajectory_return")
+        valid = experience.weights > 0
+        expected = to_go if plain else advantages + values[:-1]
+        np.testing.assert_allclose(got.targets[valid], expected[valid], rtol=1e-6)
+
+
+def test_the_value_of_the_true_last_observation_is_bootstrapped_at_a_time_limit() -> None:
+    made, state = trainer("probe:truncated", gae_lambda=0.0, scale_rewards=False)
+    _, experience = collect(made, state)
+    _, critic = made.algorithm.parts(state.learners)
+    values = critic(experience.critic_features)
+    got = estimate(critic, experience, made.config).advantages
+    last = experience.truncated & (experience.weights > 0)
+    assert bool(last.any())
+    expected = 1.0 + 0.99 * values[1:] - values[:-1]
+    np.testing.assert_allclose(got[last], expected[last], rtol=1e-5)
+
+
+def test_advantages_are_recomputed_by_the_critic_as_it_stands() -> None:
+    fixed, state = trainer()
+    fresh, _ = trainer(recompute_advantages=True)
+    state, experience = collect(fixed, state)
+    one, _ = fixed.optimise(state, experience)
+    two, _ = fresh.optimise(state, experience)
+    assert leaves(one.learners["actor"]) != leaves(two.learners["actor"])
+
+
+def test_a_kl_stop_holds_across_recomputed_epochs() -> None:
+    made, state = trainer(recompute_advantages=True, target_kl=1e-7, num_epochs=5)
+    state, experience = collect(made, state, iterations=0)
+    after, metrics = made.optimise(state, experience)
+    # the first minibatch has KL 0; the second is beyond the target, and nothing follows it
+    np.testing.assert_allclose(metrics["optim/step_fraction"], 1 / 20, rtol=1e-6)
+    assert int(after.learners["actor"].opt_state[1].count) == 1
+    assert int(after.learners["critic"].opt_state[1].count) == 20
+
+
+def test_beta_of_the_kl_penalty_adapts() -> None:
+    made, state = trainer(surrogate="kl_penalty", desired_kl=1e-7, learning_rate=1e-2)
+    state, experience = collect(made, state)
+    before = float(state.learners["actor"].kl_coef)
+    after, metrics = made.optimise(state, experience)
+    np.testing.assert_allclose(after.learners["actor"].kl_coef, 2 * before)
+    np.testing.assert_allclose(metrics["optim/kl_coef"], 2 * before)
+    still, _ = trainer(surrogate="kl_penalty", desired_kl=10.0)
+    after, _ = still.optimise(state, experience)
+    np.testing.assert_allclose(after.learners["actor"].kl_coef, before / 2)
+
+
+def test_old_policy_for_the_kl_penalty_is_the_one_before_the_update() -> None:
+    made, state = trainer(surrogate="kl_penalty", num_epochs=1, num_minibatches=1)
+    state, experience = collect(made, state)
+    _, metrics = made.optimise(state, experience)
+    loss = float(metrics["loss/policy"])
+    plain, _ = trainer(surrogate="ratio", num_epochs=1, num_minibatches=1)
+    _, ratio_metrics = plain.optimise(state, experience)
+    # before the first step the KL is 0, so the penalty adds nothing
+    np.testing.assert_allclose(loss, ratio_metrics["loss/policy"], atol=1e-6)
+
+
+def test_rewards_are_scaled_by_the_std_of_the_discounted_return() -> None:
+    made, state = trainer(gamma=0.9)
+    total, returns = np.zeros(4), []
+    for iteration in range(3):
+        state, rollout = made.collect(state)
+        state, experience, _ = made.digest(state, rollout)
+        state = state._replace(iteration=iteration + 1)
+        for t in range(16):
+            valid = np.asarray(rollout.valid[t])
+            total = 0.9 * total + np.asarray(rollout.rewards[t])
+            returns += total[valid].tolist()
+            total = np.where(rollout.ended[t], 0.0, total)
+        expected = np.asarray(rollout.rewards) / np.sqrt(np.var(returns) + 1e-8)
+        np.testing.assert_allclose(experience.rewards, np.clip(expected, -10, 10), rtol=1e-4)
+
+
+def test_statistics_see_valid_rows_alone_and_only_after_the_update() -> None:
+    made, state = trainer("probe:observation")
+    state, rollout = made.collect(state)
+    after, experience, _ = made.digest(state, rollout)
+    # the first rollout passes through an empty normaliser unchanged
+    np.testing.assert_array_equal(
+        experience.actor_features, rollout.observations["observation"][:-1]
+    )
+    moments = after.normalizer.moments["observation"]
+    rows = np.asarray(rollout.observations["observation"][:-1])[np.asarray(rollout.valid)]
+    assert float(F.count_of(moments)) == rows.shape[0] == int(rollout.valid.sum())
+    np.testing.assert_allclose(moments.mean, rows.mean(0), atol=1e-6)
+    np.testing.assert_allclose(moments.variance, rows.var(0), rtol=1e-5)
