@@ -95,7 +95,11 @@ def test_the_graph_is_asked_for_64_bit_types_and_the_host_is_not(in_graph: bool)
 
 
 def test_actions_are_wanted_in_the_simulators_own_dtype() -> None:
-    for task, dtype in {"Hopper-v5": "float64", "Pendulum-v1": "float32", "CartPole-v1": "int32"}.items():
+    for task, dtype in {
+        "Hopper-v5": "float64",
+        "Pendulum-v1": "float32",
+        "CartPole-v1": "int32",
+    }.items():
         env = EnvPoolEnvironment(task, 2, seeds=SEEDS, in_graph=False)
         assert env.spec.action.dtype == dtype
 

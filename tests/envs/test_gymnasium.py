@@ -136,10 +136,8 @@ def test_every_row_is_what_the_environment_returns_when_stepped_by_hand(
         np.testing.assert_array_equal(first.observation["observation"][i], observation)
         ended = False
         for t in range(50):
-            if ended:
-                row = (single.reset()[0], 0.0, False, False)
-            else:
-                row = single.step(actions[t, i])[:4]
+            reset_row = (single.reset()[0], 0.0, False, False) if ended else None
+            row = reset_row or single.step(actions[t, i])[:4]
             assert rows.valid[t, i] == (not ended)
             np.testing.assert_array_equal(rows.observation["observation"][t, i], row[0])
             assert rows.reward[t, i] == np.float32(row[1])
@@ -161,9 +159,7 @@ def test_a_second_reset_starts_again_from_the_seeds() -> None:
     actions = np.ones((15, 2), np.int64)
     first, rows = play(env, actions)
     again, rows_again = play(env, actions)
-    pairs = zip(
-        jax.tree.leaves((first, rows)), jax.tree.leaves((again, rows_again)), strict=True
-    )
+    pairs = zip(jax.tree.leaves((first, rows)), jax.tree.leaves((again, rows_again)), strict=True)
     assert all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 

@@ -33,8 +33,10 @@ def test_every_row_is_what_the_task_returns_when_stepped_by_hand(task: str) -> N
     step_env = jax.jit(env.step)
     state, _ = env.reset(jax.random.key(0))
     random = np.random.default_rng(0)
-    for t in range(12):
-        actions = random.integers(2, size=2) if task == "CartPole-v1" else random.normal(size=(2, 1))
+    for _ in range(12):
+        actions = (
+            random.integers(2, size=2) if task == "CartPole-v1" else random.normal(size=(2, 1))
+        )
         actions = actions.astype(env.spec.action.dtype)
         inner = state.states
         running = ~np.asarray(state.ended)
@@ -46,7 +48,7 @@ def test_every_row_is_what_the_task_returns_when_stepped_by_hand(task: str) -> N
         observation, reward = np.asarray(observation), np.asarray(reward)
         np.testing.assert_array_equal(step.valid, running)
         np.testing.assert_allclose(
-            step.observation["observation"][running], observation[running], rtol=1e-6
+            step.observation["observation"][running], observation[running], rtol=1e-5, atol=1e-6
         )
         np.testing.assert_allclose(step.reward[running], reward[running], rtol=1e-6)
         np.testing.assert_array_equal(step.terminated, np.asarray(terminated) & running)
@@ -54,7 +56,6 @@ def test_every_row_is_what_the_task_returns_when_stepped_by_hand(task: str) -> N
             step.truncated, np.asarray(is_truncated(after, params)) & running
         )
     if task == "Pendulum-v1":
-        assert t == 11
         assert step.truncated.all()
         assert not step.terminated.any()
 
@@ -71,7 +72,9 @@ def test_specs_are_those_of_the_task() -> None:
 
 def test_an_observation_that_is_no_box_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     task_env, params = gymnax.make("CartPole-v1")
-    monkeypatch.setattr(task_env, "observation_space", lambda _: gymnax.environments.spaces.Discrete(3))
+    monkeypatch.setattr(
+        task_env, "observation_space", lambda _: gymnax.environments.spaces.Discrete(3)
+    )
     monkeypatch.setattr(gymnax, "make", lambda _: (task_env, params))
     with pytest.raises(ValueError, match="observation space Discrete, need a Box"):
         GymnaxEnvironment("CartPole-v1")

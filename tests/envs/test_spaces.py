@@ -154,7 +154,7 @@ def test_canonical_one_and_all_beyond_it_hit_the_bounds_exactly(
 ) -> None:
     low, high = min(a, b), max(a, b)
     if low == high:
-        high = low + 1.0
+        high = float(np.float32(low + 1.0))
     spec = ActionSpec("continuous", (1,), low=(low,), high=(high,), shape=(1,))
     sent = spec.to_env(jnp.array([[-1.0], [-beyond], [1.0], [beyond]], jnp.float32))
     np.testing.assert_array_equal(np.asarray(sent)[:, 0], np.float32([low, low, high, high]))
@@ -178,7 +178,9 @@ def test_a_component_with_one_bound_is_clipped_to_it_and_not_scaled() -> None:
 
 def test_discrete_actions_are_shifted_to_their_start() -> None:
     actions = np.int32([0, 1, 2])
-    np.testing.assert_array_equal(to_env(spaces.Discrete(3, start=-1, dtype=np.int32), actions), [-1, 0, 1])
+    np.testing.assert_array_equal(
+        to_env(spaces.Discrete(3, start=-1, dtype=np.int32), actions), [-1, 0, 1]
+    )
     np.testing.assert_array_equal(to_env(spaces.Discrete(3, dtype=np.int32), actions), actions)
 
 

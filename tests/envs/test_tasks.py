@@ -33,7 +33,7 @@ def make(task: Any, num_envs: int = 2, **options: Any) -> Environment:
 
 
 def refusal(task: Any, **options: Any) -> str:
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r"\w") as error:
         make(task, **options)
     return str(error.value)
 
@@ -138,7 +138,7 @@ def test_missing_gymnax_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
     assert "pip install 'surefoot[gymnax]'" in refusal("gymnax:CartPole-v1")
 
 
-SOURCE = '''
+SOURCE = """
     import gymnasium, numpy as np
     from gymnasium import spaces
     from surefoot.envs.probes import Probe
@@ -176,7 +176,7 @@ SOURCE = '''
         return Stone(weight)
 
     gymnasium.register("Stone-v7", entry_point=Stone)
-'''
+"""
 
 
 @pytest.fixture
@@ -223,6 +223,7 @@ def test_instances_of_a_users_class_start_from_different_seeds(module: str) -> N
 
 def test_gymnasiums_own_module_prefix_is_understood(module: str) -> None:
     assert first_reward(make(f"gymnasium:{module}:Stone-v7")) == 1.0
+    assert "no_such_module" in refusal("gymnasium:no_such_module:Stone-v7")
 
 
 def test_unknown_modules_and_attributes_are_named(module: str) -> None:

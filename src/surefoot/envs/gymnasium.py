@@ -186,7 +186,7 @@ def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymna
     def make() -> gymnasium.Env:
         try:
             return gymnasium.make(task, **options)
-        except (gymnasium.error.Error, TypeError) as error:
+        except (gymnasium.error.Error, ImportError, TypeError) as error:
             raise ValueError(f"gymnasium:{task} cannot be made: {error}") from error
 
     return make

@@ -71,6 +71,7 @@ def make_environment(
     if prefix == "gymnasium":
         from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
 
+        _search_here()  # the id may be module:ID
         return GymnasiumEnvironment(
             make_registered(name, options), num_envs, seeds=seeds, name=task
         )
@@ -155,11 +156,15 @@ def _call(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
         raise ValueError(f"{name} cannot be made with the options {options}: {error}") from error
 
 
+def _search_here() -> None:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+
+
 def _imported(task: str) -> Any:
     """The attribute that `module:attribute` names; the current folder is searched too."""
     module_name, _, attribute = task.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    _search_here()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

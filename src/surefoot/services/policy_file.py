@@ -152,7 +152,7 @@ def load_policy(run: str | Path) -> LoadedPolicy:
             raise ValueError(f"{str(folder)!r} holds no policy (there is no {name})")
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        template = jax.eval_shape(lambda: _template(description))
+        template = _template(description)
         action = ActionSpec(**_tuples(description["action"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / DESCRIPTION} is damaged: {error!r}") from None
@@ -188,7 +188,7 @@ def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arrays(policy: Policy) -> dict[str, np.ndarray]:
     leaves, _ = jax.tree.flatten_with_path(policy)
-    return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    return {_name(path): np.array(leaf, order="C") for path, leaf in leaves}
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,12 @@ class Trainer:
         self.config = config
         self.env = env
         self.agent: AgentSpec = make_agent_spec(config, env.spec)
+        if not env.spec.exact_truncation:
+            warnings.warn(
+                f"{env.spec.name} loses the last observation at a time limit: values are "
+                "bootstrapped from another one there (counted as rollout/inexact_truncations)",
+                stacklevel=3,
+            )
         self.algorithm = make_algorithm(config)
         self._collector = make_collector(env, num_steps=config.num_steps)
         self._digest = jax.jit(self._digest_rollout)

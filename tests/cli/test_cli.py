@@ -1,0 +1,261 @@
+"""The command: what it accepts, what it says, and what it refuses before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from surefoot.cli.main import VERBS, main
+from surefoot.cli.presets import PRESETS, preset
+from surefoot.cli.train import parse
+from surefoot.config import Config, validate
+
+TINY = ["--total-steps", "200", "--num-envs", "4", "--num-steps", "16", "--num-minibatches", "4"]
+
+
+def command(*arguments: str, cwd: Path, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "surefoot", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        **kwargs,
+    )
+
+
+def error(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    assert main(list(arguments)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("surefoot: error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in VERBS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["eval", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom surefoot.cli.main import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'jax', 'numpy', 'envpool', 'gymnasium', 'equinox', 'optax'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_of_train_shows_every_option(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    from surefoot.config import option_names
+
+    for name in option_names():
+        assert "--" + name.replace("_", "-") in said
+
+
+def test_an_unknown_verb_gets_a_suggestion(capsys: pytest.CaptureFixture) -> None:
+    assert "did you mean 'train'" in error(capsys, "trian")
+
+
+def test_an_unknown_option_gets_a_suggestion(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "CartPole-v1", "--gama", "0.9"])
+    assert stopped.value.code == 2
+    assert "--gamma" in capsys.readouterr().err
+
+
+def test_a_task_is_needed(capsys: pytest.CaptureFixture) -> None:
+    assert "no TASK given" in error(capsys, "train", "--seed", "3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["CartPol-v1"], "did you mean 'CartPole-v1'"),
+        (["gymnasium:Hoper-v5"], "did you mean 'Hopper-v5'"),
+        (["gymnax:CartPole-v2"], "did you mean 'CartPole-v1'"),
+        (["probe:bot"], "did you mean 'both'"),
+        (["CartPole-v1", "--num-minibatches", "30"], "30 does not divide the batch of"),
+        (["CartPole-v1", "--gamma", "1.5"], "gamma = 1.5 is out of range: it must be in [0.0, 1.0]"),
+        (["CartPole-v1", "--preset", "go2"], "did you mean 'go1'"),
+        (["CartPole-v1", "--config", "nowhere.toml"], "'nowhere.toml' does not exist"),
+        (["CartPole-v1", "--env-options", "gravity"], "not of the form KEY=VALUE"),
+        (["CartPole-v1", "--env-options", "max_episode_step=9"], "'max_episode_steps'"),
+        (["CartPole-v1", "--actor-groups", "state"], "unknown observation group"),
+        (["no_such_module:Thing"], "no module 'no_such_module'"),
+    ],
+)
+def test_mistakes_are_named_before_training(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in error(capsys, "train", *arguments).replace("[0, 1]", "[0.0, 1.0]")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_batch_error_tells_the_numbers_and_what_would_do(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    said = error(capsys, "train", "CartPole-v1", "--num-minibatches", "30")
+    assert "16 * 128 = 2048" in said
+    assert "near divisors: 16, 32, 64" in said
+
+
+def test_command_line_wins_over_file_wins_over_preset(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("gamma = 0.9\nseed = 5\ntarget_kl = 'none'\nactor_hidden = [32]\n")
+    arguments = ["Hopper-v5", "--preset", "go1", "--config", str(file), "--seed", "6"]
+    task, run_dir, config = parse(arguments)
+    assert (task, run_dir) == ("Hopper-v5", None)
+    assert (config.seed, config.gamma, config.actor_hidden) == (6, 0.9, (32,))
+    assert config.num_envs == preset("go1").num_envs != Config().num_envs
+    assert config.target_kl is None
+
+
+def test_the_task_may_come_from_the_file_but_code_may_not(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("task = 'Hopper-v5'\n")
+    assert parse(["--config", str(file)])[0] == "Hopper-v5"
+    file.write_text("task = 'my_module:Thing'\n")
+    with pytest.raises(ValueError, match="no TASK given"):
+        parse(["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gama = 0.9", "did you mean 'gamma'"),
+        ("gamma = '1e-4'", "must be float, not str"),
+        ("gamma = true", "must be float, not bool"),
+        ("num_envs = 1.5", "must be int, not float"),
+        ("actor_hidden = 64", "must be a list"),
+        ("surrogate = 'clip'", "did you mean 'clipped'"),
+        ("gamma = ", "not valid TOML"),
+    ],
+)
+def test_a_bad_toml_file_is_refused(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+    assert words in error(capsys, "train", "CartPole-v1", "--config", str(file))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name: str) -> None:
+    assert validate(preset(name)) == preset(name)
+
+
+def test_tasks_lists_and_filters(capsys: pytest.CaptureFixture) -> None:
+    assert main(["tasks", "Go1Joystick*"]) == 0
+    found = capsys.readouterr().out.split()
+    assert found == ["Go1JoystickFlatTerrain-v1", "Go1JoystickRoughTerrain-v1"]
+    assert main(["tasks", "hopper-v5"]) == 0
+    assert "gymnasium:Hopper-v5" in capsys.readouterr().out
+    assert main(["tasks", "Gooo1"]) == 1
+    assert "no task matches" in capsys.readouterr().err
+
+
+def test_train_then_eval_from_the_command_line(tmp_path: Path) -> None:
+    done = command("train", "probe:both", *TINY, "--run-dir", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "run folder: r" in done.stdout
+    assert "surefoot eval r" in done.stdout
+    asked = command("eval", "r", "--episodes", "7", "--json", cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    result = json.loads(asked.stdout)
+    assert set(result) == {
+        "episodes",
+        "episode_return_mean",
+        "episode_return_std",
+        "episode_length_mean",
+    }
+    assert result["episodes"] == 7
+    again = command("train", "probe:both", *TINY, "--run-dir", "r", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "in use" in again.stderr
+
+
+def test_two_processes_with_one_seed_write_the_same_metrics(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        done = command("train", "Hopper-v5", *TINY, "--run-dir", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    def rows(name: str) -> list[dict]:
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        kept = []
+        for line in lines:
+            row = json.loads(line)
+            kept.append({k: v for k, v in row.items() if not k.startswith(("time/", "wall"))})
+        return kept
+
+    assert rows("a") == rows("b")
+    a, b = ((tmp_path / n / "policy.safetensors").read_bytes() for n in ("a", "b"))
+    assert a == b
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_saves_the_policy_and_complete_metrics(tmp_path: Path) -> None:
+    arguments = ["train", "probe:both", "--total-steps", "100000000", "--run-dir", "r"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "surefoot", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size > 0) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Stopped early, policy saved" in out
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    description = json.loads((tmp_path / "r" / "policy.json").read_text())
+    assert description["step"] == steps[-1]
+    assert description["finished"] is False
+    asked = command("eval", "r", "--episodes", "2", "--json", cwd=tmp_path)
+    assert json.loads(asked.stdout)["episodes"] == 2
+
+
+def test_own_code_is_trained_and_never_imported_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from surefoot.envs.probes import make_probe\n\n\n"
+        "def task(name='both'):\n    return make_probe(name)\n"
+    )
+    done = command(
+        "train", "mine:task", *TINY, "--run-dir", "r", "--env-options", "name=action", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    refused = command("eval", "r", "--episodes", "2", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--task mine:task" in refused.stderr
+    asked = command("eval", "r", "--episodes", "2", "--task", "mine:task", cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["nowhere"], "not a run folder"), (["r", "--episodes", "0"], "must be at least 1")],
+)
+def test_eval_refuses_mistakes(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert words in error(capsys, "eval", *arguments)

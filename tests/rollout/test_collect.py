@@ -1,0 +1,419 @@
+"""Collecting: what a rollout holds, from inside the graph and from the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from surefoot.envs import (
+    ActionSpec,
+    Environment,
+    JaxEnvironment,
+    SingleEnvironment,
+    SingleStep,
+    Step,
+    make_environment,
+)
+from surefoot.envs.contract import EnvSpec
+from surefoot.envs.envpool import EnvPoolEnvironment
+from surefoot.networks import Normalizer, PolicyHead, make_actor, make_normalizer
+from surefoot.rollout import CollectorState, Policy, Rollout, act, make_collector, start
+
+NUM_ENVS, LENGTH = 3, 5
+BOX = ActionSpec("continuous", (2,), low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
+SPECS = {
+    "gaussian": BOX,
+    "squashed_gaussian": BOX,
+    "beta": BOX,
+    "discrete": ActionSpec("discrete", (3,), dtype="int32", start=4),
+    "multi_discrete": ActionSpec("multi_discrete", (2, 3), shape=(2,), dtype="int32"),
+    "multi_binary": ActionSpec("multi_binary", (3,), shape=(3,), dtype="int8"),
+}
+WIDTHS = {"discrete": 1, "multi_binary": 3}
+
+
+class Mirrored(NamedTuple):
+    seen: jax.Array
+    place: jax.Array
+    time: jax.Array
+
+
+class Mirror(SingleEnvironment):
+    """Shows the action it got, a random place and the time; pays the sum of its action."""
+
+    name = "mirror"
+    info = ("reward_sum",)
+
+    def __init__(self, action: ActionSpec, width: int, *, terminates: bool = False) -> None:
+        self.action, self.width, self.terminates = action, width, terminates
+        self.observations = {"seen": width, "place": 2, "time": 1}
+
+    def reset(self, key: jax.Array) -> tuple[Mirrored, Any]:
+        place = 3.0 + jax.random.normal(key, (2,))
+        state = Mirrored(jnp.zeros(self.width, jnp.float32), place, jnp.int32(0))
+        return state, self.observe(state)
+
+    def step(self, state: Mirrored, action: jax.Array, key: jax.Array) -> Any:
+        seen = action.reshape(-1).astype(jnp.float32)
+        place = state.place + 0.1 * jax.random.normal(key, (2,))
+        state = Mirrored(seen, place, state.time + 1)
+        last = state.time == LENGTH
+        ends = (last & self.terminates, last & (not self.terminates))
+        info = {"reward_sum": seen.sum()}
+        return state, SingleStep(self.observe(state), seen.sum(), *ends, info)
+
+    def observe(self, state: Mirrored) -> dict[str, jax.Array]:
+        time = state.time.astype(jnp.float32)[None]
+        return {"seen": state.seen, "place": state.place, "time": time}
+
+
+class OnHost(Environment):
+    """A JAX environment that pretends to be stepped from the host."""
+
+    def __init__(self, inner: JaxEnvironment) -> None:
+        self.inner = inner
+        self.spec = dataclasses.replace(inner.spec, in_graph=False)
+        self.compiled = jax.jit(inner.step)
+
+    def reset(self, key: jax.Array) -> tuple[Any, Step]:
+        return self.inner.reset(key)
+
+    def step(self, env_state: Any, action: Any) -> tuple[Any, Step]:
+        assert isinstance(action, np.ndarray)
+        assert action.dtype == self.spec.action.dtype
+        env_state, step = self.compiled(env_state, action)
+        return env_state, jax.tree.map(np.asarray, step)
+
+
+def mirror(kind: str, *, side: str = "graph", terminates: bool = False) -> Environment:
+    single = Mirror(SPECS[kind], WIDTHS.get(kind, 2), terminates=terminates)
+    env = JaxEnvironment(single, NUM_ENVS)
+    return env if side == "graph" else OnHost(env)
+
+
+learn = eqx.filter_jit(Normalizer.update)
+
+
+def policy_for(
+    env: EnvSpec, kind: str, *, std: float = 5.0, scale: float = 0.5, enabled: bool = True
+) -> Policy:
+    groups = tuple(env.observations)
+    actor = make_actor(
+        jax.random.key(3),
+        sum(env.observations.values()),
+        PolicyHead(kind, env.action.sizes),
+        hidden=(8,),
+        activation="tanh",
+        orthogonal=True,
+        output_scale=scale,
+        initial_std=std,
+    )
+    random = np.random.default_rng(4)
+    normalizer = make_normalizer(env.observations, enabled=enabled, clip=10.0)
+    seen = {
+        name: (1 + 2 * random.standard_normal((50, size))).astype(np.float32)
+        for name, size in env.observations.items()
+    }
+    return Policy(actor, learn(normalizer, seen, np.ones(50, np.float32)), groups)
+
+
+def collect(
+    env: Environment, policy: Policy, num_steps: int, *, deterministic: bool = False
+) -> tuple[CollectorState, Rollout]:
+    collector = make_collector(env, num_steps=num_steps, deterministic=deterministic)
+    state = start(env, jax.random.key(1))
+    return to_numpy(collector(policy, state, jax.random.key(2)))
+
+
+def to_numpy(tree: Any) -> Any:
+    def one(x: Any) -> Any:
+        typed = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if typed else x)
+
+    return jax.tree.map(one, tree)
+
+
+@functools.cache
+def rollout_of(kind: str, side: str) -> tuple[Policy, Rollout]:
+    env = mirror(kind, side=side)
+    policy = policy_for(env.spec, kind)
+    return policy, collect(env, policy, 13)[1]
+
+
+@eqx.filter_jit
+def replayed(policy: Policy, rollout: Rollout) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities and canonical actions of the stored raw actions, and the policy's modes."""
+    before = {name: x[:-1] for name, x in rollout.observations.items()}
+    distribution = policy.actor(policy.normalizer.features(before, policy.groups))
+    raw = jnp.asarray(rollout.raw_actions)
+    return distribution.log_prob(raw), distribution.to_action(raw), distribution.mode()
+
+
+def log_probs_again(policy: Policy, rollout: Rollout) -> np.ndarray:
+    return np.asarray(replayed(policy, rollout)[0])
+
+
+every_kind = pytest.mark.parametrize("kind", SPECS)
+each_side = pytest.mark.parametrize("side", ["graph", "host"])
+
+
+def assert_same_rollout(graph: Rollout, host: Rollout) -> None:
+    """The same bytes, but for log-probabilities, where two programs may round differently."""
+    for name in Rollout._fields:
+        ours, theirs = getattr(graph, name), getattr(host, name)
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            assert a.dtype == b.dtype, name
+            if name == "log_probs":
+                np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5)
+            else:
+                assert a.shape == b.shape, name
+                assert a.tobytes() == b.tobytes(), name
+
+
+@every_kind
+def test_graph_and_host_give_the_same_rollout(kind: str) -> None:
+    assert_same_rollout(rollout_of(kind, "graph")[1], rollout_of(kind, "host")[1])
+
+
+@each_side
+def test_equal_keys_give_the_same_bytes_and_other_keys_other_actions(side: str) -> None:
+    env = mirror("gaussian", side=side)
+    policy = policy_for(env.spec, "gaussian")
+    collector = make_collector(env, num_steps=13)
+    state = start(env, jax.random.key(1))
+    first, again, other = (
+        to_numpy(collector(policy, state, jax.random.key(k))[1]) for k in (2, 2, 3)
+    )
+    _, cached = rollout_of("gaussian", side)
+    for a, b, c in zip(*map(jax.tree.leaves, (first, again, cached)), strict=True):
+        assert a.tobytes() == b.tobytes() == c.tobytes()
+    assert not np.isclose(first.raw_actions, other.raw_actions).any()
+
+
+@each_side
+def test_every_step_and_every_environment_draws_its_own_action(side: str) -> None:
+    _, rollout = rollout_of("gaussian", side)
+    assert len(np.unique(rollout.raw_actions)) == rollout.raw_actions.size
+
+
+@each_side
+@every_kind
+def test_the_stored_log_probs_are_those_of_the_stored_raw_actions(kind: str, side: str) -> None:
+    policy, rollout = rollout_of(kind, side)
+    ratio = np.exp(log_probs_again(policy, rollout) - rollout.log_probs)
+    np.testing.assert_allclose(ratio, 1, atol=1e-5)
+    assert np.ptp(rollout.log_probs) > 0.05
+
+
+def test_the_log_probs_are_those_behind_the_normaliser() -> None:
+    policy, rollout = rollout_of("gaussian", "graph")
+    off = eqx.tree_at(lambda p: p.normalizer, policy, policy_for_raw(policy))
+    ratio = np.exp(log_probs_again(off, rollout) - rollout.log_probs)
+    assert np.abs(ratio - 1).max() > 0.01
+
+
+def policy_for_raw(policy: Policy) -> Any:
+    sizes = {name: m.mean.shape[0] for name, m in policy.normalizer.moments.items()}
+    return make_normalizer(sizes, enabled=False, clip=10.0)
+
+
+@each_side
+@every_kind
+def test_the_next_observation_is_what_the_stored_action_led_to(kind: str, side: str) -> None:
+    policy, rollout = rollout_of(kind, side)
+    action = replayed(policy, rollout)[1]
+    sent = np.asarray(SPECS[kind].to_env(action), np.float32).reshape(13, NUM_ENVS, -1)
+    seen, time = rollout.observations["seen"], rollout.observations["time"][..., 0]
+    valid = rollout.valid
+    np.testing.assert_allclose(seen[1:][valid], sent[valid], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(seen[1:][~valid], 0)
+    np.testing.assert_array_equal(time[1:][valid], time[:-1][valid] + 1)
+    np.testing.assert_array_equal(time[1:][~valid], 0)
+    np.testing.assert_allclose(
+        rollout.rewards, np.where(valid, sent.sum(-1), 0), rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(rollout.info["reward_sum"], rollout.rewards)
+
+
+@each_side
+def test_the_stored_action_is_the_unclipped_one_and_the_environment_got_the_clipped_one(
+    side: str,
+) -> None:
+    _, rollout = rollout_of("gaussian", side)
+    seen = rollout.observations["seen"][1:][rollout.valid]
+    raw = rollout.raw_actions[rollout.valid]
+    assert (np.abs(raw) > 1).mean() > 0.5
+    assert np.abs(raw).max() > 5
+    np.testing.assert_array_equal(seen[raw > 1], np.broadcast_to([2, 1], raw.shape)[raw > 1])
+    np.testing.assert_array_equal(seen[raw < -1], np.broadcast_to([-2, 0], raw.shape)[raw < -1])
+
+
+@each_side
+def test_rollouts_have_one_observation_more_than_steps_and_typed_fields(side: str) -> None:
+    _, rollout = rollout_of("gaussian", side)
+    assert {n: x.shape for n, x in rollout.observations.items()} == {
+        "seen": (14, NUM_ENVS, 2),
+        "place": (14, NUM_ENVS, 2),
+        "time": (14, NUM_ENVS, 1),
+    }
+    for name, kind in {
+        "log_probs": np.float32,
+        "rewards": np.float32,
+        "episode_returns": np.float32,
+        "episode_lengths": np.int32,
+        "terminated": bool,
+        "truncated": bool,
+        "valid": bool,
+    }.items():
+        field = getattr(rollout, name)
+        assert field.shape == (13, NUM_ENVS), name
+        assert field.dtype == kind, name
+    np.testing.assert_array_equal(rollout.ended, rollout.terminated | rollout.truncated)
+
+
+def test_observations_are_stored_raw() -> None:
+    _, rollout = rollout_of("gaussian", "graph")
+    assert set(np.unique(rollout.observations["time"])) == {0, 1, 2, 3, 4, 5}
+    assert 2 < rollout.observations["place"].mean() < 4
+
+
+@each_side
+@pytest.mark.parametrize("terminates", [True, False])
+def test_episode_returns_and_lengths_equal_a_hand_count_across_rollouts(
+    side: str, terminates: bool
+) -> None:
+    env = mirror("gaussian", side=side, terminates=terminates)
+    policy = policy_for(env.spec, "gaussian")
+    collector = make_collector(env, num_steps=7)
+    state = start(env, jax.random.key(1))
+    rollouts = []
+    for key in jax.random.split(jax.random.key(2), 4):
+        state, rollout = collector(policy, state, key)
+        rollouts.append(to_numpy(rollout))
+    total, length = np.zeros(NUM_ENVS), np.zeros(NUM_ENVS, int)
+    finished = 0
+    for rollout in rollouts:
+        for t in range(7):
+            total = total + rollout.rewards[t] * rollout.valid[t]
+            length = length + rollout.valid[t]
+            np.testing.assert_allclose(rollout.episode_returns[t], total, rtol=1e-4, atol=1e-4)
+            np.testing.assert_array_equal(rollout.episode_lengths[t], length)
+            ended = rollout.terminated[t] | rollout.truncated[t]
+            assert (rollout.episode_lengths[t][ended] == LENGTH).all()
+            finished += ended.sum()
+            total, length = np.where(ended, 0, total), np.where(ended, 0, length)
+        assert rollout.episode_lengths.max() <= LENGTH
+        assert rollout.ended.any()
+        flags = rollout.terminated if terminates else rollout.truncated
+        np.testing.assert_array_equal(flags, rollout.ended)
+    assert finished == 4 * NUM_ENVS  # 28 rows, an episode and its reset take 6
+    np.testing.assert_array_equal(np.asarray(state.episodes.lengths), length)
+
+
+@each_side
+def test_one_rollout_goes_on_where_the_last_one_stopped(side: str) -> None:
+    env = mirror("gaussian", side=side)
+    policy = policy_for(env.spec, "gaussian")
+    collector = make_collector(env, num_steps=4)
+    state = start(env, jax.random.key(1))
+    state, first = collector(policy, state, jax.random.key(2))
+    _, second = collector(policy, state, jax.random.key(3))
+    for name, x in first.observations.items():
+        last = np.asarray(x[-1])
+        assert last.tobytes() == np.asarray(state.observation[name]).tobytes()
+        assert last.tobytes() == np.asarray(second.observations[name][0]).tobytes()
+
+
+@each_side
+def test_two_short_rollouts_equal_a_long_one_where_no_action_is_drawn(side: str) -> None:
+    env = mirror("gaussian", side=side)
+    policy = policy_for(env.spec, "gaussian")
+    _, whole = collect(env, policy, 14, deterministic=True)
+    collector = make_collector(env, num_steps=7, deterministic=True)
+    state = start(env, jax.random.key(1))
+    halves = []
+    for key in jax.random.split(jax.random.key(9)):
+        state, half = collector(policy, state, key)
+        halves.append(to_numpy(half))
+    for name in ("raw_actions", "rewards", "valid", "truncated", "episode_returns"):
+        joined = np.concatenate([getattr(half, name) for half in halves])
+        np.testing.assert_allclose(getattr(whole, name), joined, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"), [*((kind, "graph") for kind in SPECS), ("gaussian", "host")]
+)
+def test_the_deterministic_policy_plays_the_mode(kind: str, side: str) -> None:
+    env = mirror(kind, side=side)
+    policy = policy_for(env.spec, kind)
+    _, rollout = collect(env, policy, 3, deterministic=True)
+    mode = replayed(policy, rollout)[2]
+    np.testing.assert_allclose(rollout.raw_actions, mode, rtol=1e-5, atol=1e-5)
+
+
+@each_side
+def test_collecting_changes_neither_policy_nor_normaliser(side: str) -> None:
+    env = mirror("gaussian", side=side)
+    policy = policy_for(env.spec, "gaussian")
+    before = [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)]
+    collect(env, policy, 7)
+    assert [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)] == before
+
+
+def test_the_actor_reads_only_its_groups() -> None:
+    env = mirror("gaussian")
+    actor = make_actor(
+        jax.random.key(0),
+        2,
+        PolicyHead("gaussian", (2,)),
+        hidden=(4,),
+        activation="tanh",
+        orthogonal=True,
+        output_scale=1.0,
+        initial_std=1.0,
+    )
+    normalizer = make_normalizer(env.spec.observations, enabled=True, clip=10.0)
+    policy = Policy(actor, normalizer, ("place",))
+    _, step = env.reset(jax.random.key(0))
+    spoilt = dict(step.observation) | {"seen": jnp.full((NUM_ENVS, 2), jnp.nan)}
+    key = jax.random.key(1)
+    ours, theirs = (act(policy, o, key, env.spec.action) for o in (step.observation, spoilt))
+    np.testing.assert_array_equal(ours.raw_action, theirs.raw_action)
+    assert np.isfinite(ours.log_prob).all()
+
+
+@pytest.mark.parametrize(("task", "kind"), [("CartPole-v1", "discrete"), ("Hopper-v5", "gaussian")])
+def test_a_pool_gives_the_same_rollout_from_the_graph_and_from_the_host(
+    task: str, kind: str
+) -> None:
+    rollouts = []
+    for in_graph in (True, False):
+        env = EnvPoolEnvironment(task, 2, seeds=[5, 6], in_graph=in_graph)
+        policy = policy_for(env.spec, kind, std=0.5, scale=0.01)
+        rollouts.append(collect(env, policy, 30)[1])
+    graph, host = rollouts
+    assert graph.ended.any()
+    assert_same_rollout(graph, host)
+    assert graph.log_probs.dtype == graph.rewards.dtype == np.float32
+    ratio = np.exp(log_probs_again(policy, graph) - graph.log_probs)
+    np.testing.assert_allclose(ratio, 1, atol=1e-5)
+
+
+def test_a_gymnasium_task_is_collected_from_the_host() -> None:
+    seed = np.random.SeedSequence(0)
+    options = {"max_episode_steps": 6}
+    env = make_environment("gymnasium:Pendulum-v1", 2, seed=seed, options=options)
+    policy = policy_for(env.spec, "gaussian")
+    _, rollout = collect(env, policy, 15)
+    np.testing.assert_array_equal(np.flatnonzero(rollout.truncated[:, 0]), [5, 12])
+    np.testing.assert_array_equal(np.flatnonzero(~rollout.valid[:, 0]), [6, 13])
+    assert rollout.episode_lengths.max() == 6
+    ratio = np.exp(log_probs_again(policy, rollout) - rollout.log_probs)
+    np.testing.assert_allclose(ratio, 1, atol=1e-5)

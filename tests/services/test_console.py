@@ -1,0 +1,47 @@
+"""What the user reads: plain lines without a terminal, a table on one."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from surefoot.config import Config
+from surefoot.services.console import ConsoleProgress
+from surefoot.training import train
+
+TINY = Config(total_steps=200, num_envs=4, num_steps=16, num_minibatches=4)
+
+
+def shown(*, terminal: bool, task: str = "probe:late-reward/continuous") -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100, color_system=None)
+    train(task, TINY, hooks=[ConsoleProgress(console, every_s=0.0)])
+    return out.getvalue()
+
+
+def test_plain_lines_tell_progress_and_learning() -> None:
+    lines = shown(terminal=False).splitlines()
+    assert "probe:late-reward/continuous: 1 observations, continuous actions" in lines[0]
+    last = lines[-1]
+    for word in ("steps/s", "left 0:00", "episode return 100.00", "KL 0.", "explained variance"):
+        assert word in last, last
+    assert "(100%)" in last
+
+
+def test_a_terminal_gets_a_table() -> None:
+    text = shown(terminal=True)
+    for word in ("time left", "steps/s", "clip fraction", "entropy", "std", "learning rate"):
+        assert word in text
+
+
+def test_success_is_shown_where_the_task_reports_it() -> None:
+    progress = ConsoleProgress(Console(file=io.StringIO()))
+    progress._seen = {
+        "step": 1,
+        "wall_time_s": 1.0,
+        "time/env_steps_per_second": 1.0,
+        "rollout/success_rate": 0.25,
+    }
+    progress._run = type("Run", (), {"config": TINY, "task": "t"})()
+    assert "success 25%" in progress._line()

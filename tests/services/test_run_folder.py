@@ -1,0 +1,92 @@
+"""What a run leaves on disk, and that nothing is overwritten."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import surefoot
+from surefoot.config import option_names
+from surefoot.services.run_folder import default_run_dir, read_config
+
+TINY = {
+    "total_steps": 200,
+    "num_envs": 4,
+    "num_steps": 16,
+    "num_minibatches": 4,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    return surefoot.train("probe:late-reward", run_dir=folder, seed=3, **TINY).run_dir
+
+
+def test_a_run_folder_holds_what_is_documented(run: Path) -> None:
+    names = {entry.name for entry in run.iterdir()}
+    documented = {"config.toml", "meta.json", "metrics.jsonl", "policy.json", "policy.safetensors"}
+    assert names == documented
+
+
+def test_config_is_resolved_and_complete(run: Path) -> None:
+    table = tomllib.loads((run / "config.toml").read_text())
+    assert set(table) == {"task", *option_names()}
+    task, config = read_config(run)
+    assert task == "probe:late-reward"
+    assert (config.seed, config.num_envs, config.gamma) == (3, 4, 0.99)
+
+
+def test_metrics_are_one_object_an_iteration(run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1]["step"] >= 200
+    assert all(a["wall_time_s"] < b["wall_time_s"] for a, b in zip(rows, rows[1:], strict=False))
+
+
+def test_meta_tells_versions_hardware_and_seed(run: Path) -> None:
+    meta = json.loads((run / "meta.json").read_text())
+    assert meta["seed"] == 3
+    assert meta["versions"]["surefoot"] == surefoot.__version__
+    assert meta["cores"] >= 1
+    assert meta["processor"]
+
+
+def test_nothing_on_disk_is_a_pickle(run: Path) -> None:
+    for entry in run.iterdir():
+        assert not entry.read_bytes().startswith((b"\x80\x04", b"\x80\x05", b"PK"))
+
+
+def test_a_run_folder_is_never_overwritten(run: Path) -> None:
+    before = {entry.name: entry.read_bytes() for entry in run.iterdir()}
+    with pytest.raises(ValueError, match="in use: it holds a run"):
+        surefoot.train("probe:late-reward", run_dir=run, **TINY)
+    assert {entry.name: entry.read_bytes() for entry in run.iterdir()} == before
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="'notes.txt'"):
+        surefoot.train("probe:late-reward", run_dir=tmp_path, **TINY)
+    with pytest.raises(ValueError, match="is a file"):
+        surefoot.train("probe:late-reward", run_dir=tmp_path / "notes.txt", **TINY)
+
+
+def test_a_mistake_found_before_training_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown probe"):
+        surefoot.train("probe:lat-reward", run_dir=tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_reading_something_else_says_what_is_there(run: Path) -> None:
+    with pytest.raises(ValueError, match=r"not a run folder.*runs in .*: one"):
+        read_config(run.parent / "two")
+
+
+def test_default_folder_names_task_and_seed() -> None:
+    name = default_run_dir("gymnasium:ALE/Pong-v5", 7).name
+    assert name.startswith("gymnasium-ALE-Pong-v5-seed7-")

@@ -1,0 +1,78 @@
+"""Evaluation counts whole episodes, as many from each environment, and changes nothing."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from surefoot.config import Config
+from surefoot.envs import (
+    ActionSpec,
+    JaxEnvironment,
+    SingleEnvironment,
+    SingleStep,
+    make_environment,
+)
+from surefoot.training import Trainer, evaluate, play
+
+
+class Uneven(SingleEnvironment):
+    """Episodes last 1 or 9 steps with equal chance; the return is the length."""
+
+    name = "uneven"
+    observations = {"observation": 1}
+    action = ActionSpec("discrete", (2,), dtype="int32")
+    info = ("reward_step", "success")
+
+    def reset(self, key):
+        import jax.numpy as jnp
+
+        left = jnp.where(jax.random.bernoulli(key), 1, 9)
+        return left, jnp.ones(1)
+
+    def step(self, state, action, key):
+        import jax.numpy as jnp
+
+        left = state - 1
+        info = {"reward_step": 1.0 * jnp.ones(()), "success": (left == 0) & (state < 2)}
+        return left, SingleStep(jnp.ones(1), jnp.float32(1), left == 0, jnp.bool_(False), info)
+
+
+def policy_for(env):
+    config = Config(num_envs=env.spec.num_envs, num_steps=1, num_minibatches=1)
+    trainer = Trainer(config, env)
+    return trainer.policy(trainer.start())
+
+
+def test_short_episodes_are_not_favoured() -> None:
+    env = JaxEnvironment(Uneven(), 400)
+    result = evaluate(policy_for(env), env, 400, key=jax.random.key(0))
+    assert result["episodes"] == 400
+    # 5 on average; taking the first to end would come close to 1
+    np.testing.assert_allclose(result["episode_return_mean"], 5.0, atol=0.5)
+    np.testing.assert_allclose(result["episode_length_mean"], result["episode_return_mean"])
+    np.testing.assert_allclose(result["episode_return_std"], 4.0, atol=0.1)
+    np.testing.assert_allclose(result["reward/step"], 1.0)
+    assert result["success_rate"] == 1.0
+
+
+@pytest.mark.parametrize(("episodes", "num_envs"), [(1, 4), (4, 4), (7, 3)])
+def test_episodes_counted_are_the_episodes_asked_for(episodes: int, num_envs: int) -> None:
+    env = JaxEnvironment(Uneven(), num_envs)
+    stretches = list(play(policy_for(env), env, episodes, key=jax.random.key(1), num_steps=8))
+    ends = sum((s.rollout.ended & s.counted).sum(axis=0) for s in stretches)
+    assert ends.sum() == episodes
+    assert ends.max() - ends.min() <= 1
+    lengths = [s.rollout.episode_lengths[s.rollout.ended & s.counted] for s in stretches]
+    assert sum(s.counted.sum() for s in stretches) == np.concatenate(lengths).sum()
+
+
+def test_evaluation_is_deterministic_by_key_and_leaves_the_policy_alone() -> None:
+    env = make_environment("probe:both", 4, seed=np.random.SeedSequence(0))
+    policy = policy_for(env)
+    before = [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)]
+    one = evaluate(policy, env, 8, key=jax.random.key(0), deterministic=False)
+    two = evaluate(policy, env, 8, key=jax.random.key(0), deterministic=False)
+    assert one == two
+    assert [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)] == before

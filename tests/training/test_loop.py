@@ -1,0 +1,256 @@
+"""The training loop: determinism, counting, schedules, hooks, and that every option matters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from surefoot import functional as F
+from surefoot.config import Config, option_names
+from surefoot.envs import make_environment
+from surefoot.training import METRICS, Hook, Trainer, make_streams, train
+from surefoot.training.state import to_key
+
+TINY = Config(
+    total_steps=300,
+    num_envs=4,
+    num_steps=16,
+    num_minibatches=4,
+    num_epochs=2,
+    actor_hidden=(8,),
+    critic_hidden=(8,),
+)
+TASK = "probe:late-reward/continuous"
+
+
+class Recorder(Hook):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.metrics: list[dict[str, Any]] = []
+        self.finished: bool | None = None
+
+    def on_start(self, run) -> None:
+        self.run = run
+        self.events.append("start")
+
+    def on_iteration(self, state, metrics) -> None:
+        self.events.append("iteration")
+        self.metrics.append(dict(metrics))
+
+    def on_end(self, state, policy, *, finished) -> None:
+        self.events.append("end")
+        self.finished = finished
+
+
+def trace(task: str = TASK, **options: Any) -> tuple[str, list[bytes]]:
+    """Metrics without times, and the parameters, of a tiny run."""
+    recorder = Recorder()
+    state, _ = train(task, TINY.replace(**options), hooks=[recorder])
+    kept = [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "wall"))}
+        for row in recorder.metrics
+    ]
+    return json.dumps(kept), [np.asarray(x).tobytes() for x in jax.tree.leaves(state.learners)]
+
+
+@pytest.mark.parametrize("task", [TASK, "Hopper-v5", "gymnasium:Pendulum-v1"])
+def test_same_seed_same_bytes(task: str) -> None:
+    assert trace(task) == trace(task)
+
+
+def test_another_seed_is_another_run() -> None:
+    assert trace()[1] != trace(seed=1)[1]
+
+
+# a change of each option, and what must be set for it to matter
+CHANGES: dict[str, dict[str, Any]] = {
+    "total_steps": {"total_steps": 600},
+    "seed": {"seed": 7},
+    "num_envs": {"num_envs": 8},
+    "num_steps": {"num_steps": 32},
+    "actor_hidden": {"actor_hidden": (16,)},
+    "critic_hidden": {"critic_hidden": (16,)},
+    "activation": {"activation": "relu"},
+    "shared_trunk": {"shared_trunk": True},
+    "orthogonal_init": {"orthogonal_init": False},
+    "policy_output_scale": {"policy_output_scale": 1.0},
+    "distribution": {"distribution": "squashed_gaussian"},
+    "state_dependent_std": {"state_dependent_std": True},
+    "initial_std": {"initial_std": 0.5},
+    "min_std": {"min_std": 0.2},
+    "normalize_observations": {"normalize_observations": False},
+    "observation_clip": {"observation_clip": 0.1},
+    "scale_rewards": {"scale_rewards": False},
+    "reward_clip": {"reward_clip": 0.1},
+    "surrogate": {"surrogate": "ratio", "learning_rate": 0.01},
+    "clip_epsilon": {"clip_epsilon": 1e-4},
+    "kl_coef": {"surrogate": "kl_penalty", "kl_coef": 50.0},
+    "advantage_estimator": {"advantage_estimator": "td"},
+    "gamma": {"gamma": 0.5},
+    "gae_lambda": {"gae_lambda": 0.5},
+    "advantage_normalization": {"advantage_normalization": "batch"},
+    "recompute_advantages": {"recompute_advantages": True},
+    "value_clip_epsilon": {"value_clip_epsilon": 1e-3},
+    "value_coef": {"joint_loss": True, "value_coef": 5.0},
+    "entropy_coef": {"entropy_coef": 0.1},
+    "num_epochs": {"num_epochs": 3},
+    "num_minibatches": {"num_minibatches": 8},
+    "shuffle_each_epoch": {"shuffle_each_epoch": False},
+    "learning_rate": {"learning_rate": 1e-3},
+    "critic_learning_rate": {"critic_learning_rate": 1e-3},
+    "learning_rate_schedule": {"learning_rate_schedule": "constant"},
+    "desired_kl": {"learning_rate_schedule": "kl_adaptive", "desired_kl": 1.0},
+    "target_kl": {"target_kl": 1e-6},
+    "max_grad_norm": {"max_grad_norm": 1e-4},
+    "adam_epsilon": {"adam_epsilon": 0.1},
+    "joint_loss": {"joint_loss": True},
+}
+# what an option must be compared with if not with the tiny run itself
+AGAINST: dict[str, dict[str, Any]] = {
+    "kl_coef": {"surrogate": "kl_penalty"},
+    "value_coef": {"joint_loss": True},
+    "desired_kl": {"learning_rate_schedule": "kl_adaptive"},
+    "surrogate": {"learning_rate": 0.01, "clip_epsilon": 1e-4},
+}
+# tested where they act: env_options in tests/envs, the groups in test_agent.py
+ELSEWHERE = {"env_options", "actor_groups", "critic_groups", "ignore_groups"}
+_traces: dict[str, Any] = {}
+
+
+def _trace_once(options: dict[str, Any]) -> Any:
+    name = repr(options)
+    if name not in _traces:
+        _traces[name] = trace(**options)
+    return _traces[name]
+
+
+def test_the_list_of_changes_is_complete() -> None:
+    assert set(CHANGES) | ELSEWHERE == set(option_names())
+
+
+@pytest.mark.parametrize("option", CHANGES)
+def test_every_option_changes_what_is_learned(option: str) -> None:
+    assert trace(**CHANGES[option])[1] != _trace_once(AGAINST.get(option, {}))[1]
+
+
+def test_steps_count_experience_alone() -> None:
+    recorder = Recorder()
+    state, _ = train("probe:late-reward", TINY, hooks=[recorder])
+    # five steps and a reset, again and again: 54 of the first 64 rows are steps
+    assert recorder.metrics[0]["step"] == 4 * (16 - 2)
+    assert state.step >= 300 > recorder.metrics[-2]["step"]
+    assert state.iteration == len(recorder.metrics)
+
+
+def test_metrics_of_an_iteration_are_the_documented_ones() -> None:
+    recorder = Recorder()
+    train(TASK, TINY, hooks=[recorder])
+    row = recorder.metrics[-1]
+    assert set(row) <= set(METRICS)
+    assert {"step", "wall_time_s", "rollout/episode_return", "policy/std", "loss/value"} <= set(row)
+    assert row["rollout/episode_length"] == 5.0
+    assert row["rollout/episode_return"] == 100.0
+    shares = row["time/share_collect"] + row["time/share_update"]
+    assert 0.0 < shares <= 1.0 + 1e-9
+
+
+def test_no_episode_is_reported_as_none_not_as_a_number() -> None:
+    recorder = Recorder()
+    train("Hopper-v5", TINY.replace(num_steps=4, num_envs=4, total_steps=16), hooks=[recorder])
+    assert recorder.metrics[0]["rollout/episodes"] == 0
+    assert recorder.metrics[0]["rollout/episode_return"] is None
+
+
+def test_learning_rate_is_annealed_over_the_step_budget() -> None:
+    env = make_environment(TASK, 4, seed=np.random.SeedSequence(0))
+    config = TINY.replace(total_steps=1000, learning_rate=0.4)
+    linear = Trainer(config, env)
+    np.testing.assert_allclose(
+        [linear.learning_rates(s)["actor"] for s in (0, 500, 1000)], [0.4, 0.2, 0.0], atol=1e-7
+    )
+    assert linear.learning_rates(500)["critic"] == linear.learning_rates(500)["actor"]
+    own = Trainer(config.replace(critic_learning_rate=0.8), env)
+    np.testing.assert_allclose(own.learning_rates(500)["critic"], 0.4, rtol=1e-6)
+    constant = Trainer(config.replace(learning_rate_schedule="constant"), env)
+    assert constant.learning_rates(999)["actor"] == 0.4
+    cosine = Trainer(config.replace(learning_rate_schedule="cosine"), env)
+    np.testing.assert_allclose(cosine.learning_rates(500)["actor"], 0.2, rtol=1e-5)
+    adaptive = Trainer(config.replace(learning_rate_schedule="kl_adaptive"), env)
+    assert adaptive.learning_rates(500)["actor"] is None
+
+
+def test_the_annealed_rate_reaches_the_optimiser() -> None:
+    recorder = Recorder()
+    train(TASK, TINY, hooks=[recorder])
+    steps = [0, *(row["step"] for row in recorder.metrics[:-1])]
+    expected = [3e-4 * (1 - s / 300) for s in steps]
+    np.testing.assert_allclose(
+        [row["optim/learning_rate"] for row in recorder.metrics], expected, rtol=1e-4
+    )
+
+
+def test_hooks_hear_start_iterations_end_in_order() -> None:
+    recorder = Recorder()
+    train(TASK, TINY, hooks=[recorder])
+    inner = recorder.events[1:-1]
+    assert recorder.events[0] == "start"
+    assert recorder.events[-1] == "end"
+    assert inner == ["iteration"] * len(recorder.metrics)
+    assert recorder.finished is True
+
+
+def test_a_stop_ends_after_the_iteration_and_is_not_called_finished() -> None:
+    recorder = Recorder()
+    stop = iter([False, True])
+    state, _ = train(TASK, TINY, hooks=[recorder], should_stop=lambda: next(stop))
+    assert state.iteration == 1
+    assert recorder.finished is False
+
+
+def test_an_error_in_the_loop_still_ends_the_hooks() -> None:
+    class Breaks(Recorder):
+        def on_iteration(self, state, metrics) -> None:
+            raise RuntimeError("disk full")
+
+    recorder = Breaks()
+    with pytest.raises(RuntimeError, match="disk full"):
+        train(TASK, TINY, hooks=[recorder])
+    assert recorder.events == ["start", "end"]
+
+
+def test_streams_of_neighbouring_seeds_share_nothing() -> None:
+    words = set()
+    for seed in range(20):
+        streams = make_streams(seed)
+        for part in (streams.environments, streams.evaluation):
+            words |= {tuple(child.generate_state(2)) for child in part.spawn(8)}
+        for key in (streams.networks, streams.reset, streams.training):
+            words.add(tuple(np.asarray(jax.random.key_data(key))))
+    assert len(words) == 20 * (2 * 8 + 3)
+
+
+def test_keys_carry_64_bits_of_their_sequence() -> None:
+    sequence = np.random.SeedSequence(3)
+    expected = sequence.generate_state(2, np.uint32)
+    np.testing.assert_array_equal(jax.random.key_data(to_key(sequence)), expected)
+
+
+def test_normaliser_counts_exactly_the_experience() -> None:
+    state, _ = train("probe:late-reward", TINY)
+    assert float(F.count_of(state.normalizer.moments["observation"])) == state.step
+
+
+def test_a_simulator_that_loses_the_last_observation_is_counted() -> None:
+    import dataclasses
+
+    env = make_environment("probe:truncated", 4, seed=np.random.SeedSequence(0))
+    env.spec = dataclasses.replace(env.spec, exact_truncation=False)
+    recorder = Recorder()
+    with pytest.warns(UserWarning, match="last observation"):
+        train(env, TINY, hooks=[recorder])
+    first = recorder.metrics[0]
+    assert first["rollout/inexact_truncations"] == first["rollout/episodes"] > 0
