@@ -304,10 +304,11 @@ def test_identical_environments_get_identical_features() -> None:
     assert all(features[:, i].tobytes() == features[:, 0].tobytes() for i in range(4))
 
 
-def test_masked_rows_do_not_count_whatever_they_hold() -> None:
+@pytest.mark.parametrize("held", [np.nan, 1e6])
+def test_masked_rows_do_not_count_whatever_they_hold(held: float) -> None:
     seen = observations()
     weights = (np.arange(200) % 3 != 0).astype(np.float32)
-    spoilt = {n: np.where(weights[:, None] > 0, x, np.nan) for n, x in seen.items()}
+    spoilt = {n: np.where(weights[:, None] > 0, x, np.float32(held)) for n, x in seen.items()}
     alone = {n: x[weights > 0] for n, x in seen.items()}
     ones = np.ones(len(alone["state"]), np.float32)
     masked = learn(normalizer(), spoilt, weights)
