@@ -91,7 +91,10 @@ def test_a_task_is_needed(capsys: pytest.CaptureFixture) -> None:
         (["gymnax:CartPole-v2"], "did you mean 'CartPole-v1'"),
         (["probe:bot"], "did you mean 'both'"),
         (["CartPole-v1", "--num-minibatches", "30"], "30 does not divide the batch of"),
-        (["CartPole-v1", "--gamma", "1.5"], "gamma = 1.5 is out of range: it must be in [0.0, 1.0]"),
+        (
+            ["CartPole-v1", "--gamma", "1.5"],
+            "gamma = 1.5 is out of range: it must be in [0.0, 1.0]",
+        ),
         (["CartPole-v1", "--preset", "go2"], "did you mean 'go1'"),
         (["CartPole-v1", "--config", "nowhere.toml"], "'nowhere.toml' does not exist"),
         (["CartPole-v1", "--env-options", "gravity"], "not of the form KEY=VALUE"),

@@ -218,10 +218,38 @@ class Informed(Echo):
 def test_reward_terms_and_success_are_logged_and_other_info_is_not() -> None:
     env = start(numbered(Informed))
     first, rows = play(env, np.zeros((5, 2, 1), np.float32))
-    assert env.spec.info == ("is_success", "reward_speed")
-    assert set(first.info) == {"is_success", "reward_speed"}
-    np.testing.assert_array_equal(rows.info["reward_speed"][:, 0], [1, 2, 3, 0, 1])
-    np.testing.assert_array_equal(rows.info["is_success"][:, 1], [0, 0, 1, 0, 0])
+    assert env.spec.info == ("reward_speed", "success")
+    assert set(first.info) == {"reward_speed", "success"}
+    nothing = np.nan
+    np.testing.assert_array_equal(rows.info["reward_speed"][:, 0], [1, 2, 3, nothing, 1])
+    np.testing.assert_array_equal(rows.info["success"][:, 1], [0, 0, 1, nothing, 0])
+
+
+class TellsAtTheEnd(Informed):
+    def step(self, action: Any) -> Any:
+        *rest, terminated, truncated, info = super().step(action)
+        if not (terminated or truncated):
+            info.pop("is_success")
+        return *rest, terminated, truncated, info
+
+
+def test_success_that_is_told_at_the_end_of_an_episode_alone_is_logged() -> None:
+    _, rows = play(start(numbered(TellsAtTheEnd)), np.zeros((5, 2, 1), np.float32))
+    nothing = np.nan
+    np.testing.assert_array_equal(
+        rows.info["success"][:, 1], [nothing, nothing, 1, nothing, nothing]
+    )
+
+
+def test_a_discrete_observation_outside_its_space_is_refused() -> None:
+    class Strange(Echo):
+        observation_space = spaces.Discrete(3)
+
+        def reset(self, **kwargs: Any) -> Any:
+            return 3, super().reset(**kwargs)[1]
+
+    with pytest.raises(ValueError, match=r"environment 0.*outside its space Discrete"):
+        start(numbered(Strange))
 
 
 class Faulty(Echo):

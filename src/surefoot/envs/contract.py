@@ -78,10 +78,12 @@ class ActionSpec:
             middle = ((top + bottom) / 2).astype(np.float32)
             half = ((top - bottom) / 2).astype(np.float32)
             # an unbounded component passes through; one with a single bound is clipped to it
-            mapped = jnp.clip(middle + half * jnp.clip(action, *_unit(bounded)), low, high)
+            mapped = jnp.clip(middle + half * action, low, high)
             # rounding of the map may end just short of a bound
             mapped = jnp.where(bounded & (action >= 1), high, mapped)
             action = jnp.where(bounded & (action <= -1), low, mapped)
+            if np.dtype(self.dtype).kind in "iu":
+                action = jnp.round(action)
         elif self.start:
             action = action + self.start
         batch_shape = action.shape[:-1] if self.shape or self.kind == "continuous" else action.shape
@@ -97,12 +99,6 @@ def _inside(bounds: tuple[float, ...], inwards: float) -> np.ndarray:
     return np.where(outside, np.nextafter(near, np.float32(inwards)), near)
 
 
-def _unit(bounded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Canonical bounds: [-1, 1] where the environment has bounds, none elsewhere."""
-    top = np.where(bounded, 1.0, np.inf).astype(np.float32)
-    return -top, top
-
-
 @dataclass(frozen=True)
 class EnvSpec:
     """What the agent must know of an environment.
@@ -113,7 +109,7 @@ class EnvSpec:
         observations: sizes of the flat observation groups, by name.
         action: the action spec.
         in_graph: whether `step` may be traced into a jitted program.
-        info: names of the scalars that every `Step.info` holds.
+        info: names of the scalars that every `Step.info` holds; NaN where a step has none.
         needs_float64: whether `step` must be traced with 64-bit types enabled.
         exact_truncation: whether the true last observation arrives at a truncation.
     """

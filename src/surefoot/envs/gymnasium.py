@@ -17,8 +17,6 @@ from surefoot.config import near_matches
 from surefoot.envs import spaces
 from surefoot.envs.contract import Environment, EnvSpec, Step
 
-_SUCCESS = ("success", "is_success")
-
 
 class GymnasiumEnvironment(Environment):
     """N instances of one Gymnasium environment.
@@ -69,7 +67,9 @@ class GymnasiumEnvironment(Environment):
         self._flag_of(terminated, index=0, field="terminated")
         self._flag_of(truncated, index=0, field="truncated")
         names = {**info, **step_info}
-        return tuple(sorted(k for k, v in names.items() if _is_logged(k) and np.ndim(v) == 0))
+        terms = {k for k, v in names.items() if k.startswith("reward_") and np.ndim(v) == 0}
+        # success is often told at the end of an episode alone: room for it is kept in any case
+        return (*sorted(terms), "success")
 
     def reset(self, key: jax.Array) -> tuple[None, Step]:
         """Start every environment from the seed it was made with; `key` is not used."""
@@ -81,7 +81,7 @@ class GymnasiumEnvironment(Environment):
         no = np.zeros(len(self._envs), bool)
         zero = np.zeros(len(self._envs), np.float32)
         self._ended = no
-        info = dict.fromkeys(self.spec.info, zero)
+        info = dict.fromkeys(self.spec.info, np.full_like(zero, np.nan))
         return None, Step(self._stack(rows), zero, no, no, no, info)
 
     def step(self, env_state: None, action: Any) -> tuple[None, Step]:
@@ -91,7 +91,7 @@ class GymnasiumEnvironment(Environment):
         rows: list[dict[str, np.ndarray]] = []
         reward = np.zeros(count, np.float32)
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
-        info = {name: np.zeros(count, np.float32) for name in self.spec.info}
+        info = {name: np.full(count, np.nan, np.float32) for name in self.spec.info}
         for i, env in enumerate(self._envs):
             if self._ended[i]:
                 rows.append(self._groups_of(env.reset()[0], index=i))
@@ -105,7 +105,9 @@ class GymnasiumEnvironment(Environment):
             terminated[i] = self._flag_of(end, index=i, field="terminated")
             truncated[i] = self._flag_of(cut, index=i, field="truncated")
             for name in self.spec.info:
-                info[name][i] = extra.get(name, 0.0)
+                info[name][i] = extra.get(name, np.nan)
+            if "success" not in extra:
+                info["success"][i] = extra.get("is_success", np.nan)
         valid = ~self._ended
         self._ended = terminated | truncated
         return None, Step(self._stack(rows), reward, terminated, truncated, valid, info)
@@ -145,6 +147,8 @@ class GymnasiumEnvironment(Environment):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))[0].tolist()
             raise ValueError(f"{where}: component {bad} is {array[tuple(bad)]}; it must be finite")
+        if not spaces.in_range(space, array):
+            raise ValueError(f"{where}: {array} is outside its space {space}")
         return array
 
     def _reward_of(self, reward: Any, *, index: int) -> float:
@@ -168,10 +172,6 @@ class GymnasiumEnvironment(Environment):
             name: spaces.flatten(space, np.stack([row[name] for row in rows]))
             for name, space in self._groups.items()
         }
-
-
-def _is_logged(name: str) -> bool:
-    return name.startswith("reward_") or name in _SUCCESS
 
 
 def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:

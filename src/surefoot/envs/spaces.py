@@ -52,6 +52,16 @@ def flat_size(space: spaces.Space) -> int:
     return int(np.prod(space.shape or ()))
 
 
+def in_range(space: spaces.Space, observation: np.ndarray) -> bool:
+    """Whether a discrete observation is one of its space's; numbers are not held to their bounds."""
+    if isinstance(space, spaces.Discrete):
+        return bool(space.start <= observation < space.start + space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        codes = observation - space.start
+        return bool(np.all((codes >= 0) & (codes < space.nvec)))
+    return True
+
+
 def flatten(space: spaces.Space, batch: Any, xp: Any = np) -> Any:
     """A batch of observations [N, ...] as float32 [N, D], discrete ones one-hot.
 

@@ -70,10 +70,11 @@ class Tally:
         self._lengths += rollout.episode_lengths[ended].tolist()
         self._steps += int(counted.sum())
         for name, values in rollout.info.items():
+            told = np.isfinite(values)  # NaN: this step says nothing of it
             if name in SUCCESS:
-                self._successes += (values[ended] > 0).tolist()
+                self._successes += (values[ended & told] > 0).tolist()
             if name.startswith("reward_"):
-                total = float(np.sum(values, where=counted, dtype=np.float64))
+                total = float(np.sum(values, where=counted & told, dtype=np.float64))
                 self._terms[name] = self._terms.get(name, 0.0) + total
 
     def summary(self) -> dict[str, Any]:

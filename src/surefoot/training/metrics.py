@@ -59,11 +59,15 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
         "rollout/episode_length": over_episodes(rollout.episode_lengths),
     }
     for name, values in rollout.info.items():
+        told = jnp.isfinite(values)  # NaN: this step says nothing of it
         if name in SUCCESS:
-            metrics["rollout/success_rate"] = over_episodes((values > 0).astype(jnp.float32))
+            told = told & ended
+            rate = F.masked_mean((values > 0).astype(jnp.float32), told)
+            rate = jnp.where(told.any(), rate, jnp.nan)
+            metrics["rollout/success_rate"] = rate
         if name.startswith("reward_"):
             term = "reward/" + name.removeprefix("reward_")
-            metrics[term] = F.masked_mean(values, rollout.valid)
+            metrics[term] = F.masked_mean(values, rollout.valid & told)
     if not exact_truncation:
         lost = rollout.truncated & ~rollout.terminated & rollout.valid
         metrics["rollout/inexact_truncations"] = lost.sum()
