@@ -59,8 +59,7 @@ class Tally:
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._successes: list[bool] = []
-        self._terms: dict[str, float] = {}
-        self._steps = 0
+        self._terms: dict[str, tuple[float, int]] = {}
 
     def add(self, played: Played) -> None:
         """Account for one stretch."""
@@ -68,14 +67,14 @@ class Tally:
         ended = rollout.ended & counted
         self._returns += rollout.episode_returns[ended].tolist()
         self._lengths += rollout.episode_lengths[ended].tolist()
-        self._steps += int(counted.sum())
         for name, values in rollout.info.items():
             told = np.isfinite(values)  # NaN: this step says nothing of it
             if name in SUCCESS:
                 self._successes += (values[ended & told] > 0).tolist()
             if name.startswith("reward_"):
-                total = float(np.sum(values, where=counted & told, dtype=np.float64))
-                self._terms[name] = self._terms.get(name, 0.0) + total
+                total, steps = self._terms.get(name, (0.0, 0))
+                total += float(np.sum(values, where=counted & told, dtype=np.float64))
+                self._terms[name] = total, steps + int((counted & told).sum())
 
     def summary(self) -> dict[str, Any]:
         """Episode statistics (population standard deviation) and each reward term per step."""
@@ -87,8 +86,9 @@ class Tally:
         }
         if self._successes:
             result["success_rate"] = float(np.mean(self._successes))
-        for name, total in self._terms.items():
-            result[f"reward/{name.removeprefix('reward_')}"] = total / self._steps
+        for name, (total, steps) in self._terms.items():
+            if steps:
+                result[f"reward/{name.removeprefix('reward_')}"] = total / steps
         return result
 
 

@@ -1,0 +1,267 @@
+"""The documentation holds: its Python runs, its commands parse, its links lead, its tables are true."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import tyro
+
+import surefoot
+from surefoot.cli.main import VERBS
+from surefoot.cli.presets import PRESETS, preset
+from surefoot.cli.train import parse
+from surefoot.config import Config, from_mapping, option_names, to_toml
+from surefoot.envs.probes import PROBES
+from surefoot.training import METRICS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))
+}
+NOT_RUN = "<!-- not run -->"
+
+
+class Block(NamedTuple):
+    page: str
+    line: int  # of its first line of text, counted from 1
+    language: str
+    text: str
+    is_run: bool
+
+
+def blocks_of(page: str) -> Iterator[Block]:
+    """The fenced blocks of a page, in order."""
+    lines = PAGES[page].splitlines()
+    opened: int | None = None
+    for number, line in enumerate(lines):
+        if not line.startswith("```"):
+            continue
+        if opened is None:
+            opened = number
+            continue
+        marked = opened > 0 and lines[opened - 1].strip() == NOT_RUN
+        language = lines[opened].removeprefix("```").strip()
+        yield Block(page, opened + 2, language, "\n".join(lines[opened + 1 : number]), not marked)
+        opened = None
+    assert opened is None, f"{page}: the block opened on line {opened} is not closed"
+
+
+def blocks(language: str) -> list[Block]:
+    return [block for page in PAGES for block in blocks_of(page) if block.language == language]
+
+
+def outside_blocks(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The cells of every table row of a page."""
+    lines = [line for line in PAGES[page].splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def in_code(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+# Python ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", sorted({b.page for b in blocks("python") if b.is_run}))
+def test_python_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "snippet"}
+    for block in blocks_of(page):
+        if block.language == "python" and block.is_run:
+            # empty lines in front, so that a traceback tells the line in the page
+            code = "\n" * (block.line - 1) + block.text
+            exec(compile(code, str(ROOT / page), "exec", dont_inherit=True), namespace)
+
+
+# Commands -------------------------------------------------------------------------------------
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every line of every bash block."""
+    found = []
+    for block in blocks("bash"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            found += [(block.page, part.strip()) for part in line.split("&&") if part.strip()]
+    return found
+
+
+def surefoot_commands() -> list[tuple[str, str]]:
+    return [(page, line) for page, line in commands() if line.split()[0] == "surefoot"]
+
+
+def lay_config_files(page: str, words: list[str]) -> None:
+    """Write the files that a command names: the page's own TOML if it shows one, else a run's."""
+    for before, name in itertools.pairwise(words):
+        if before != "--config":
+            continue
+        shown = [b.text for b in blocks_of(page) if b.text.startswith(f"# {name}\n")]
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(shown[0] if shown else to_toml(Config(), task="CartPole-v1"))
+
+
+@pytest.mark.parametrize(("page", "line"), surefoot_commands())
+def test_a_command_is_understood(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, verb, *arguments = shlex.split(line, comments=True)
+    if verb.startswith("-"):
+        assert verb in ("--help", "--version")
+        return
+    assert verb in VERBS
+    if verb == "train":
+        lay_config_files(page, arguments)
+        task, _, _ = parse(arguments)
+        assert task
+    else:
+        module = importlib.import_module(f"surefoot.cli.{verb}")
+        tyro.cli(module.Arguments, prog=f"surefoot {verb}", args=arguments)
+
+
+def test_commands_are_found() -> None:
+    verbs = {line.split()[1] for _, line in surefoot_commands()}
+    assert {"train", "eval", "tasks"} <= verbs
+
+
+def test_targets_of_make_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {line.split()[1] for _, line in commands() if line.startswith("make ")}
+    for page in PAGES:
+        named |= {c.split()[1] for c in in_code(outside_blocks(page)) if c.startswith("make ")}
+    assert {"demo", "test"} <= named <= targets
+
+
+# Links ----------------------------------------------------------------------------------------
+
+
+def anchors(page: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", PAGES[page], flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", outside_blocks(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), f"{page}: {target} does not exist"
+        if anchor:
+            assert anchor in anchors(str(file.resolve().relative_to(ROOT))), f"{page}: {target}"
+
+
+# Tables ---------------------------------------------------------------------------------------
+
+
+def test_the_table_of_options_is_the_config() -> None:
+    written = [line.split(" = ", 1) for line in to_toml(Config(), task="x").splitlines()]
+    expected = {name: value for name, value in written if name != "task"}
+    rows = [row for row in rows_of("docs/options.md") if len(row) == 4 and row[0] != "option"]
+    shown = {in_code(row[0])[0]: in_code(row[1])[0] for row in rows}
+    assert list(shown) == option_names()
+    assert shown == expected
+    assert all(row[2] for row in rows)
+
+
+def test_presets_are_shown_as_they_are() -> None:
+    shown = {
+        block.text.splitlines()[0].removeprefix("# preset "): tomllib.loads(block.text)
+        for block in blocks("toml")
+        if block.text.startswith("# preset ")
+    }
+    assert set(shown) == set(PRESETS)
+    for name, options in shown.items():
+        assert from_mapping(options) == preset(name)
+        assert all(getattr(Config(), option) != value for option, value in options.items())
+
+
+def test_the_table_of_metrics_is_the_code() -> None:
+    rows = [row for row in rows_of("docs/run-folder.md") if len(row) == 2]
+    shown = {row[0].strip("`"): row[1] for row in rows}
+    assert {name: shown.get(name) for name in METRICS} == METRICS
+
+
+def test_names_of_other_libraries_lead_to_options() -> None:
+    rows = [row for row in rows_of("docs/coming-from.md") if len(row) == 6 and row[0] != "SB3"]
+    named = [name for row in rows for name in in_code(row[-1])]
+    assert len(named) >= 20
+    assert set(named) <= set(option_names())
+
+
+def test_probes_are_told_with_what_they_teach() -> None:
+    rows = [row for row in rows_of("docs/environments.md") if len(row) == 3]
+    shown = {row[0].strip("`"): row[2] for row in rows}
+    assert {name: shown.get(name) for name in PROBES} == {
+        name: probe.teaches for name, probe in PROBES.items()
+    }
+
+
+def test_dependencies_are_told_with_a_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {dependency.split(">=")[0] for dependency in project["dependencies"]}
+    reasons = {row[0]: row[1] for row in rows_of("README.md") if len(row) == 2}
+    assert names <= {name for name, reason in reasons.items() if reason}
+
+
+# Names ----------------------------------------------------------------------------------------
+
+
+def test_tests_that_are_named_exist() -> None:
+    files = [p.read_text(encoding="utf-8") for p in ROOT.glob("tests/**/test_*.py")]
+    defined = {name for text in files for name in re.findall(r"(?m)^def (test_\w+)", text)}
+    named = {c for c in in_code(outside_blocks("docs/mathematics.md")) if c.startswith("test_")}
+    assert len(named) > 40
+    assert named <= defined, sorted(named - defined)
+
+
+def test_functions_that_are_named_exist() -> None:
+    pattern = r"(?:surefoot\.)?(functional|update|networks)\.(\w+)\.(\w+)"
+    named = {
+        match.groups()
+        for code in in_code(outside_blocks("docs/mathematics.md"))
+        if (match := re.fullmatch(pattern, code))
+    }
+    assert len(named) > 10
+    for floor, module, name in named:
+        assert hasattr(importlib.import_module(f"surefoot.{floor}.{module}"), name), name
+
+
+def test_every_surrogate_estimator_and_loss_has_its_row() -> None:
+    text = PAGES["docs/mathematics.md"]
+    for topic in ("surrogates", "advantages", "value_losses"):
+        module = importlib.import_module(f"surefoot.functional.{topic}")
+        public = [
+            name
+            for name in surefoot.functional.__all__
+            if getattr(surefoot.functional, name) is getattr(module, name, None)
+            and name not in surefoot.functional.masking.__dict__
+        ]
+        for name in public:
+            assert re.search(rf"`(?:[\w.]+\.)?{name}`", text), f"{topic}.{name}"
+
+
+def test_paths_that_are_named_exist() -> None:
+    for page in PAGES:
+        for code in in_code(outside_blocks(page)):
+            if re.fullmatch(r"(?:src|surefoot|tests|docs)/[\w./-]+", code):
+                where = ROOT / "src" / code if code.startswith("surefoot/") else ROOT / code
+                assert where.exists(), f"{page}: {code}"
