@@ -68,7 +68,10 @@ def train(
     folder = RunFolder(Path(run_dir) if run_dir else default_run_dir(name, config.seed))
     own: list[Hook] = [folder, MetricsFile(folder.path / METRICS), PolicyFile(folder.path)]
     if progress:
-        own.append(ConsoleProgress(Console()))
+        console = Console()
+        # some simulators load a model for each environment, which takes a while
+        console.print(f"Making {config.num_envs} environments of {name}...", highlight=False)
+        own.append(ConsoleProgress(console))
     state, _ = run_training(task, config, hooks=[*own, *hooks], should_stop=should_stop)
     finished = state.step >= config.total_steps
     return TrainResult(folder.path, load_policy(folder.path), state.step, finished)

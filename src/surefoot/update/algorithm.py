@@ -19,14 +19,18 @@ Metrics = dict[str, jax.Array]
 
 
 class Algorithm(abc.ABC):
-    """An update on one batch of experience, compiled once."""
+    """An update on one batch of experience, compiled once.
+
+    Advantages are estimated once a batch, or, with `recompute_advantages`, by the critic as it stands
+    before each epoch; then all epochs are one program.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        whole = self._recomputing if config.recompute_advantages else self._in_turn
         self._estimate = jax.jit(self._estimate_now)
-        self._compile()
-        self._run = jax.jit(whole) if config.recompute_advantages else whole
+        again = config.recompute_advantages
+        self._compile(partial(self._program, num_epochs=1 if again else config.num_epochs))
+        self._run = jax.jit(self._recomputing) if again else self._in_turn
 
     @abc.abstractmethod
     def init(self, actor: Actor, critic: Critic) -> Learners:
@@ -37,20 +41,14 @@ class Algorithm(abc.ABC):
         """Actor and critic as they stand."""
 
     @abc.abstractmethod
-    def _compile(self) -> None:
-        """Make the jitted programs."""
+    def _compile(self, program: partial) -> None:
+        """Make the jitted programs; `program` binds what an update of `ppo` takes besides data."""
 
     @abc.abstractmethod
     def _epochs(
         self, learners: Learners, experience: Experience, estimates: Estimates, key: jax.Array
     ) -> tuple[Learners, Metrics]:
-        """All epochs on fixed estimates."""
-
-    @abc.abstractmethod
-    def _one_epoch(
-        self, learners: Learners, experience: Experience, estimates: Estimates, key: jax.Array
-    ) -> tuple[Learners, Metrics]:
-        """One epoch on fixed estimates, inside a program."""
+        """The programs on fixed estimates."""
 
     def update(
         self,
@@ -76,6 +74,12 @@ class Algorithm(abc.ABC):
         }
         return self._run(learners, experience, key)
 
+    def _program(self, update: ppo.Update, *, num_epochs: int) -> ppo.Update:
+        return jax.jit(partial(update, config=self.config, num_epochs=num_epochs))
+
+    def _estimate_now(self, learners: Learners, experience: Experience) -> Estimates:
+        return estimate(self.parts(learners)[1], experience, self.config)
+
     def _in_turn(
         self, learners: Learners, experience: Experience, key: jax.Array
     ) -> tuple[Learners, Metrics, Estimates]:
@@ -83,22 +87,19 @@ class Algorithm(abc.ABC):
         learners, metrics = self._epochs(learners, experience, estimates, key)
         return learners, metrics, estimates
 
-    def _estimate_now(self, learners: Learners, experience: Experience) -> Estimates:
-        return estimate(self.parts(learners)[1], experience, self.config)
-
     def _recomputing(
         self, learners: Learners, experience: Experience, key: jax.Array
     ) -> tuple[Learners, Metrics, Estimates]:
         first = self._estimate_now(learners, experience)
 
-        def body(learners: Learners, epoch_key: jax.Array) -> tuple[Learners, Metrics]:
+        def one_epoch(learners: Learners, epoch_key: jax.Array) -> tuple[Learners, Metrics]:
             fresh = self._estimate_now(learners, experience)
             # value clipping stays around the values from before the update
             fresh = fresh._replace(values=first.values)
-            return self._one_epoch(learners, experience, fresh, epoch_key)
+            return self._epochs(learners, experience, fresh, epoch_key)
 
         keys = jax.random.split(key, self.config.num_epochs)
-        learners, metrics = jax.lax.scan(body, dict(learners), keys)
+        learners, metrics = jax.lax.scan(one_epoch, dict(learners), keys)
         return learners, summarise(metrics), first
 
 
@@ -118,9 +119,9 @@ class SeparateUpdate(Algorithm):
         """Actor and critic as they stand."""
         return learners["actor"].params, learners["critic"].params
 
-    def _compile(self) -> None:
-        self._update_actor = jax.jit(partial(ppo.update_actor, config=self.config))
-        self._update_critic = jax.jit(partial(ppo.update_critic, config=self.config))
+    def _compile(self, program: partial) -> None:
+        self._update_actor = program(ppo.update_actor)
+        self._update_critic = program(ppo.update_critic)
 
     def _epochs(
         self, learners: Learners, experience: Experience, estimates: Estimates, key: jax.Array
@@ -129,17 +130,10 @@ class SeparateUpdate(Algorithm):
         batch = (experience, estimates)
         actor, of_actor = self._update_actor(learners["actor"], *batch, actor_key)
         critic, of_critic = self._update_critic(learners["critic"], *batch, critic_key)
-        return {"actor": actor, "critic": critic}, _merge(of_actor, of_critic)
-
-    def _one_epoch(
-        self, learners: Learners, experience: Experience, estimates: Estimates, key: jax.Array
-    ) -> tuple[Learners, Metrics]:
-        actor_key, critic_key = jax.random.split(key)
-        rest = {"config": self.config, "num_epochs": 1}
-        batch = (experience, estimates)
-        actor, of_actor = ppo.update_actor(learners["actor"], *batch, actor_key, **rest)
-        critic, of_critic = ppo.update_critic(learners["critic"], *batch, critic_key, **rest)
-        return {"actor": actor, "critic": critic}, _merge(of_actor, of_critic)
+        # what both report is the actor's, but for the critic's gradient norm
+        metrics = of_critic | of_actor
+        metrics["optim/critic_grad_norm"] = of_critic["optim/grad_norm"]
+        return {"actor": actor, "critic": critic}, metrics
 
 
 class JointUpdate(Algorithm):
@@ -154,8 +148,8 @@ class JointUpdate(Algorithm):
         """Actor and critic as they stand."""
         return learners["joint"].params.split()
 
-    def _compile(self) -> None:
-        self._update = jax.jit(partial(ppo.update_joint, config=self.config))
+    def _compile(self, program: partial) -> None:
+        self._update = program(ppo.update_joint)
 
     def _epochs(
         self, learners: Learners, experience: Experience, estimates: Estimates, key: jax.Array
@@ -163,21 +157,7 @@ class JointUpdate(Algorithm):
         joint, metrics = self._update(learners["joint"], experience, estimates, key)
         return {"joint": joint}, metrics
 
-    def _one_epoch(
-        self, learners: Learners, experience: Experience, estimates: Estimates, key: jax.Array
-    ) -> tuple[Learners, Metrics]:
-        joint, metrics = ppo.update_joint(
-            learners["joint"], experience, estimates, key, self.config, num_epochs=1
-        )
-        return {"joint": joint}, metrics
-
 
 def make_algorithm(config: Config) -> Algorithm:
     """The update that the options ask for."""
     return (JointUpdate if config.is_joint else SeparateUpdate)(config)
-
-
-def _merge(of_actor: Metrics, of_critic: Metrics) -> Metrics:
-    """Both networks' metrics; what both report is the actor's, the critic's gradient norm apart."""
-    grad_norm = of_critic["optim/grad_norm"]
-    return of_critic | of_actor | {"optim/critic_grad_norm": grad_norm}

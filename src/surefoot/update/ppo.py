@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from surefoot.update.epochs import KLControl, Learner, run_epochs
 from surefoot.update.experience import Estimates, Experience
 
 Metrics = dict[str, jax.Array]
+Update = Callable[..., tuple[Learner, Metrics]]
 
 
 class ActorBatch(NamedTuple):
@@ -103,11 +105,11 @@ def update_actor(
     experience: Experience,
     estimates: Estimates,
     key: jax.Array,
-    config: Config,
     *,
-    num_epochs: int | None = None,
+    config: Config,
+    num_epochs: int,
 ) -> tuple[Learner, Metrics]:
-    """All epochs of the actor on one batch."""
+    """`num_epochs` passes of the actor over one batch."""
     batch = actor_batch(learner.params, experience, estimates, config)
     learner, metrics = run_epochs(
         lambda actor, rows, beta: policy_loss(actor, rows, beta, config),
@@ -115,7 +117,7 @@ def update_actor(
         batch,
         key,
         config,
-        num_epochs=num_epochs or config.num_epochs,
+        num_epochs=num_epochs,
         control=kl_control(config),
     )
     return _adapt_kl_coef(learner, learner.params, batch, config), metrics
@@ -126,18 +128,18 @@ def update_critic(
     experience: Experience,
     estimates: Estimates,
     key: jax.Array,
-    config: Config,
     *,
-    num_epochs: int | None = None,
+    config: Config,
+    num_epochs: int,
 ) -> tuple[Learner, Metrics]:
-    """All epochs of the critic on one batch."""
+    """`num_epochs` passes of the critic over one batch."""
     return run_epochs(
         lambda critic, rows, _: value_loss(critic, rows, config),
         learner,
         critic_batch(experience, estimates),
         key,
         config,
-        num_epochs=num_epochs or config.num_epochs,
+        num_epochs=num_epochs,
         control=KLControl(),
     )
 
@@ -147,11 +149,11 @@ def update_joint(
     experience: Experience,
     estimates: Estimates,
     key: jax.Array,
-    config: Config,
     *,
-    num_epochs: int | None = None,
+    config: Config,
+    num_epochs: int,
 ) -> tuple[Learner, Metrics]:
-    """All epochs of actor and critic on the total loss -L + c_v * L_V - c_e * H."""
+    """Passes of actor and critic over one batch on the total loss -L + c_v * L_V - c_e * H."""
 
     def total_loss(
         params: ActorCritic, rows: tuple[ActorBatch, CriticBatch], beta: jax.Array
@@ -168,7 +170,7 @@ def update_joint(
         (rows, critic_batch(experience, estimates)),
         key,
         config,
-        num_epochs=num_epochs or config.num_epochs,
+        num_epochs=num_epochs,
         control=kl_control(config),
     )
     return _adapt_kl_coef(learner, learner.params.split()[0], rows, config), metrics
