@@ -70,7 +70,7 @@ class Config:
     """Action distribution of continuous tasks (discrete ones are categorical or Bernoulli)."""
     state_dependent_std: bool = False
     """Let the network choose the standard deviation per state instead of one per action. [MA: off]"""
-    initial_std: float = 0.4
+    initial_std: float = 0.6
     """Standard deviation of the policy at the start, in units of half the action range. [measured]"""
     min_std: float = 0.01
     """Smooth floor under the standard deviation; its gradient never vanishes. [measured]"""
