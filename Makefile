@@ -21,10 +21,14 @@ help:
 
 setup: $(STAMP)
 
+PIP := -m pip install --quiet --disable-pip-version-check
+
 $(STAMP): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else "Surefoot needs Python 3.11 or newer, $(PYTHON) is %d.%d; try make PYTHON=python3.12 ..." % v)'
+	@echo "Setting up $(VENV) from requirements.lock (about a minute)..."
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python $(PIP) --only-binary :all: --require-hashes -r requirements.lock
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 demo: setup
@@ -51,5 +55,10 @@ lock: setup
 	  --fork-strategy fewest --generate-hashes --custom-compile-command "make lock" \
 	  --quiet -o requirements.lock
 
-bench: setup
-	$(BIN)/python benchmarks/run.py
+.bench-venv/.installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv --clear .bench-venv
+	.bench-venv/bin/python $(PIP) -r benchmarks/requirements.txt
+	@touch .bench-venv/.installed
+
+bench: setup .bench-venv/.installed
+	$(BIN)/python benchmarks/against_sb3.py

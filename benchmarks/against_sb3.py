@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 def rate(python: Path, script: str, arguments: list[str]) -> float:
     """Steps per second of one run in its own process."""
     command = [str(python), str(HERE / script), *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result = json.loads(done.stdout.strip().splitlines()[-1])
     return result["steps"] / result["seconds"]
 

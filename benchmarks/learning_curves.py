@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 def surefoot(*arguments: str) -> str:
     """Run the command in a process of its own; its standard output."""
     command = [sys.executable, "-m", "surefoot", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def one_run(task: str, seed: int, options: argparse.Namespace) -> dict:
@@ -35,6 +35,8 @@ def one_run(task: str, seed: int, options: argparse.Namespace) -> dict:
     if answer.exists():
         return json.loads(answer.read_text())
     began = time.perf_counter()
+    if folder.exists():
+        raise SystemExit(f"{folder} has no evaluation: an earlier run broke off; remove it")
     budget = ["--total-steps", str(options.total_steps), "--seed", str(seed)]
     surefoot("train", task, *budget, "--run-dir", str(folder), *options.extra)
     seconds = time.perf_counter() - began

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
-from surefoot.config import Config, from_mapping
+from surefoot.config import Config, UserError, from_mapping
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.tasks import is_import_path, parse_options, task_name
+from surefoot.envs.tasks import names_code, parse_options, task_name
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy
@@ -70,7 +71,9 @@ def train(
     if progress:
         console = Console()
         # some simulators load a model for each environment, which takes a while
-        console.print(f"Making {config.num_envs} environments of {name}...", highlight=False)
+        console.print(
+            f"Making {config.num_envs} environments of {escape(name)}...", highlight=False
+        )
         own.append(ConsoleProgress(console))
     state, _ = run_training(task, config, hooks=[*own, *hooks], should_stop=should_stop)
     finished = state.step >= config.total_steps
@@ -119,23 +122,29 @@ def open_run(
     num_envs: int | None = None,
 ) -> tuple[Environment, LoadedPolicy, np.random.SeedSequence]:
     """A run's policy, environments to play it in, and their random stream; see `evaluate`."""
-    if episodes < 1:
-        raise ValueError(f"episodes = {episodes} must be at least 1")
+    for name, number in (("episodes", episodes), ("num_envs", num_envs)):
+        if number is not None and number < 1:
+            raise UserError(f"{name} = {number} must be at least 1")
     stored_task, config = read_config(Path(run))
     policy = load_policy(run)
-    if task is None and is_import_path(stored_task):
-        raise ValueError(
-            f"this run was on {stored_task!r}, which is your own code; name it again with "
-            f"--task {stored_task} (no import path is taken from a file)"
+    if task is None and names_code(stored_task):
+        again = "pass it as task=" if stored_task.startswith("python:") else f"--task {stored_task}"
+        raise UserError(
+            f"this run was on {stored_task!r}, which is your own code; name it again: {again} "
+            "(no import path is taken from a file)"
         )
     streams = make_streams(config.seed if seed is None else seed).evaluation
     env = make_environment(
         task or stored_task,
-        num_envs or min(episodes, 20),
+        task.spec.num_envs if isinstance(task, Environment) else num_envs or min(episodes, 20),
         seed=streams,
         options=parse_options(config.env_options),
     )
-    check_fits(policy, env)
+    try:
+        check_fits(policy, env)
+    except UserError:
+        env.close()
+        raise
     return env, policy, streams
 
 
@@ -145,12 +154,12 @@ def check_fits(policy: LoadedPolicy, env: Environment) -> None:
     offered: Mapping[str, int] = spec.observations
     for name, size in policy.observations.items():
         if offered.get(name) != size:
-            raise ValueError(
+            raise UserError(
                 f"the policy (trained on {policy.task}) reads observation {name!r} of size {size}; "
                 f"{spec.name} offers {dict(offered)}"
             )
     if (spec.action.kind, spec.action.sizes) != (policy.action.kind, policy.action.sizes):
-        raise ValueError(
+        raise UserError(
             f"the policy (trained on {policy.task}) gives {policy.action.kind} actions "
             f"{policy.action.sizes}; {spec.name} takes {spec.action.kind} {spec.action.sizes}"
         )

@@ -24,6 +24,10 @@ Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
 Normalization = Literal["minibatch", "batch", "off"]
 
 
+class UserError(ValueError):
+    """A mistake of the user's: the message says what was wrong and what to do, in one line."""
+
+
 @dataclass(frozen=True)
 class Config:
     """All options of a run; `config.toml` in a run folder is this, written out.
@@ -49,7 +53,7 @@ class Config:
     actor_groups: tuple[str, ...] = ()
     """Observation groups the actor sees. Empty: `state` if the task has it, else all but privileged_*."""
     critic_groups: tuple[str, ...] = ()
-    """Observation groups the critic sees. Empty: every group of the task."""
+    """Observation groups the critic sees. Empty: `state` and privileged_*, or all without a `state`."""
     ignore_groups: tuple[str, ...] = ()
     """Observation groups nobody sees; any other group without a reader is an error."""
 
@@ -139,6 +143,11 @@ class Config:
         return self.num_envs * self.num_steps
 
     @property
+    def first_critic_rate(self) -> float:
+        """A separate critic's step size at the start."""
+        return self.critic_learning_rate or self.learning_rate
+
+    @property
     def is_joint(self) -> bool:
         """Whether actor and critic are optimised on one total loss."""
         return self.joint_loss or self.shared_trunk
@@ -169,7 +178,7 @@ def check_names(given: Iterable[str], known: Iterable[str], *, what: str) -> Non
     known = list(known)
     for name in given:
         if name not in known:
-            raise ValueError(f"unknown {what} {name!r}{near_matches(name, known)}")
+            raise UserError(f"unknown {what} {name!r}{near_matches(name, known)}")
 
 
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
@@ -217,7 +226,7 @@ def validate(config: Config) -> Config:
         below = value <= high if with_high else value < high
         if not (above and below):
             opening, closing = "[" if with_low else "(", "]" if with_high else ")"
-            raise ValueError(
+            raise UserError(
                 f"{name} = {value} is out of range: it must be in {opening}{low}, {high}{closing}"
             )
     config = Config(**values)
@@ -227,32 +236,41 @@ def validate(config: Config) -> Config:
 
 def _check_combinations(config: Config) -> None:
     if config.batch_size % config.num_minibatches:
-        raise ValueError(
+        raise UserError(
             f"num_minibatches = {config.num_minibatches} does not divide the batch of "
             f"num_envs * num_steps = {config.num_envs} * {config.num_steps} = {config.batch_size}; "
             f"near divisors: {_near_divisors(config.batch_size, config.num_minibatches)}"
         )
+    if (
+        config.num_minibatches == config.batch_size
+        and config.advantage_normalization == "minibatch"
+    ):
+        raise UserError(
+            f"num_minibatches = {config.num_minibatches} leaves one row to each minibatch, whose "
+            "normalised advantage is always 0; use fewer, or advantage_normalization batch or off"
+        )
     if config.initial_std <= config.min_std:
-        raise ValueError(
+        raise UserError(
             f"initial_std = {config.initial_std} must lie above min_std = {config.min_std}"
         )
     for name in ("actor_hidden", "critic_hidden"):
         if any(width < 1 for width in getattr(config, name)):
-            raise ValueError(f"{name} = {getattr(config, name)}: every width must be at least 1")
+            raise UserError(f"{name} = {getattr(config, name)}: every width must be at least 1")
     if config.shared_trunk and not config.actor_hidden:
-        raise ValueError("shared_trunk needs at least one layer in actor_hidden to share")
+        raise UserError("shared_trunk needs at least one layer in actor_hidden to share")
     if config.is_joint and config.critic_learning_rate is not None:
-        raise ValueError(
+        raise UserError(
             "critic_learning_rate has no effect with joint_loss or shared_trunk (one optimiser "
             "serves both); leave it out"
         )
     for item in config.env_options:
         if "=" not in item:
-            raise ValueError(f"env_options: {item!r} is not of the form KEY=VALUE")
+            raise UserError(f"env_options: {item!r} is not of the form KEY=VALUE")
 
 
 def _near_divisors(number: int, wanted: int) -> str:
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = sorted({*small, *(number // d for d in small)})
     nearest = sorted(divisors, key=lambda d: abs(math.log(d / wanted)))[:3]
     return ", ".join(str(d) for d in sorted(nearest))
 
@@ -264,11 +282,11 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if value not in get_args(hint):
             known = ", ".join(get_args(hint))
             near = near_matches(str(value), get_args(hint))
-            raise ValueError(f"{name} = {value!r} is not one of {known}{near}")
+            raise UserError(f"{name} = {value!r} is not one of {known}{near}")
         return value
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise ValueError(f"{name} = {value!r} must be a list")
+            raise UserError(f"{name} = {value!r} must be a list")
         return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
     optional = [arg for arg in get_args(hint) if arg is not type(None)]
     if optional:
@@ -276,9 +294,9 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ValueError(f"{name} = {value!r} must be {hint.__name__}, not {type(value).__name__}")
+        raise UserError(f"{name} = {value!r} must be {hint.__name__}, not {type(value).__name__}")
     if hint is float and math.isnan(value):
-        raise ValueError(f"{name} = nan is not a number")
+        raise UserError(f"{name} = nan is not a number")
     return value
 
 
@@ -287,8 +305,10 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{where} is not valid TOML: {error}") from None
+        raise UserError(f"{where} is not valid TOML: {error}") from None
     check_names(table, [*option_names(), "task"], what=f"option in {where}:")
+    if not isinstance(table.get("task", ""), str):
+        raise UserError(f"task in {where} must be a text, not {table['task']!r}")
     # "none" stands for None, which TOML lacks
     return {name: None if value == "none" else value for name, value in table.items()}
 
@@ -297,8 +317,13 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Options in a TOML file as a mapping; see `parse_toml`."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"config file {str(path)!r} does not exist")
-    return parse_toml(path.read_text(encoding="utf-8"), where=str(path))
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"config file {str(path)!r} {state}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"config file {str(path)!r} is not UTF-8 text: {error}") from None
+    return parse_toml(text, where=str(path))
 
 
 def to_toml(config: Config, *, task: str) -> str:
@@ -314,7 +339,8 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value)  # JSON's string escapes are TOML's
+        # JSON's escapes are TOML's, but for characters above U+FFFF and DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return repr(value)

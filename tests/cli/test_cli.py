@@ -134,9 +134,10 @@ def test_the_task_may_come_from_the_file_but_code_may_not(tmp_path: Path) -> Non
     file = tmp_path / "my.toml"
     file.write_text("task = 'Hopper-v5'\n")
     assert parse(["--config", str(file)])[0] == "Hopper-v5"
-    file.write_text("task = 'my_module:Thing'\n")
-    with pytest.raises(ValueError, match="no TASK given"):
-        parse(["--config", str(file)])
+    for code in ("my_module:Thing", "gymnasium:my_module:Thing-v0", "python:Thing"):
+        file.write_text(f"task = '{code}'\n")
+        with pytest.raises(ValueError, match="no TASK given"):
+            parse(["--config", str(file)])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,8 @@ def test_the_task_may_come_from_the_file_but_code_may_not(tmp_path: Path) -> Non
         ("actor_hidden = 64", "must be a list"),
         ("surrogate = 'clip'", "did you mean 'clipped'"),
         ("gamma = ", "not valid TOML"),
+        ("task = 5", "must be a text, not 5"),
+        ("num_minibatches = 2048", "one row to each minibatch"),
     ],
 )
 def test_a_bad_toml_file_is_refused(

@@ -184,6 +184,49 @@ def test_the_observation_probe_pays_its_cue() -> None:
 
 
 @pytest.mark.parametrize("name", PROBES)
+class Declared(SingleEnvironment):
+    """One number, one discrete action; the tests below spoil one thing each."""
+
+    name = "declared"
+    observations = {"observation": 1}
+    action = ActionSpec("discrete", (2,), dtype="int32")
+    info = ("reward_a",)
+    size, reward, term = 1, 0.0, "reward_a"
+
+    def reset(self, key: jax.Array) -> Any:
+        return jnp.int32(0), jnp.zeros(self.size)
+
+    def step(self, state: Any, action: Any, key: jax.Array) -> Any:
+        no = jnp.bool_(False)
+        info = {self.term: jnp.float32(1)}
+        return state, SingleStep(jnp.zeros(self.size), jnp.asarray(self.reward), no, no, info)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "words"),
+    [
+        ({"size": 3}, r"sizes \{'observation': 3\}, `observations` declares \{'observation': 1\}"),
+        ({"observations": {"place": 1}}, "'place'"),
+        ({"reward": [1.0]}, r"reward has shape \(1,\), it must be one number"),
+        ({"term": "reward_b"}, r"one number info\['reward_a'\]"),
+    ],
+)
+def test_what_differs_from_the_declaration_is_refused(spoilt: dict, words: str) -> None:
+    JaxEnvironment(Declared(), 2)
+    with pytest.raises(ValueError, match=f"declared.*{words}"):
+        JaxEnvironment(type("Spoilt", (Declared,), spoilt)(), 2)
+
+
+def test_a_missing_declaration_is_named() -> None:
+    class Nameless(SingleEnvironment):
+        observations = {"observation": 1}
+        reset = Declared.reset
+        step = Declared.step
+
+    with pytest.raises(ValueError, match="Nameless: a SingleEnvironment needs the attribute 'name'"):
+        JaxEnvironment(Nameless(), 1)
+
+
 def test_every_probe_says_what_its_failure_points_to(name: str) -> None:
     assert PROBES[name].name == name
     assert PROBES[name].teaches

@@ -19,7 +19,7 @@ from surefoot.envs.contract import as_groups
 from surefoot.envs.envpool import EnvPoolEnvironment
 from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.probes import make_probe
-from surefoot.envs.tasks import is_import_path, parse_options, task_name
+from surefoot.envs.tasks import is_import_path, names_code, parse_options, task_name
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -267,11 +267,32 @@ def test_what_cannot_be_called_is_refused(task: Any) -> None:
     assert f"is a {type(task).__name__}" in refusal(task)
 
 
-def test_objects_are_named_after_themselves_or_their_class() -> None:
+def test_objects_are_named_so_that_no_file_can_name_them() -> None:
     assert task_name("Hopper-v5") == "Hopper-v5"
-    assert task_name(make_probe("both")) == "both"
-    assert task_name(JaxEnvironment(make_probe("both"), 2)) == "both"
-    assert task_name(GymnasiumEnvironment) == "GymnasiumEnvironment"
+    assert task_name(make_probe("both")) == "python:both"
+    assert task_name(JaxEnvironment(make_probe("both"), 2)) == "python:both"
+    assert task_name(GymnasiumEnvironment) == "python:GymnasiumEnvironment"
+    assert names_code("python:both")
+
+
+def test_names_that_import_a_module_of_their_choice_are_known() -> None:
+    for task in ("mine:Robot", "gymnasium:mine:Robot-v0"):
+        assert names_code(task)
+    for task in ("Hopper-v5", "envpool:Hopper-v5", "gymnasium:Hopper-v5", "probe:both"):
+        assert not names_code(task)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("robots/mine.py:Reach", "without .py, as in robots.mine:Reach"),
+        (":Reach", "not of the form module:attribute"),
+        ("gymnasum:Hopper-v5", "did you mean 'gymnasium'"),
+    ],
+)
+def test_a_slip_in_an_import_path_is_explained(task: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_environment(task, 1, seed=np.random.SeedSequence(0))
 
 
 def test_only_names_outside_the_prefixes_are_import_paths() -> None:

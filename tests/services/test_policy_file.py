@@ -72,6 +72,36 @@ def test_loaded_policy_acts_as_the_trained_one(task: str, options: dict, tmp_pat
     np.testing.assert_allclose(loaded(observations[3]), expected[3], atol=1e-6)
 
 
+def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: Path) -> None:
+    from surefoot.envs import ActionSpec
+    from surefoot.networks import PolicyHead, make_actor, make_normalizer
+    from surefoot.rollout import Policy
+    from surefoot.services.policy_file import save_policy
+
+    actor = make_actor(
+        jax.random.key(0),
+        3,
+        PolicyHead("gaussian", (2,)),
+        hidden=(4,),
+        activation="tanh",
+        orthogonal=True,
+        output_scale=1.0,
+        initial_std=0.5,
+    )
+    normalizer = make_normalizer({"observation": 3}, enabled=True, clip=float("inf"))
+    bounds = {"low": (-1.0, float("-inf")), "high": (float("inf"), float("inf"))}
+    action = ActionSpec("continuous", (2,), **bounds, shape=(2,))
+    save_policy(tmp_path, Policy(actor, normalizer, ("observation",)), action, task="t", extra={})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads((tmp_path / "policy.json").read_text(), parse_constant=refuse)
+    loaded = load_policy(tmp_path)
+    assert loaded.action == action
+    assert loaded.policy.normalizer.clip == float("inf")
+
+
 def test_moments_of_the_normaliser_are_saved_with_it(hopper: Path) -> None:
     stored = load_file(hopper / "policy.safetensors")
     moments = {name: value for name, value in stored.items() if "moments" in name}

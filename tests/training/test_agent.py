@@ -36,9 +36,15 @@ def test_named_groups_are_used_in_the_order_named() -> None:
 
 def test_a_group_nobody_reads_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="nobody reads the observation group 'map'"):
-        make_agent_spec(Config(critic_groups=("state",)), spec(state=1, map=2))
+        make_agent_spec(Config(), spec(state=1, map=2))
     ignoring = Config(critic_groups=("state",), ignore_groups=("map",))
     assert list(make_agent_spec(ignoring, spec(state=1, map=2)).observations) == ["state"]
+
+
+def test_a_group_cannot_be_read_and_ignored() -> None:
+    config = Config(actor_groups=("state",), ignore_groups=("state",))
+    with pytest.raises(ValueError, match="'state' is both read and in ignore_groups"):
+        make_agent_spec(config, spec(state=1, privileged_state=2))
 
 
 def test_an_unknown_group_gets_a_suggestion() -> None:

@@ -68,6 +68,20 @@ def test_episodes_counted_are_the_episodes_asked_for(episodes: int, num_envs: in
     assert sum(s.counted.sum() for s in stretches) == np.concatenate(lengths).sum()
 
 
+def test_an_episode_without_end_is_refused_with_the_number() -> None:
+    class Endless(Uneven):
+        def step(self, state, action, key):
+            import jax.numpy as jnp
+
+            state, step = super().step(state, action, key)
+            return state, step._replace(terminated=jnp.bool_(False))
+
+    env = JaxEnvironment(Endless(), 2)
+    stretches = play(policy_for(env), env, 2, key=jax.random.key(0), max_episode_steps=300)
+    with pytest.raises(ValueError, match="gone on for 500 steps .limit 300"):
+        list(stretches)
+
+
 def test_evaluation_is_deterministic_by_key_and_leaves_the_policy_alone() -> None:
     env = make_environment("probe:both", 4, seed=np.random.SeedSequence(0))
     policy = policy_for(env)

@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from surefoot import functional as F
 from surefoot.config import Config, option_names
-from surefoot.envs import make_environment
+from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep, make_environment
 from surefoot.training import METRICS, Hook, Trainer, make_streams, train
 from surefoot.training.state import to_key
 
@@ -219,6 +220,70 @@ def test_an_error_in_the_loop_still_ends_the_hooks() -> None:
     recorder = Breaks()
     with pytest.raises(RuntimeError, match="disk full"):
         train(TASK, TINY, hooks=[recorder])
+    assert recorder.events == ["start", "end"]
+
+
+def test_a_hook_that_fails_to_start_leaves_nothing_open() -> None:
+    class Refuses(Hook):
+        def on_start(self, run) -> None:
+            raise OSError("no room")
+
+    first = Recorder()
+    with pytest.raises(OSError, match="no room"):
+        train(TASK, TINY, hooks=[first, Refuses()])
+    assert first.events == ["start", "end"]
+
+
+def test_a_hook_that_fails_to_end_does_not_keep_others_from_it() -> None:
+    class Breaks(Recorder):
+        def on_end(self, state, policy, *, finished) -> None:
+            raise OSError("disk full")
+
+    first, last = Recorder(), Recorder()
+    with pytest.raises(OSError, match="disk full"):
+        train(TASK, TINY, hooks=[first, Breaks(), last])
+    assert first.events[-1] == last.events[-1] == "end"
+
+
+def test_a_diverged_update_is_named_and_never_kept() -> None:
+    class Keeps(Recorder):
+        def on_end(self, state, policy, *, finished) -> None:
+            self.policy = policy
+
+    keeper = Keeps()
+    wild = TINY.replace(learning_rate=1e30, max_grad_norm=float("inf"), total_steps=10_000)
+    with pytest.raises(ValueError, match=r"diverged in iteration \d+ .*loss/.* is (nan|inf)"):
+        train(TASK, wild, hooks=[keeper])
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(keeper.policy.actor))
+
+
+@pytest.mark.parametrize("field", ["observation 'place'", "reward"])
+def test_a_number_that_is_not_finite_is_refused_with_environment_and_field(field: str) -> None:
+    class Breaks(SingleEnvironment):
+        name = "breaks"
+        observations = {"place": 1}
+        action = ActionSpec("discrete", (2,), dtype="int32")
+
+        def reset(self, key):
+            return jnp.int32(0), jnp.zeros(1)
+
+        def step(self, state, action, key):
+            # environment 2 alone draws this number, in its fourth step
+            bad = jnp.where((state == 3) & (jax.random.key_data(key)[0] == UNLUCKY), jnp.nan, 0.0)
+            place, reward = (bad, 0.0) if "place" in field else (0.0, bad)
+            no = jnp.bool_(False)
+            step = SingleStep(jnp.full(1, place), jnp.float32(reward), no, no)
+            return state + 1, step
+
+    streams = make_streams(0)
+    keys = jax.vmap(jax.random.split)(jax.random.split(streams.reset, 4))[:, 1]
+    for _ in range(4):
+        triples = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+        keys, steps = triples[:, 0], triples[:, 1]
+    UNLUCKY = jax.random.key_data(steps)[2, 0]  # noqa: N806
+    recorder = Recorder()
+    with pytest.raises(ValueError, match=f"breaks, environment 2: {field} is not finite .1 of 4"):
+        train(Breaks(), TINY, hooks=[recorder])
     assert recorder.events == ["start", "end"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import tyro
 
 from surefoot.cli.presets import preset
 from surefoot.cli.train import StopOnSignal
+from surefoot.config import UserError
 
 TASK = "Go1JoystickFlatTerrain-v1"
 
@@ -35,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
     config = preset("go1").replace(seed=arguments.seed)
     if arguments.total_steps is not None:
         config = config.replace(total_steps=arguments.total_steps)
+    if arguments.episodes < 1:
+        raise UserError(f"episodes = {arguments.episodes} must be at least 1")
     from surefoot.api import train
 
     print(f"A Unitree Go1 learns to follow velocity commands: {TASK}, preset go1.")
@@ -59,22 +63,23 @@ def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, 
     from surefoot.api import open_run
     from surefoot.training import Tally, play, to_key
 
-    env, loaded, streams = open_run(run_dir, episodes=episodes)
-    key = to_key(streams.spawn(1)[0])
-    trained = loaded.policy
-    still = eqx.tree_at(
-        lambda p: (p.actor.output.weight, p.actor.output.bias),
-        trained,
-        replace_fn=jnp.zeros_like,  # a zero action is the robot's standing pose
-    )
     results = []
-    for policy in (trained, still):
+    for stands_still in (False, True):
+        # made anew with the same seeds, so that both meet the same commands
+        env, loaded, streams = open_run(run_dir, episodes=episodes)
+        policy = loaded.policy
+        if stands_still:
+            policy = eqx.tree_at(
+                lambda p: (p.actor.output.weight, p.actor.output.bias),
+                policy,
+                replace_fn=jnp.zeros_like,  # a zero action is the robot's standing pose
+            )
         tally, tracking = Tally(), TrackingError()
-        for played in play(policy, env, episodes, key=key):
-            tally.add(played)
-            tracking.add(played.rollout.observations, played.counted)
+        with contextlib.closing(env):
+            for played in play(policy, env, episodes, key=to_key(streams.spawn(1)[0])):
+                tally.add(played)
+                tracking.add(played.rollout.observations, played.counted)
         results.append(tally.summary() | tracking.summary())
-    env.close()
     return results[0], results[1]
 
 
@@ -87,7 +92,7 @@ class TrackingError:
     """
 
     def __init__(self) -> None:
-        self._linear = self._angular = self._speed = 0.0
+        self._linear = self._angular = 0.0
         self._steps = 0
 
     def add(self, observations: Any, counted: Any) -> None:

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from surefoot.config import near_matches
+from surefoot.config import UserError, near_matches
 
 VERBS = {
     "train": "train a policy on a task",
@@ -42,8 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"unknown verb {verb!r}{near_matches(verb, VERBS)} (verbs: {', '.join(VERBS)})")
     try:
         return importlib.import_module(f"surefoot.cli.{verb}").main(rest)
-    except ValueError as error:
+    except UserError as error:
         return fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+        sys.stdout = None
+        return 0
+    except OSError as error:
+        return fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
 

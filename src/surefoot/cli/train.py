@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.presets import PRESETS, preset
-from surefoot.config import Config, from_mapping, read_toml, validate
+from surefoot.config import Config, UserError, from_mapping, read_toml, validate
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,12 @@ def parse(argv: Sequence[str]) -> tuple[str, Path | None, Config]:
         default=Arguments(task=task, options=base),
     )
     if arguments.task is None:
-        raise ValueError(
-            "no TASK given; for example `surefoot train CartPole-v1` (`surefoot tasks` lists them)"
+        raise UserError(
+            "no TASK given (it comes first); for example `surefoot train CartPole-v1` "
+            "(`surefoot tasks` lists them)"
         )
-    return arguments.task, arguments.run_dir, validate(arguments.options)
+    run_dir = arguments.run_dir and arguments.run_dir.expanduser()
+    return arguments.task, run_dir, validate(arguments.options)
 
 
 def _base(argv: Sequence[str]) -> tuple[Config, str | None]:
@@ -72,9 +74,9 @@ def _base(argv: Sequence[str]) -> tuple[Config, str | None]:
 
 
 def _names_code(task: str) -> bool:
-    from surefoot.envs.tasks import is_import_path
+    from surefoot.envs.tasks import names_code
 
-    return is_import_path(task)
+    return names_code(task)
 
 
 def main(argv: Sequence[str]) -> int:

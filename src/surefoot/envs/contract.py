@@ -9,6 +9,7 @@ the next observation is exact at every truncation, and the mask says which rows 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,7 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from surefoot.config import UserError
+
 Array = jax.Array | np.ndarray
+
+# scalars of `Step.info` that are logged: terms of a robot's reward, and what tasks call success
+REWARD_TERM = "reward_"
+SUCCESS = ("success", "is_success", "reward_success")
 
 
 class Step(NamedTuple):
@@ -58,6 +65,18 @@ class ActionSpec:
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
     start: int = 0
+
+    def __post_init__(self) -> None:
+        continuous = self.kind == "continuous"
+        count = {"discrete": 1, "multi_discrete": len(self.sizes)}.get(self.kind, self.sizes[0])
+        for field in ("low", "high"):
+            if continuous and len(getattr(self, field)) != count:
+                raise UserError(
+                    f"action spec: {field} has {len(getattr(self, field))} bounds for {count} "
+                    "components"
+                )
+        if math.prod(self.shape) != count:
+            raise UserError(f"action spec: shape {self.shape} does not hold {count} component(s)")
 
     def to_env(self, action: jax.Array) -> jax.Array:
         """The canonical action as this environment's own action.

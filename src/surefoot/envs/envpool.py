@@ -16,13 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.config import near_matches
+from surefoot.config import UserError, near_matches
 from surefoot.envs import spaces
-from surefoot.envs.contract import Environment, EnvSpec, Step
-
-# terms of a robot's reward, and what tasks call their success
-_INFO_PREFIX = "reward_"
-_SUCCESS = ("success", "is_success", "reward_success")
+from surefoot.envs.contract import REWARD_TERM, SUCCESS, Environment, EnvSpec, Step
 
 
 class _PoolState(NamedTuple):
@@ -142,7 +138,7 @@ class EnvPoolEnvironment(Environment):
 
 
 def _is_logged(name: str) -> bool:
-    return name.startswith(_INFO_PREFIX) or name in _SUCCESS
+    return name.startswith(REWARD_TERM) or name in SUCCESS
 
 
 def known_tasks() -> list[str]:
@@ -163,7 +159,7 @@ def _make_pool(task: str, num_envs: int, seeds: Sequence[int], options: dict[str
     known = envpool.list_all_envs()
     if task not in known:
         near = near_matches(task, known_tasks())
-        raise ValueError(
+        raise UserError(
             f"unknown task {task!r}{near} (`surefoot tasks` lists EnvPool's; others are "
             "gymnasium:ID, gymnax:ID, probe:NAME, or module:attribute)"
         )
@@ -172,16 +168,19 @@ def _make_pool(task: str, num_envs: int, seeds: Sequence[int], options: dict[str
     config = set(envpool.make_spec(task).config._fields) - own
     for name in options:
         if name not in config:
-            raise ValueError(
+            raise UserError(
                 f"{task} has no option {name!r}{near_matches(name, config)} "
                 f"(it has {', '.join(sorted(config))})"
             )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return envpool.make(
-            task,
-            env_type="gymnasium",
-            num_envs=num_envs,
-            seed=[int(seed) for seed in seeds],
-            **options,
-        )
+        try:
+            return envpool.make(
+                task,
+                env_type="gymnasium",
+                num_envs=num_envs,
+                seed=[int(seed) for seed in seeds],
+                **options,
+            )
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            raise UserError(f"{task} cannot be made with {options}: {error}") from error

@@ -13,9 +13,9 @@ import gymnasium
 import jax
 import numpy as np
 
-from surefoot.config import near_matches
+from surefoot.config import UserError, near_matches
 from surefoot.envs import spaces
-from surefoot.envs.contract import Environment, EnvSpec, Step
+from surefoot.envs.contract import REWARD_TERM, Environment, EnvSpec, Step
 
 
 class GymnasiumEnvironment(Environment):
@@ -58,26 +58,18 @@ class GymnasiumEnvironment(Environment):
     def _trial_step(self) -> tuple[str, ...]:
         """Step environment 0 once before any training, to refuse a broken one; its logged info."""
         env = self._envs[0]
-        observation, info = env.reset(seed=self._seeds[0])
-        self._groups_of(observation, index=0)
+        _, info = self._reset_one(0, seed=self._seeds[0])
         env.action_space.seed(self._seeds[0] % 2**31)
-        observation, reward, terminated, truncated, step_info = env.step(env.action_space.sample())
-        self._groups_of(observation, index=0)
-        self._reward_of(reward, index=0)
-        self._flag_of(terminated, index=0, field="terminated")
-        self._flag_of(truncated, index=0, field="truncated")
+        *_, step_info = self._step_one(0, env.action_space.sample())
         names = {**info, **step_info}
-        terms = {k for k, v in names.items() if k.startswith("reward_") and np.ndim(v) == 0}
+        terms = {k for k, v in names.items() if k.startswith(REWARD_TERM) and _is_number(v)}
         # success is often told at the end of an episode alone: room for it is kept in any case
         return (*sorted(terms), "success")
 
     def reset(self, key: jax.Array) -> tuple[None, Step]:
         """Start every environment from the seed it was made with; `key` is not used."""
         del key
-        rows = [
-            self._groups_of(env.reset(seed=seed)[0], index=i)
-            for i, (env, seed) in enumerate(zip(self._envs, self._seeds, strict=True))
-        ]
+        rows = [self._reset_one(i, seed=seed)[0] for i, seed in enumerate(self._seeds)]
         no = np.zeros(len(self._envs), bool)
         zero = np.zeros(len(self._envs), np.float32)
         self._ended = no
@@ -92,25 +84,53 @@ class GymnasiumEnvironment(Environment):
         reward = np.zeros(count, np.float32)
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
         info = {name: np.full(count, np.nan, np.float32) for name in self.spec.info}
-        for i, env in enumerate(self._envs):
+        for i in range(count):
             if self._ended[i]:
-                rows.append(self._groups_of(env.reset()[0], index=i))
+                rows.append(self._reset_one(i)[0])
                 continue
             # a discrete action arrives as a 0-d array: environments want the scalar; a copy of the
             # others, because JAX's arrays are read-only and some environments scale in place
             own = action[i].copy() if action[i].ndim else action[i].item()
-            observation, r, end, cut, extra = env.step(own)
-            rows.append(self._groups_of(observation, index=i))
-            reward[i] = self._reward_of(r, index=i)
-            terminated[i] = self._flag_of(end, index=i, field="terminated")
-            truncated[i] = self._flag_of(cut, index=i, field="truncated")
+            row, reward[i], terminated[i], truncated[i], told = self._step_one(i, own)
+            rows.append(row)
+            told.setdefault("success", told.get("is_success", np.nan))
             for name in self.spec.info:
-                info[name][i] = extra.get(name, np.nan)
-            if "success" not in extra:
-                info["success"][i] = extra.get("is_success", np.nan)
+                if _is_number(told.get(name)):
+                    info[name][i] = told[name]
         valid = ~self._ended
         self._ended = terminated | truncated
         return None, Step(self._stack(rows), reward, terminated, truncated, valid, info)
+
+    def _reset_one(
+        self, index: int, seed: int | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Reset one environment; ValueError if it does not answer as Gymnasium's API says."""
+        answer = self._envs[index].reset(seed=seed)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise UserError(
+                f"{self._name}, environment {index}: reset() must return (observation, info) as in "
+                f"Gymnasium, not {_shape_of(answer)}"
+            )
+        return self._groups_of(answer[0], index=index), dict(answer[1])
+
+    def _step_one(
+        self, index: int, action: Any
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Step one environment; ValueError if it does not answer as Gymnasium's API says."""
+        answer = self._envs[index].step(action)
+        if not (isinstance(answer, tuple) and len(answer) == 5):
+            raise UserError(
+                f"{self._name}, environment {index}: step() must return (observation, reward, "
+                f"terminated, truncated, info) as in Gymnasium, not {_shape_of(answer)}"
+            )
+        observation, reward, terminated, truncated, info = answer
+        return (
+            self._groups_of(observation, index=index),
+            self._reward_of(reward, index=index),
+            self._flag_of(terminated, index=index, field="terminated"),
+            self._flag_of(truncated, index=index, field="truncated"),
+            dict(info),
+        )
 
     def close(self) -> None:
         """Close every instance."""
@@ -122,7 +142,7 @@ class GymnasiumEnvironment(Environment):
         if not isinstance(observation, Mapping):
             observation = {"observation": observation}
         if set(observation) != set(self._groups):
-            raise ValueError(
+            raise UserError(
                 f"{self._name}, environment {index}: observation has the keys "
                 f"{sorted(observation)}, its space says {sorted(self._groups)}"
             )
@@ -135,36 +155,32 @@ class GymnasiumEnvironment(Environment):
         where = f"{self._name}, environment {index}, observation {field!r}"
         array = np.array(value)  # a copy: environments may reuse their buffers
         if array.shape != tuple(space.shape or ()):
-            raise ValueError(
+            raise UserError(
                 f"{where}: shape {array.shape}, its space says {tuple(space.shape or ())}"
             )
         if array.dtype.kind not in "fiub":
-            raise ValueError(
-                f"{where}: dtype {array.dtype} is not numeric ({space.dtype} declared)"
-            )
+            raise UserError(f"{where}: dtype {array.dtype} is not numeric ({space.dtype} declared)")
         if array.dtype.kind == "f" and np.dtype(space.dtype).kind in "iu":
-            raise ValueError(f"{where}: dtype {array.dtype}, its space says {space.dtype}")
+            raise UserError(f"{where}: dtype {array.dtype}, its space says {space.dtype}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))[0].tolist()
-            raise ValueError(f"{where}: component {bad} is {array[tuple(bad)]}; it must be finite")
+            raise UserError(f"{where}: component {bad} is {array[tuple(bad)]}; it must be finite")
         if not spaces.in_range(space, array):
-            raise ValueError(f"{where}: {array} is outside its space {space}")
+            raise UserError(f"{where}: {array} is outside its space {space}")
         return array
 
     def _reward_of(self, reward: Any, *, index: int) -> float:
         where = f"{self._name}, environment {index}, reward"
         if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "fiub":
-            raise ValueError(f"{where}: {reward!r} is not one number")
+            raise UserError(f"{where}: {reward!r} is not one number")
         number = float(np.asarray(reward).reshape(()))
         if not np.isfinite(number):
-            raise ValueError(f"{where}: {number}; it must be finite")
+            raise UserError(f"{where}: {number}; it must be finite")
         return number
 
     def _flag_of(self, flag: Any, *, index: int, field: str) -> bool:
         if np.size(flag) != 1 or np.asarray(flag).dtype.kind not in "biu":
-            raise ValueError(
-                f"{self._name}, environment {index}, {field}: {flag!r} is not one flag"
-            )
+            raise UserError(f"{self._name}, environment {index}, {field}: {flag!r} is not one flag")
         return bool(np.asarray(flag).reshape(()))
 
     def _stack(self, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -174,6 +190,14 @@ class GymnasiumEnvironment(Environment):
         }
 
 
+def _is_number(value: Any) -> bool:
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiub"
+
+
+def _shape_of(answer: Any) -> str:
+    return f"{len(answer)} values" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
+
+
 def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:
     """A maker of a registered Gymnasium id.
 
@@ -181,12 +205,12 @@ def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymna
         ValueError: unknown id (with near matches), or one that cannot be made here.
     """
     if task not in gymnasium.registry and ":" not in task:
-        raise ValueError(f"unknown Gymnasium task {task!r}{near_matches(task, gymnasium.registry)}")
+        raise UserError(f"unknown Gymnasium task {task!r}{near_matches(task, gymnasium.registry)}")
 
     def make() -> gymnasium.Env:
         try:
             return gymnasium.make(task, **options)
-        except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise ValueError(f"gymnasium:{task} cannot be made: {error}") from error
+        except (gymnasium.error.Error, ImportError, TypeError, AssertionError) as error:
+            raise UserError(f"gymnasium:{task} cannot be made: {error}") from error
 
     return make

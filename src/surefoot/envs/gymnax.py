@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from surefoot.config import check_names, near_matches
+from surefoot.config import UserError, check_names, near_matches
 from surefoot.envs.contract import ActionSpec
 from surefoot.envs.jax_native import SingleEnvironment, SingleStep
 
@@ -27,10 +27,10 @@ class GymnaxEnvironment(SingleEnvironment):
     def __init__(self, task: str, options: Mapping[str, Any] | None = None) -> None:
         gymnax = _import()
         if gymnax is None:
-            raise ValueError("gymnax tasks need an extra: pip install 'surefoot[gymnax]'")
+            raise UserError("gymnax tasks need an extra: pip install 'surefoot[gymnax]'")
         if task not in gymnax.registered_envs:
             near = near_matches(task, gymnax.registered_envs)
-            raise ValueError(f"unknown gymnax task {task!r}{near}")
+            raise UserError(f"unknown gymnax task {task!r}{near}")
         self._env, params = gymnax.make(task)
         known = [name for name in vars(params) if not name.startswith("_")]
         check_names(options or {}, known, what=f"option of gymnax:{task}:")
@@ -38,7 +38,7 @@ class GymnaxEnvironment(SingleEnvironment):
         self.name = f"gymnax:{task}"
         space = self._env.observation_space(self._params)
         if not hasattr(space, "low"):
-            raise ValueError(f"{self.name}: observation space {type(space).__name__}, need a Box")
+            raise UserError(f"{self.name}: observation space {type(space).__name__}, need a Box")
         self.observations = {"observation": int(np.prod(space.shape))}
         self.action = _action_spec(self._env.action_space(self._params), self.name)
 
@@ -85,4 +85,4 @@ def _action_spec(space: Any, task: str) -> ActionSpec:
             high=tuple(high.tolist()),
             shape=tuple(space.shape),
         )
-    raise ValueError(f"{task}: action space {type(space).__name__} is not supported")
+    raise UserError(f"{task}: action space {type(space).__name__} is not supported")

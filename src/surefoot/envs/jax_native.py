@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from surefoot.config import UserError
 from surefoot.envs.contract import ActionSpec, Environment, EnvSpec, Step, as_groups
 
 
@@ -61,6 +63,7 @@ class JaxEnvironment(Environment):
     """
 
     def __init__(self, single: SingleEnvironment, num_envs: int) -> None:
+        _check_declared(single)
         self._single = single
         self.spec = EnvSpec(
             name=single.name,
@@ -108,6 +111,44 @@ class JaxEnvironment(Environment):
         observation = choose(_flat(first), _flat(result.observation))
         state = _BatchState(choose(fresh, stepped), keys, terminated | truncated)
         return state, Step(observation, reward, terminated, truncated, running, info)
+
+
+def _check_declared(single: SingleEnvironment) -> None:
+    """Trace one reset and one step, and compare them with what the environment declares.
+
+    Raises:
+        ValueError: naming the field, what it is and what it should be.
+    """
+    name = getattr(single, "name", type(single).__name__)
+    for field in ("name", "observations", "action"):
+        if not hasattr(single, field):
+            raise UserError(f"{name}: a SingleEnvironment needs the attribute {field!r}")
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    action = jax.eval_shape(single.action.to_env, jax.ShapeDtypeStruct(*_canonical(single.action)))
+    state, observation = jax.eval_shape(single.reset, key)
+    _, step = jax.eval_shape(single.step, state, action, key)
+    for call, groups in (("reset", as_groups(observation)), ("step", as_groups(step.observation))):
+        sizes = {group: math.prod(x.shape) for group, x in groups.items()}
+        if sizes != dict(single.observations):
+            raise UserError(
+                f"{name}: {call}() returns observations of sizes {sizes}, "
+                f"`observations` declares {dict(single.observations)}"
+            )
+    for field in ("reward", "terminated", "truncated"):
+        shape = jnp.shape(getattr(step, field))
+        if shape != ():
+            raise UserError(f"{name}: {field} has shape {shape}, it must be one number")
+    for term in single.info:
+        if term not in step.info or jnp.shape(step.info[term]) != ():
+            raise UserError(f"{name}: step() must return one number info[{term!r}], as declared")
+
+
+def _canonical(action: ActionSpec) -> tuple[tuple[int, ...], Any]:
+    if action.kind == "continuous":
+        return action.sizes, jnp.float32
+    return {"discrete": (), "multi_binary": action.sizes}.get(
+        action.kind, (len(action.sizes),)
+    ), jnp.int32
 
 
 def _flat(observation: Any) -> dict[str, jax.Array]:

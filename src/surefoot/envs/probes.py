@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surefoot.config import near_matches
+from surefoot.config import UserError, near_matches
 from surefoot.envs.contract import ActionSpec
 from surefoot.envs.jax_native import SingleEnvironment, SingleStep
 
@@ -129,5 +129,5 @@ def make_probe(name: str, *, actions: Literal["discrete", "continuous"] = "discr
     """
     if name not in PROBES:
         known = ", ".join(PROBES)
-        raise ValueError(f"unknown probe {name!r}{near_matches(name, PROBES)} (there are {known})")
+        raise UserError(f"unknown probe {name!r}{near_matches(name, PROBES)} (there are {known})")
     return dataclasses.replace(PROBES[name], actions=actions)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from surefoot.config import UserError
 from surefoot.envs.contract import ActionSpec
 
 SUPPORTED_OBSERVATIONS = "Box (numbers), Discrete, MultiDiscrete, MultiBinary, or a Dict of these"
@@ -31,13 +32,13 @@ def observation_groups(space: spaces.Space, *, task: str) -> dict[str, spaces.Sp
 def _check_observation(space: spaces.Space, *, name: str, task: str) -> None:
     if isinstance(space, spaces.Box):
         if len(space.shape) == 3 and space.dtype == np.uint8:
-            raise ValueError(
+            raise UserError(
                 f"{task}: observation {name!r} is an image {space.shape} of uint8; the networks here "
                 "are MLPs on numbers. Wrap the task so that it returns features."
             )
         return
     if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-        raise ValueError(
+        raise UserError(
             f"{task}: observation {name!r} is a {type(space).__name__} space; "
             f"supported are {SUPPORTED_OBSERVATIONS}"
         )
@@ -96,7 +97,7 @@ def action_spec(space: spaces.Space, *, task: str) -> ActionSpec:
         low, high = (np.asarray(b, np.float64).reshape(-1) for b in (space.low, space.high))
         if np.any(low >= high):
             where = int(np.argmax(low >= high))
-            raise ValueError(
+            raise UserError(
                 f"{task}: action component {where} has low {low[where]} and high {high[where]}; "
                 "the lower bound must lie below the upper one"
             )
@@ -115,7 +116,7 @@ def action_spec(space: spaces.Space, *, task: str) -> ActionSpec:
         return ActionSpec("multi_discrete", sizes, shape=shape, dtype=dtype)
     if isinstance(space, spaces.MultiBinary):
         return ActionSpec("multi_binary", (int(np.prod(shape)),), shape=shape, dtype=dtype)
-    raise ValueError(
+    raise UserError(
         f"{task}: action space {space} is not supported; supported are {SUPPORTED_ACTIONS}"
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from surefoot.config import near_matches
+from surefoot.config import UserError, near_matches
 from surefoot.envs.contract import Environment
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
 
@@ -24,6 +24,14 @@ PREFIXES = ("envpool", "gymnasium", "gymnax", "probe")
 def is_import_path(task: str) -> bool:
     """Whether the task names user code, `module:attribute`."""
     return ":" in task and task.split(":", 1)[0] not in PREFIXES
+
+
+def names_code(task: str) -> bool:
+    """Whether making the task imports a module that the name chooses; never done for a file's name.
+
+    `module:attribute`, and Gymnasium's own `gymnasium:module:ID`.
+    """
+    return is_import_path(task) or task.count(":") > 1
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
@@ -71,7 +79,8 @@ def make_environment(
     if prefix == "gymnasium":
         from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
 
-        _search_here()  # the id may be module:ID
+        if ":" in name:  # Gymnasium imports the module of module:ID
+            _search_here()
         return GymnasiumEnvironment(
             make_registered(name, options), num_envs, seeds=seeds, name=task
         )
@@ -92,17 +101,19 @@ def _probe(name: str) -> SingleEnvironment:
     name, _, actions = name.partition("/")
     if actions not in ("", "discrete", "continuous"):
         near = near_matches(actions, ("discrete", "continuous"))
-        raise ValueError(f"probe actions are discrete or continuous, not {actions!r}{near}")
+        raise UserError(f"probe actions are discrete or continuous, not {actions!r}{near}")
     return make_probe(name, actions=actions or "discrete")
 
 
 def task_name(task: Any) -> str:
-    """A task's name for messages and files; an object's own name or that of its class."""
+    """A task's name for messages and files; objects are `python:NAME`, which no file can name."""
     if isinstance(task, str):
         return task
     if isinstance(task, Environment):
-        return task.spec.name
-    return getattr(task, "name", None) or getattr(task, "__name__", type(task).__name__)
+        return f"python:{task.spec.name}"
+    if isinstance(task, SingleEnvironment):
+        return f"python:{task.name}"
+    return f"python:{getattr(task, '__name__', type(task).__name__)}"
 
 
 def _from_object(
@@ -112,23 +123,23 @@ def _from_object(
 
     if isinstance(task, Environment):
         if options:
-            raise ValueError(f"{name} is made already: env_options cannot be applied to it")
+            raise UserError(f"{name} is made already: env_options cannot be applied to it")
         if task.spec.num_envs != num_envs:
-            raise ValueError(
+            raise UserError(
                 f"{name} holds {task.spec.num_envs} environments, num_envs is {num_envs}"
             )
         return task
     if isinstance(task, SingleEnvironment):
         if options:
-            raise ValueError(f"{name} takes no env_options, got {', '.join(options)}")
+            raise UserError(f"{name} takes no env_options, got {', '.join(options)}")
         return JaxEnvironment(task, num_envs)
     if isinstance(task, gymnasium.Env):
-        raise ValueError(
+        raise UserError(
             f"{name} is one environment; pass its class or a function that makes it, so that "
             f"{num_envs} of them can be made"
         )
     if not callable(task):
-        raise ValueError(
+        raise UserError(
             f"{name} is a {type(task).__name__}: a task must be a name, an Environment, a "
             "SingleEnvironment, or a class or function that makes one"
         )
@@ -136,7 +147,7 @@ def _from_object(
     if isinstance(made, (Environment, SingleEnvironment)):
         return _from_object(made, num_envs, seeds, {}, name=name)
     if not isinstance(made, gymnasium.Env):
-        raise ValueError(
+        raise UserError(
             f"{name} made a {type(made).__name__}, not a gymnasium.Env or a surefoot environment"
         )
     from surefoot.envs.gymnasium import GymnasiumEnvironment
@@ -153,25 +164,33 @@ def _call(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
     try:
         return make(**options)
     except TypeError as error:
-        raise ValueError(f"{name} cannot be made with the options {options}: {error}") from error
+        raise UserError(f"{name} cannot be made with the options {options}: {error}") from error
 
 
 def _search_here() -> None:
     if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # behind the installed packages, which it must not shadow
 
 
 def _imported(task: str) -> Any:
     """The attribute that `module:attribute` names; the current folder is searched too."""
     module_name, _, attribute = task.partition(":")
+    if module_name.endswith(".py"):
+        near = f"{module_name.removesuffix('.py')}:{attribute}".replace("/", ".")
+        raise UserError(f"task {task!r}: name the module without .py, as in {near}")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise UserError(
+            f"task {task!r} is not of the form module:attribute, nor does it start with "
+            f"{', '.join(f'{prefix}:' for prefix in PREFIXES)}{near_matches(module_name, PREFIXES)}"
+        )
     _search_here()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"task {task!r}: there is no module {error.name!r} here{near_matches(module_name, PREFIXES)}"
         ) from None
     if not hasattr(module, attribute):
         near = near_matches(attribute, (n for n in dir(module) if not n.startswith("_")))
-        raise ValueError(f"task {task!r}: {module_name} has no {attribute!r}{near}")
+        raise UserError(f"task {task!r}: {module_name} has no {attribute!r}{near}")
     return getattr(module, attribute)

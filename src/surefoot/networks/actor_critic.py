@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from surefoot.functional import distributions
 from surefoot.networks.mlp import MLP, Linear, make_linear, make_mlp
 
+_KINDS = ("gaussian", "squashed_gaussian", "beta", "discrete", "multi_discrete", "multi_binary")
+
 
 @dataclass(frozen=True)
 class PolicyHead:
@@ -28,6 +30,10 @@ class PolicyHead:
     sizes: tuple[int, ...]
     state_dependent_std: bool = False
     min_std: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"unknown policy head {self.kind!r}; known: {', '.join(_KINDS)}")
 
     @property
     def has_std(self) -> bool:
@@ -160,7 +166,8 @@ def _beta_bias(head: PolicyHead, initial_std: float) -> jax.Array:
     above 1 (uniform is the widest with one mode), which bounds the standard deviation by 0.577.
     """
     alpha = max((1.0 / initial_std**2 - 1.0) / 2.0, 1.01)
-    return jnp.full(head.num_outputs, math.log(math.expm1(alpha - 1.0)), jnp.float32)
+    inverse_softplus = alpha - 1.0 + math.log(-math.expm1(1.0 - alpha))
+    return jnp.full(head.num_outputs, inverse_softplus, jnp.float32)
 
 
 def make_critic(

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from surefoot.training import Hook, Run, TrainState
@@ -49,8 +50,8 @@ class ConsoleProgress(Hook):
         self._run = run
         env, config = run.env, run.config
         self._console.print(
-            f"[bold]{run.task}[/bold]: {sum(run.agent.observations.values())} observations, "
-            f"{env.action.kind} actions {list(env.action.sizes)}, {env.num_envs} environments x "
+            f"{escape(run.task)}: {sum(run.agent.observations.values())} observations, "
+            f"{env.action.kind} actions {tuple(env.action.sizes)}, {env.num_envs} environments x "
             f"{config.num_steps} steps, seed {config.seed}. Compiling...",
             highlight=False,
         )
@@ -90,7 +91,7 @@ class ConsoleProgress(Hook):
     def _table(self) -> Table:
         assert self._run is not None
         steps, rate, left = self._progress()
-        table = Table(title=self._run.task, title_justify="left", show_header=False)
+        table = Table(title=escape(self._run.task), title_justify="left", show_header=False)
         table.add_row("steps", steps)
         table.add_row("steps/s", rate)
         table.add_row("time left", left)

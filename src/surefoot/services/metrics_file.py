@@ -27,7 +27,7 @@ class MetricsFile(Hook):
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Append a line."""
-        self._file.write(json.dumps(metrics) + "\n")
+        self._file.write(json.dumps(metrics, allow_nan=False) + "\n")
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Close the file."""

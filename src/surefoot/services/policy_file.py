@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from surefoot.config import UserError
 from surefoot.envs import ActionSpec
 from surefoot.networks import PolicyHead, make_actor, make_normalizer
+from surefoot.networks.mlp import ACTIVATIONS
 from surefoot.rollout import Policy, act
 from surefoot.training import Hook, Run, TrainState
 
@@ -78,16 +81,16 @@ class LoadedPolicy:
     def _read(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         if not isinstance(observation, Mapping):
             if len(self.observations) != 1:
-                raise ValueError(f"this policy reads the groups {list(self.observations)}")
+                raise UserError(f"this policy reads the groups {list(self.observations)}")
             observation = {next(iter(self.observations)): observation}
         groups = {}
         single = False
         for name, size in self.observations.items():
             if name not in observation:
-                raise ValueError(f"observation group {name!r} is missing; got {list(observation)}")
+                raise UserError(f"observation group {name!r} is missing; got {list(observation)}")
             array = np.asarray(observation[name], np.float32)
             if array.shape[-1:] != (size,) or array.ndim > 2:
-                raise ValueError(
+                raise UserError(
                     f"observation {name!r} has shape {array.shape}, need ({size},) or (B, {size})"
                 )
             single = array.ndim == 1
@@ -134,7 +137,8 @@ def save_policy(
         "head": dataclasses.asdict(policy.actor.head),
         "action": dataclasses.asdict(action),
     }
-    text = json.dumps(description, indent=2) + "\n"
+    # JSON has no infinity: the text "inf" stands for it, as `float` reads it
+    text = json.dumps(_spell(description), indent=2, allow_nan=False) + "\n"
     (folder / (DESCRIPTION + ".tmp")).write_text(text, encoding="utf-8")
     staging.replace(folder / WEIGHTS)
     (folder / (DESCRIPTION + ".tmp")).replace(folder / DESCRIPTION)
@@ -149,19 +153,23 @@ def load_policy(run: str | Path) -> LoadedPolicy:
     folder = Path(run)
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            raise ValueError(f"{str(folder)!r} holds no policy (there is no {name})")
+            raise UserError(f"{str(folder)!r} holds no policy (there is no {name})")
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if description["format"] != _FORMAT:
+            raise UserError(
+                f"{folder / DESCRIPTION}: format {description['format']}, this version reads "
+                f"{_FORMAT}"
+            )
         template = _template(description)
         action = ActionSpec(**_tuples(description["action"]))
+        task = str(description["task"])
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / DESCRIPTION} is damaged: {error!r}") from None
-    if description["format"] != _FORMAT:
-        raise ValueError(
-            f"{folder / DESCRIPTION}: format {description['format']}, this version reads {_FORMAT}"
-        )
+        raise UserError(f"{folder / DESCRIPTION} is damaged: {error!r}") from None
     policy = _fill(template, folder / WEIGHTS)
-    return LoadedPolicy(policy, action, description["task"])
+    return LoadedPolicy(policy, action, task)
 
 
 def _template(description: Mapping[str, Any]) -> Policy:
@@ -174,16 +182,31 @@ def _template(description: Mapping[str, Any]) -> Policy:
         head,
         hidden=tuple(description["hidden"]),
         activation=description["activation"],
-        orthogonal=True,
+        orthogonal=False,  # the numbers are replaced
         output_scale=1.0,
         initial_std=head.min_std + 1.0,
     )
-    normalizer = make_normalizer(sizes, **description["normalizer"])
+    if description["activation"] not in ACTIVATIONS:
+        raise KeyError(description["activation"])
+    stored = {name: _unspell(value) for name, value in description["normalizer"].items()}
+    normalizer = make_normalizer(sizes, **stored)
     return Policy(actor, normalizer, tuple(description["groups"]))
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return {k: tuple(map(_unspell, v)) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def _spell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _spell(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_spell(item) for item in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _unspell(value: Any) -> Any:
+    return float(value) if value in ("inf", "-inf") else value
 
 
 def _arrays(policy: Policy) -> dict[str, np.ndarray]:
@@ -204,13 +227,13 @@ def _fill(template: Policy, file: Path) -> Policy:
         with safe_open(file, framework="numpy") as stored:
             if set(stored.keys()) != set(wanted):
                 odd = sorted(set(stored.keys()) ^ set(wanted))
-                raise ValueError(f"{file} and {DESCRIPTION} do not fit: {odd[0]!r} is in only one")
+                raise UserError(f"{file} and {DESCRIPTION} do not fit: {odd[0]!r} is in only one")
             arrays = {name: stored.get_tensor(name) for name in wanted}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
+        raise UserError(f"{file} is damaged: {error}") from None
     for name, leaf in wanted.items():
         if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
-            raise ValueError(
+            raise UserError(
                 f"{file}: {name} is {arrays[name].dtype}{arrays[name].shape}, "
                 f"{DESCRIPTION} says {leaf.dtype}{leaf.shape}"
             )

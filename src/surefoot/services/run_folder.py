@@ -14,11 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from surefoot.config import Config, from_mapping, parse_toml, to_toml
+import jax
+
+from surefoot.config import Config, UserError, from_mapping, parse_toml, to_toml
 from surefoot.training import Hook, Run
 
 CONFIG, META, METRICS = "config.toml", "meta.json", "metrics.jsonl"
 _LIBRARIES = ("surefoot", "jax", "jaxlib", "equinox", "optax", "numpy", "envpool", "gymnasium")
+_LIBRARIES += ("mujoco", "gymnax", "safetensors")
 
 
 def default_run_dir(task: str, seed: int) -> Path:
@@ -46,23 +49,30 @@ class RunFolder(Hook):
         """Write config.toml and meta.json."""
         self.path.mkdir(parents=True, exist_ok=True)
         text = to_toml(run.config, task=run.task)
-        (self.path / CONFIG).write_text(text, encoding="utf-8")
+        try:
+            with (self.path / CONFIG).open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:  # another process was quicker
+            _check_usable(self.path)
+            raise
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         write_json(self.path / META, describe(command, seed=run.config.seed, task=run.task))
 
 
 def _check_usable(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise ValueError(f"run folder {str(path)!r} is a file; choose another --run-dir")
+        raise UserError(f"run folder {str(path)!r} is a file; choose another --run-dir")
     if path.is_dir() and (held := sorted(entry.name for entry in path.iterdir())):
         what = "a run" if CONFIG in held else f"{len(held)} file(s), such as {held[0]!r}"
-        raise ValueError(
+        raise UserError(
             f"run folder {str(path)!r} is in use: it holds {what}. Choose another --run-dir, or "
             "remove it if you no longer need it"
         )
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise UserError(f"run folder {str(path)!r} cannot be made: {str(existing)!r} is a file")
     if not os.access(existing, os.W_OK):
-        raise ValueError(f"run folder {str(path)!r} cannot be made: {existing} is not writable")
+        raise UserError(f"run folder {str(path)!r} cannot be made: {existing} is not writable")
 
 
 def read_config(path: Path) -> tuple[str, Config]:
@@ -75,11 +85,11 @@ def read_config(path: Path) -> tuple[str, Config]:
     if not file.is_file():
         near = [p.name for p in sorted(path.parent.glob("*")) if (p / CONFIG).is_file()]
         have = f"; runs in {str(path.parent)!r}: {', '.join(near[-5:])}" if near else ""
-        raise ValueError(f"{str(path)!r} is not a run folder (it has no {CONFIG}){have}")
+        raise UserError(f"{str(path)!r} is not a run folder (it has no {CONFIG}){have}")
     options = parse_toml(file.read_text(encoding="utf-8"), where=str(file))
     task = options.pop("task", None)
     if not isinstance(task, str):
-        raise ValueError(f"{file}: the entry `task` is missing")
+        raise UserError(f"{file}: the entry `task` is missing")
     return task, from_mapping(options)
 
 
@@ -94,6 +104,7 @@ def describe(command: list[str], **facts: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "devices": [str(device) for device in jax.devices()],
         "git": _git(),
     }
 
@@ -136,4 +147,5 @@ def _git() -> dict[str, Any] | None:
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit, "clean": ask("status", "--porcelain", "-uno") == ""}
+    status = ask("status", "--porcelain", "-uno")
+    return {"commit": commit, "clean": None if status is None else status == ""}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax
 
-from surefoot.config import Config, check_names
+from surefoot.config import Config, UserError, check_names
 from surefoot.envs import ActionSpec, EnvSpec
 from surefoot.networks import (
     Actor,
@@ -52,26 +52,31 @@ def make_agent_spec(config: Config, env: EnvSpec) -> AgentSpec:
     known = list(env.observations)
     asked = (*config.actor_groups, *config.critic_groups, *config.ignore_groups)
     check_names(asked, known, what=f"observation group of {env.name} ({', '.join(known)}):")
+    for name in config.ignore_groups:
+        if name in (*config.actor_groups, *config.critic_groups):
+            raise UserError(f"the observation group {name!r} is both read and in ignore_groups")
     used = [name for name in known if name not in config.ignore_groups]
     usual = ["state"] if "state" in used else [n for n in used if not n.startswith("privileged")]
     actor_groups = config.actor_groups or tuple(usual)
-    critic_groups = config.critic_groups or tuple(used)
+    # a task with a `state` names its groups by the robotics custom: anything else must be asked for
+    by_custom = [n for n in used if n == "state" or n.startswith("privileged")]
+    critic_groups = config.critic_groups or tuple(by_custom if "state" in used else used)
     for name in used:
         if name not in actor_groups and name not in critic_groups:
-            raise ValueError(
+            raise UserError(
                 f"{env.name}: nobody reads the observation group {name!r}; name it in actor_groups "
                 "or critic_groups, or in ignore_groups to leave it out on purpose"
             )
     if not actor_groups:
-        raise ValueError(f"{env.name}: no observation group is left for the actor among {known}")
+        raise UserError(f"{env.name}: no observation group is left for the actor among {known}")
     if config.shared_trunk and actor_groups != critic_groups:
-        raise ValueError(
+        raise UserError(
             f"shared_trunk: the actor reads {actor_groups} and the critic {critic_groups}; "
             "they must read the same groups in the same order, or have separate networks"
         )
     continuous = env.action.kind == "continuous"
     if not continuous and (config.distribution != "gaussian" or config.state_dependent_std):
-        raise ValueError(
+        raise UserError(
             f"{env.name} has {env.action.kind} actions: distribution and state_dependent_std are "
             "for continuous ones; leave them out"
         )

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from surefoot.config import UserError
 from surefoot.envs import Environment
+from surefoot.envs.contract import REWARD_TERM, SUCCESS
 from surefoot.rollout import Policy, Rollout, make_collector, start
-from surefoot.training.metrics import SUCCESS
 
 
 class Played(NamedTuple):
@@ -28,11 +29,15 @@ def play(
     key: jax.Array,
     deterministic: bool = True,
     num_steps: int = 250,
+    max_episode_steps: int = 100_000,
 ) -> Iterator[Played]:
     """Play until `episodes` episodes have ended, in stretches of `num_steps`.
 
     Every environment contributes its first few episodes, the same number each (one more for the
     first ones if it does not divide): taking the first to end would favour short ones.
+
+    Raises:
+        ValueError: an episode is longer than `max_episode_steps`.
     """
     num_envs = env.spec.num_envs
     quota = np.full(num_envs, episodes // num_envs)
@@ -45,6 +50,11 @@ def play(
     while np.any(done < quota):
         state, rollout = collect(policy, state, jax.random.fold_in(key, stretch))
         rollout = jax.device_get(rollout)
+        if rollout.episode_lengths.max() > max_episode_steps:
+            raise UserError(
+                f"{env.spec.name}: an episode has gone on for {rollout.episode_lengths.max():,} "
+                f"steps (limit {max_episode_steps:,}); give the task a time limit to evaluate it"
+            )
         ended = rollout.ended & rollout.valid
         before = done + np.cumsum(ended, axis=0) - ended
         yield Played(rollout, rollout.valid & (before < quota))
@@ -71,7 +81,7 @@ class Tally:
             told = np.isfinite(values)  # NaN: this step says nothing of it
             if name in SUCCESS:
                 self._successes += (values[ended & told] > 0).tolist()
-            if name.startswith("reward_"):
+            if name.startswith(REWARD_TERM):
                 total, steps = self._terms.get(name, (0.0, 0))
                 total += float(np.sum(values, where=counted & told, dtype=np.float64))
                 self._terms[name] = total, steps + int((counted & told).sum())
@@ -88,7 +98,7 @@ class Tally:
             result["success_rate"] = float(np.mean(self._successes))
         for name, (total, steps) in self._terms.items():
             if steps:
-                result[f"reward/{name.removeprefix('reward_')}"] = total / steps
+                result[f"reward/{name.removeprefix(REWARD_TERM)}"] = total / steps
         return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
@@ -9,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from surefoot import functional as F
-from surefoot.config import Config, validate
+from surefoot.config import Config, UserError, validate
 from surefoot.envs import Environment, make_environment
 from surefoot.envs.tasks import parse_options, task_name
 from surefoot.networks import Normalizer
@@ -76,9 +78,10 @@ class Trainer:
 
     def digest(self, state: TrainState, rollout: Rollout) -> tuple[TrainState, Experience, Metrics]:
         """Turn the rollout into experience; only then let the running statistics see it."""
-        normalizer, scaler, experience, metrics = self._digest(
+        normalizer, scaler, experience, metrics, faults = self._digest(
             state.normalizer, state.reward_scaler, rollout
         )
+        _refuse_faults(jax.device_get(faults), self.env.spec.name)
         state = state._replace(normalizer=normalizer, reward_scaler=scaler)
         return state, experience, metrics
 
@@ -99,20 +102,19 @@ class Trainer:
         progress = step / config.total_steps
 
         def scheduled(start: float) -> float:
-            if config.learning_rate_schedule == "linear":
-                return float(F.linear(progress, start, 0.0))
-            if config.learning_rate_schedule == "cosine":
-                return float(F.cosine(progress, start, 0.0))
-            return start
+            schedule = {"linear": F.linear, "cosine": F.cosine}.get(config.learning_rate_schedule)
+            return start if schedule is None else float(schedule(progress, start, 0.0))
 
         follows_kl = config.learning_rate_schedule == "kl_adaptive"
-        actor = None if follows_kl else scheduled(config.learning_rate)
-        critic = scheduled(config.critic_learning_rate or config.learning_rate)
-        return {"actor": actor, "joint": actor, "critic": critic}
+        main = None if follows_kl else scheduled(config.learning_rate)
+        if config.is_joint:
+            return {"joint": main}
+        shared = not follows_kl and config.critic_learning_rate is None
+        return {"actor": main, "critic": main if shared else scheduled(config.first_critic_rate)}
 
     def _digest_rollout(
         self, normalizer: Normalizer, scaler: RewardScaler, rollout: Rollout
-    ) -> tuple[Normalizer, RewardScaler, Experience, Metrics]:
+    ) -> tuple[Normalizer, RewardScaler, Experience, Metrics, dict[str, jax.Array]]:
         scaler, rewards = scaler(rollout)
         before = {name: rows[:-1] for name, rows in rollout.observations.items()}
         experience = Experience(
@@ -126,7 +128,12 @@ class Trainer:
             weights=rollout.valid.astype(np.float32),
         )
         metrics = report.rollout_metrics(rollout, exact_truncation=self.env.spec.exact_truncation)
-        return normalizer.update(before, rollout.valid), scaler, experience, metrics
+        faults = {
+            f"observation {name!r}": _any_not_finite(x) for name, x in rollout.observations.items()
+        }
+        faults["reward"] = _any_not_finite(jnp.where(rollout.valid, rollout.rewards, 0.0))
+        normalizer = normalizer.update(before, rollout.valid)
+        return normalizer, scaler, experience, metrics, faults
 
     def _measure_update(self, learners: Any, experience: Experience, estimates: Any) -> Metrics:
         actor, _ = self.algorithm.parts(learners)
@@ -167,31 +174,68 @@ def train(
         seed=make_streams(config.seed).environments,
         options=parse_options(config.env_options),
     )
-    trainer = Trainer(config, env)
-    state = trainer.start()
-    for hook in hooks:
-        hook.on_start(Run(task_name(task), config, env.spec, trainer.agent))
-    clock = _Clock()
-    finished = False
-    try:
-        while state.step < config.total_steps and not should_stop():
-            state, rollout = clock.time("collect", trainer.collect, state)
+    made_here = env is not task
+    with contextlib.ExitStack() as at_end:
+        # what began is ended whatever happens, each hook even if another's end fails
+        if made_here:
+            at_end.callback(env.close)
+        trainer = Trainer(config, env)
+        run = _Progress(trainer.start())
+        for hook in hooks:
+            hook.on_start(Run(task_name(task), config, env.spec, trainer.agent))
+            at_end.callback(lambda hook=hook: run.end(hook, trainer))
+        clock = _Clock()
+        while run.state.step < config.total_steps and not should_stop():
+            state, rollout = clock.time("collect", trainer.collect, run.state)
             state, experience, seen = clock.time("update", trainer.digest, state, rollout)
             state, learned = clock.time("update", trainer.optimise, state, experience)
-            state, metrics = _account(state, seen | learned, clock)
+            run.state, metrics = _account(state, seen | learned, clock)
             for hook in hooks:
-                hook.on_iteration(state, metrics)
-        finished = state.step >= config.total_steps
-    finally:
-        for hook in hooks:
-            hook.on_end(state, trainer.policy(state), finished=finished)
-        env.close()
-    return state, trainer.policy(state)
+                hook.on_iteration(run.state, metrics)
+    return run.state, trainer.policy(run.state)
+
+
+def _any_not_finite(rows: jax.Array) -> jax.Array:
+    """[T, N, ...] -> [N]: whether any number of an environment is NaN or infinite."""
+    return ~jnp.isfinite(rows).all(axis=tuple(i for i in range(rows.ndim) if i != 1))
+
+
+def _refuse_faults(faults: dict[str, np.ndarray], task: str) -> None:
+    """Raise ValueError for a simulator's number that is not finite, before it reaches an update."""
+    for field, bad in faults.items():
+        if bad.any():
+            raise UserError(
+                f"{task}, environment {int(np.argmax(bad))}: {field} is not finite "
+                f"({int(bad.sum())} of {bad.size} environments); the policy from before is kept"
+            )
+
+
+class _Progress:
+    """The newest state that is sound, which is what the hooks see at the end."""
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+
+    def end(self, hook: Hook, trainer: Trainer) -> None:
+        """Tell a hook that training is over."""
+        finished = self.state.step >= trainer.config.total_steps
+        hook.on_end(self.state, trainer.policy(self.state), finished=finished)
 
 
 def _account(state: TrainState, measured: Metrics, clock: _Clock) -> tuple[TrainState, Metrics]:
-    """Count the iteration; bring the metrics to the host in one go, NaN as None."""
+    """Count the iteration; bring the metrics to the host in one go, NaN as None.
+
+    Raises:
+        ValueError: the update diverged; its state must not replace the one before.
+    """
     numbers = {name: np.asarray(x).item() for name, x in jax.device_get(measured).items()}
+    for name in ("loss/policy", "loss/value", "optim/grad_norm", "optim/critic_grad_norm"):
+        if not math.isfinite(numbers.get(name, 0.0)):
+            raise UserError(
+                f"training diverged in iteration {state.iteration + 1} (after {state.step:,} "
+                f"steps): {name} is {numbers[name]}. The policy from before is kept; try a smaller "
+                "learning_rate, scale_rewards, or a target_kl"
+            )
     steps = numbers.pop("step")
     state = state._replace(step=state.step + steps, iteration=state.iteration + 1)
     head = {"step": state.step, "iteration": state.iteration}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surefoot import functional as F
+from surefoot.envs.contract import REWARD_TERM, SUCCESS
 from surefoot.functional.distributions import DiagGaussian, TanhGaussian
 from surefoot.rollout import Rollout
 from surefoot.update import Estimates, Experience
@@ -40,8 +41,6 @@ METRICS: dict[str, str] = {
     "time/share_update": "share spent in the update",
 }
 
-SUCCESS = ("success", "is_success", "reward_success")
-
 
 def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, jax.Array]:
     """Metrics of one rollout; episode means are NaN where no episode ended."""
@@ -65,8 +64,8 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
             rate = F.masked_mean((values > 0).astype(jnp.float32), told)
             rate = jnp.where(told.any(), rate, jnp.nan)
             metrics["rollout/success_rate"] = rate
-        if name.startswith("reward_"):
-            term = "reward/" + name.removeprefix("reward_")
+        if name.startswith(REWARD_TERM):
+            term = "reward/" + name.removeprefix(REWARD_TERM)
             metrics[term] = F.masked_mean(values, rollout.valid & told)
     if not exact_truncation:
         lost = rollout.truncated & ~rollout.terminated & rollout.valid

@@ -109,7 +109,7 @@ class SeparateUpdate(Algorithm):
     def init(self, actor: Actor, critic: Critic) -> Learners:
         """Learners `actor` and `critic`."""
         config = self.config
-        critic_rate = config.critic_learning_rate or config.learning_rate
+        critic_rate = config.first_critic_rate
         return {
             "actor": make_learner(actor, config, config.learning_rate),
             "critic": make_learner(critic, config, critic_rate),

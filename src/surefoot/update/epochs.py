@@ -13,6 +13,8 @@ import optax
 from surefoot import functional as F
 from surefoot.config import Config
 
+_ROUNDING = 1e-6
+
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
@@ -110,8 +112,11 @@ def run_epochs(
         if control.stop_above is not None:
             stopped = stopped | (metrics["policy/approx_kl"] > control.stop_above)
         if control.adapt_towards is not None:
+            # before the first step of an update the KL is rounding, and says nothing
+            kl = metrics["policy/approx_kl"]
+            kl = jnp.where(kl > _ROUNDING, kl, jnp.nan)
             learning_rate = F.kl_adaptive_learning_rate(
-                learning_rate, metrics["policy/approx_kl"], target_kl=control.adapt_towards
+                learning_rate, kl, target_kl=control.adapt_towards
             )
         updates, opt_state = optimizer.update(grads, learner.opt_state)
         params = jax.tree.map(lambda p, u: p - learning_rate * u, learner.params, updates)

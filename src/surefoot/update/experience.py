@@ -34,12 +34,15 @@ class RewardScaler(eqx.Module):
         if not self.enabled:
             return self, rollout.rewards
 
-        def one_step(accumulator: jax.Array, row: tuple[jax.Array, jax.Array]) -> Any:
-            returns, carried = F.discounted_return_step(accumulator, *row, gamma=self.gamma)
+        def one_step(accumulator: jax.Array, row: tuple[jax.Array, ...]) -> Any:
+            rewards, ended, valid = row
+            returns, carried = F.discounted_return_step(
+                accumulator, rewards, ended, gamma=self.gamma, weights=valid
+            )
             return carried, returns
 
         accumulators, returns = jax.lax.scan(
-            one_step, self.accumulators, (rollout.rewards, rollout.ended)
+            one_step, self.accumulators, (rollout.rewards, rollout.ended, rollout.valid)
         )
         moments = F.update_moments(self.moments, returns, weights=rollout.valid)
         after = RewardScaler(moments, accumulators, self.enabled, self.clip, self.gamma)

@@ -81,7 +81,8 @@ def policy_loss(
         ),
         "policy/ratio_max": F.max_ratio(*ratios, weights=weights),
     }
-    return loss - config.entropy_coef * entropy, metrics
+    # without a bonus the entropy is a number to report, not to differentiate
+    return (loss - config.entropy_coef * entropy if config.entropy_coef else loss), metrics
 
 
 def value_loss(critic: Critic, batch: CriticBatch, config: Config) -> tuple[jax.Array, Metrics]:
