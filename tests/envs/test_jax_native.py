@@ -183,7 +183,6 @@ def test_the_observation_probe_pays_its_cue() -> None:
     assert rewards == observations[:1]
 
 
-@pytest.mark.parametrize("name", PROBES)
 class Declared(SingleEnvironment):
     """One number, one discrete action; the tests below spoil one thing each."""
 
@@ -223,10 +222,13 @@ def test_a_missing_declaration_is_named() -> None:
         reset = Declared.reset
         step = Declared.step
 
-    with pytest.raises(ValueError, match="Nameless: a SingleEnvironment needs the attribute 'name'"):
+    with pytest.raises(
+        ValueError, match="Nameless: a SingleEnvironment needs the attribute 'name'"
+    ):
         JaxEnvironment(Nameless(), 1)
 
 
+@pytest.mark.parametrize("name", PROBES)
 def test_every_probe_says_what_its_failure_points_to(name: str) -> None:
     assert PROBES[name].name == name
     assert PROBES[name].teaches

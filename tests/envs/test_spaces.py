@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from surefoot.envs import ActionSpec
 from surefoot.envs.spaces import (
     action_spec,
-    flat_size,
-    flatten,
-    group_sizes,
+    encodings,
     observation_groups,
 )
 
@@ -54,10 +52,11 @@ def to_env(space: spaces.Space, actions: Any) -> np.ndarray:
 def test_observations_are_flat_float32_and_one_hot_where_discrete(
     space: spaces.Space, batch: Any, flat: Any, xp: Any
 ) -> None:
-    result = flatten(space, np.asarray(batch), xp)
+    code = encodings({"observation": space})["observation"]
+    result = code.flatten(np.asarray(batch), xp)
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, flat)
-    assert flat_size(space) == np.shape(flat)[1]
+    assert code.size == np.shape(flat)[1]
 
 
 def test_a_plain_space_is_the_group_observation_and_a_dict_has_its_own_names() -> None:
@@ -66,8 +65,9 @@ def test_a_plain_space_is_the_group_observation_and_a_dict_has_its_own_names() -
         spaces.Dict(state=box([0], [1]), map=spaces.MultiBinary(6), legs=spaces.MultiDiscrete([2])),
         task="t",
     )
-    assert group_sizes(plain) == {"observation": 4}
-    assert group_sizes(named) == {"state": 1, "map": 6, "legs": 2}
+    assert {name: code.size for name, code in encodings(plain).items()} == {"observation": 4}
+    sizes = {name: code.size for name, code in encodings(named).items()}
+    assert sizes == {"state": 1, "map": 6, "legs": 2}
 
 
 @pytest.mark.parametrize(

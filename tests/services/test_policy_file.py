@@ -54,7 +54,7 @@ def test_loaded_policy_acts_as_the_trained_one(task: str, options: dict, tmp_pat
     config = Config().replace(**{k: v for k, v in TINY.items() if k != "progress"}, **options)
     _, policy = train(task, config)
     env = make_environment(task, 4, seed=np.random.SeedSequence(0))
-    save_policy(tmp_path, policy, env.spec.action, task=task, extra={})
+    save_policy(tmp_path, policy, env.spec, task=task, extra={})
     loaded = load_policy(tmp_path)
     size = env.spec.observations["observation"]
     observations = np.random.default_rng(0).normal(size=(32, size)).astype(np.float32) * 3
@@ -73,7 +73,7 @@ def test_loaded_policy_acts_as_the_trained_one(task: str, options: dict, tmp_pat
 
 
 def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: Path) -> None:
-    from surefoot.envs import ActionSpec
+    from surefoot.envs import ActionSpec, EnvSpec
     from surefoot.networks import PolicyHead, make_actor, make_normalizer
     from surefoot.rollout import Policy
     from surefoot.services.policy_file import save_policy
@@ -91,7 +91,8 @@ def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: 
     normalizer = make_normalizer({"observation": 3}, enabled=True, clip=float("inf"))
     bounds = {"low": (-1.0, float("-inf")), "high": (float("inf"), float("inf"))}
     action = ActionSpec("continuous", (2,), **bounds, shape=(2,))
-    save_policy(tmp_path, Policy(actor, normalizer, ("observation",)), action, task="t", extra={})
+    env = EnvSpec("t", 1, {"observation": 3}, action, in_graph=True)
+    save_policy(tmp_path, Policy(actor, normalizer, ("observation",)), env, task="t", extra={})
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -118,6 +119,20 @@ def test_a_policy_is_used_in_gymnasium_as_it_is(hopper: Path) -> None:
     assert action.shape == env.action_space.shape
     assert env.action_space.contains(action.astype(env.action_space.dtype))
     env.step(action)
+
+
+@pytest.mark.parametrize("task", ["gymnasium:FrozenLake-v1", "gymnasium:CliffWalking-v1"])
+def test_a_discrete_observation_is_taken_as_it_comes(task: str, tmp_path: Path) -> None:
+    import gymnasium
+
+    run = surefoot.train(task, run_dir=tmp_path / "run", **TINY).run_dir
+    policy = surefoot.load_policy(run)
+    env = gymnasium.make(task.partition(":")[2])
+    observation, _ = env.reset(seed=0)
+    assert env.action_space.contains(int(policy(observation)))
+    assert policy(np.array([0, 1, 2])).shape == (3,)
+    with pytest.raises(ValueError, match=r"shape \(3, 2\), need \(\) or \(B\)"):
+        policy(np.zeros((3, 2)))
 
 
 def test_samples_differ_by_seed_and_the_mode_does_not(hopper: Path) -> None:

@@ -78,7 +78,7 @@ def test_an_episode_without_end_is_refused_with_the_number() -> None:
 
     env = JaxEnvironment(Endless(), 2)
     stretches = play(policy_for(env), env, 2, key=jax.random.key(0), max_episode_steps=300)
-    with pytest.raises(ValueError, match="gone on for 500 steps .limit 300"):
+    with pytest.raises(ValueError, match=r"gone on for 500 steps .limit 300"):
         list(stretches)
 
 

@@ -265,14 +265,14 @@ def test_a_number_that_is_not_finite_is_refused_with_environment_and_field(field
         action = ActionSpec("discrete", (2,), dtype="int32")
 
         def reset(self, key):
-            return jnp.int32(0), jnp.zeros(1)
+            return jnp.int32(0), {"place": jnp.zeros(1)}
 
         def step(self, state, action, key):
             # environment 2 alone draws this number, in its fourth step
             bad = jnp.where((state == 3) & (jax.random.key_data(key)[0] == UNLUCKY), jnp.nan, 0.0)
             place, reward = (bad, 0.0) if "place" in field else (0.0, bad)
             no = jnp.bool_(False)
-            step = SingleStep(jnp.full(1, place), jnp.float32(reward), no, no)
+            step = SingleStep({"place": jnp.full(1, place)}, jnp.float32(reward), no, no)
             return state + 1, step
 
     streams = make_streams(0)
@@ -280,7 +280,7 @@ def test_a_number_that_is_not_finite_is_refused_with_environment_and_field(field
     for _ in range(4):
         triples = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
         keys, steps = triples[:, 0], triples[:, 1]
-    UNLUCKY = jax.random.key_data(steps)[2, 0]  # noqa: N806
+    UNLUCKY = jax.random.key_data(steps)[2, 0]
     recorder = Recorder()
     with pytest.raises(ValueError, match=f"breaks, environment 2: {field} is not finite .1 of 4"):
         train(Breaks(), TINY, hooks=[recorder])

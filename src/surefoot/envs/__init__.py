@@ -1,11 +1,12 @@
 """Floor 2: the environment contract, one adapter for each family of simulators, and the probes."""
 
-from surefoot.envs.contract import ActionSpec, Environment, EnvSpec, Step, as_groups
+from surefoot.envs.contract import ActionSpec, Encoding, Environment, EnvSpec, Step, as_groups
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment, SingleStep
 from surefoot.envs.tasks import make_environment
 
 __all__ = [
     "ActionSpec",
+    "Encoding",
     "EnvSpec",
     "Environment",
     "JaxEnvironment",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -69,11 +69,10 @@ class ActionSpec:
     def __post_init__(self) -> None:
         continuous = self.kind == "continuous"
         count = {"discrete": 1, "multi_discrete": len(self.sizes)}.get(self.kind, self.sizes[0])
-        for field in ("low", "high"):
-            if continuous and len(getattr(self, field)) != count:
+        for name, bounds in (("low", self.low), ("high", self.high)):
+            if continuous and len(bounds) != count:
                 raise UserError(
-                    f"action spec: {field} has {len(getattr(self, field))} bounds for {count} "
-                    "components"
+                    f"action spec: {name} has {len(bounds)} bounds for {count} components"
                 )
         if math.prod(self.shape) != count:
             raise UserError(f"action spec: shape {self.shape} does not hold {count} component(s)")
@@ -119,6 +118,44 @@ def _inside(bounds: tuple[float, ...], inwards: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """How a raw observation becomes the flat numbers of its group.
+
+    Attributes:
+        kind: `numbers` (flattened) or `codes` (each integer one-hot).
+        shape: of one raw observation.
+        sizes: codes: how many values each has.
+        starts: codes: the smallest value of each.
+    """
+
+    kind: Literal["numbers", "codes"]
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Numbers in the flat observation."""
+        return sum(self.sizes) if self.kind == "codes" else math.prod(self.shape)
+
+    def flatten(self, batch: Any, xp: Any = np) -> Any:
+        """A batch of raw observations [N, *shape] as float32 [N, size].
+
+        Args:
+            batch: the observations.
+            xp: numpy, or jax.numpy inside a jitted program.
+        """
+        rows = xp.asarray(batch).reshape(len(batch), -1)
+        if self.kind == "numbers":
+            return rows.astype(np.float32)
+        columns = [
+            (rows[:, i : i + 1] - start == np.arange(size)).astype(np.float32)
+            for i, (size, start) in enumerate(zip(self.sizes, self.starts, strict=True))
+        ]
+        return xp.concatenate(columns, axis=1)
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """What the agent must know of an environment.
 
@@ -129,6 +166,7 @@ class EnvSpec:
         action: the action spec.
         in_graph: whether `step` may be traced into a jitted program.
         info: names of the scalars that every `Step.info` holds; NaN where a step has none.
+        encodings: how raw observations become the flat groups, where the simulator has raw ones.
         needs_float64: whether `step` must be traced with 64-bit types enabled.
         exact_truncation: whether the true last observation arrives at a truncation.
     """
@@ -139,6 +177,7 @@ class EnvSpec:
     action: ActionSpec
     in_graph: bool
     info: tuple[str, ...] = ()
+    encodings: Mapping[str, Encoding] = field(default_factory=dict)
     needs_float64: bool = False
     exact_truncation: bool = True
 

@@ -54,7 +54,7 @@ class EnvPoolEnvironment(Environment):
             warnings.simplefilter("ignore")  # Gymnasium warns of the float64 bounds it narrows
             observation_space = self._pool.observation_space
             action_space = self._pool.action_space
-        self._groups = spaces.observation_groups(observation_space, task=task)
+        self._encodings = spaces.encodings(spaces.observation_groups(observation_space, task=task))
         in_graph = sys.platform == "linux" if in_graph is None else in_graph
         keys = self._pool.spec.state_array_spec
         info = [key.removeprefix("info:") for key in keys if key.startswith("info:")]
@@ -63,7 +63,8 @@ class EnvPoolEnvironment(Environment):
         self.spec = EnvSpec(
             name=task,
             num_envs=num_envs,
-            observations=spaces.group_sizes(self._groups),
+            observations={name: code.size for name, code in self._encodings.items()},
+            encodings=self._encodings,
             action=dataclasses.replace(
                 spaces.action_spec(action_space, task=task), dtype=str(np.dtype(wanted))
             ),
@@ -124,8 +125,7 @@ class EnvPoolEnvironment(Environment):
             observation = {"observation": observation}
         return Step(
             observation={
-                name: spaces.flatten(space, observation[name], xp)
-                for name, space in self._groups.items()
+                name: code.flatten(observation[name], xp) for name, code in self._encodings.items()
             },
             reward=xp.where(valid, reward, 0).astype(np.float32),
             terminated=xp.asarray(terminated, bool) & valid,

@@ -44,12 +44,14 @@ class GymnasiumEnvironment(Environment):
         self._name = name
         first = self._envs[0]
         self._groups = spaces.observation_groups(first.observation_space, task=name)
+        self._encodings = spaces.encodings(self._groups)
         self._ended = np.zeros(num_envs, bool)
         action = spaces.action_spec(first.action_space, task=name)
         self.spec = EnvSpec(
             name=name,
             num_envs=num_envs,
-            observations=spaces.group_sizes(self._groups),
+            observations={name: code.size for name, code in self._encodings.items()},
+            encodings=self._encodings,
             action=action,
             in_graph=False,
             info=self._trial_step(),
@@ -185,8 +187,8 @@ class GymnasiumEnvironment(Environment):
 
     def _stack(self, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {
-            name: spaces.flatten(space, np.stack([row[name] for row in rows]))
-            for name, space in self._groups.items()
+            name: code.flatten(np.stack([row[name] for row in rows]))
+            for name, code in self._encodings.items()
         }
 
 

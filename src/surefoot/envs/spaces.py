@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from surefoot.config import UserError
-from surefoot.envs.contract import ActionSpec
+from surefoot.envs.contract import ActionSpec, Encoding
 
 SUPPORTED_OBSERVATIONS = "Box (numbers), Discrete, MultiDiscrete, MultiBinary, or a Dict of these"
 SUPPORTED_ACTIONS = "Box, Discrete, MultiDiscrete, MultiBinary"
@@ -44,13 +44,19 @@ def _check_observation(space: spaces.Space, *, name: str, task: str) -> None:
         )
 
 
-def flat_size(space: spaces.Space) -> int:
-    """Numbers in the flattened observation (one-hot where it is discrete)."""
+def encodings(groups: Mapping[str, spaces.Space]) -> dict[str, Encoding]:
+    """How each group's raw observations become flat numbers (one-hot where they are discrete)."""
+    return {name: _encoding(space) for name, space in groups.items()}
+
+
+def _encoding(space: spaces.Space) -> Encoding:
     if isinstance(space, spaces.Discrete):
-        return int(space.n)
+        return Encoding("codes", (), (int(space.n),), (int(space.start),))
+    shape = tuple(space.shape or ())
     if isinstance(space, spaces.MultiDiscrete):
-        return int(np.sum(space.nvec))
-    return int(np.prod(space.shape or ()))
+        sizes, starts = (tuple(int(x) for x in v.reshape(-1)) for v in (space.nvec, space.start))
+        return Encoding("codes", shape, sizes, starts)
+    return Encoding("numbers", shape)
 
 
 def in_range(space: spaces.Space, observation: np.ndarray) -> bool:
@@ -61,29 +67,6 @@ def in_range(space: spaces.Space, observation: np.ndarray) -> bool:
         codes = observation - space.start
         return bool(np.all((codes >= 0) & (codes < space.nvec)))
     return True
-
-
-def flatten(space: spaces.Space, batch: Any, xp: Any = np) -> Any:
-    """A batch of observations [N, ...] as float32 [N, D], discrete ones one-hot.
-
-    Args:
-        space: the space of one observation.
-        batch: the observations, stacked.
-        xp: numpy, or jax.numpy inside a jitted program.
-    """
-    if isinstance(space, spaces.Discrete):
-        codes = xp.asarray(batch).reshape(-1, 1) - int(space.start)
-        return (codes == np.arange(int(space.n))).astype(np.float32)
-    if isinstance(space, spaces.MultiDiscrete):
-        batch = xp.asarray(batch)
-        codes = (batch - space.start.astype(batch.dtype)).reshape(batch.shape[0], -1)
-        columns = [
-            (codes[:, i : i + 1] == np.arange(int(n))).astype(np.float32)
-            for i, n in enumerate(space.nvec.reshape(-1))
-        ]
-        return xp.concatenate(columns, axis=1)
-    batch = xp.asarray(batch)
-    return batch.reshape(batch.shape[0], -1).astype(np.float32)
 
 
 def action_spec(space: spaces.Space, *, task: str) -> ActionSpec:
@@ -119,8 +102,3 @@ def action_spec(space: spaces.Space, *, task: str) -> ActionSpec:
     raise UserError(
         f"{task}: action space {space} is not supported; supported are {SUPPORTED_ACTIONS}"
     )
-
-
-def group_sizes(groups: Mapping[str, spaces.Space]) -> dict[str, int]:
-    """Flat size of each group."""
-    return {name: flat_size(space) for name, space in groups.items()}

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from surefoot.config import UserError
-from surefoot.envs import ActionSpec
+from surefoot.envs import ActionSpec, Encoding, EnvSpec
 from surefoot.networks import PolicyHead, make_actor, make_normalizer
 from surefoot.networks.mlp import ACTIVATIONS
 from surefoot.rollout import Policy, act
@@ -36,13 +36,21 @@ class LoadedPolicy:
         action: the environment's actions.
     """
 
-    def __init__(self, policy: Policy, action: ActionSpec, task: str) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        action: ActionSpec,
+        task: str,
+        encodings: Mapping[str, Encoding] | None = None,
+    ) -> None:
         self.policy = policy
         self.task = task
         self.action = action
         self.observations = {
             name: policy.normalizer.moments[name].mean.shape[0] for name in policy.groups
         }
+        flat = {name: Encoding("numbers", (size,)) for name, size in self.observations.items()}
+        self._encodings = flat | {k: v for k, v in (encodings or {}).items() if k in flat}
         wanted = np.dtype(action.dtype)
         narrow = dataclasses.replace(action, dtype="float32" if wanted.kind == "f" else "int32")
 
@@ -62,8 +70,8 @@ class LoadedPolicy:
         """Choose an action.
 
         Args:
-            observation: raw, one ([D]) or a batch ([B, D]); a mapping where the task has groups
-                (groups the actor does not read may be left out).
+            observation: as the environment returns it, one or a batch with a leading axis; a
+                mapping where the task has groups (those the actor does not read may be left out).
             deterministic: the mode of the action distribution; otherwise a sample.
             seed: of the sample.
 
@@ -83,19 +91,22 @@ class LoadedPolicy:
             if len(self.observations) != 1:
                 raise UserError(f"this policy reads the groups {list(self.observations)}")
             observation = {next(iter(self.observations)): observation}
-        groups = {}
-        single = False
-        for name, size in self.observations.items():
+        groups, batches = {}, set()
+        for name, code in self._encodings.items():
             if name not in observation:
                 raise UserError(f"observation group {name!r} is missing; got {list(observation)}")
-            array = np.asarray(observation[name], np.float32)
-            if array.shape[-1:] != (size,) or array.ndim > 2:
+            array = np.asarray(observation[name])
+            single = array.shape == code.shape
+            if not single and array.shape[1:] != code.shape:
+                batch = ", ".join(map(str, ("B", *code.shape)))
                 raise UserError(
-                    f"observation {name!r} has shape {array.shape}, need ({size},) or (B, {size})"
+                    f"observation {name!r} has shape {array.shape}, need {code.shape} or ({batch})"
                 )
-            single = array.ndim == 1
-            groups[name] = np.atleast_2d(array)
-        return groups, single
+            groups[name] = code.flatten(array[None] if single else array)
+            batches.add(() if single else array.shape[:1])
+        if len(batches) > 1:
+            raise UserError(f"observation groups come in different batches: {sorted(batches)}")
+        return groups, batches == {()}
 
 
 class PolicyFile(Hook):
@@ -114,11 +125,11 @@ class PolicyFile(Hook):
         run = self._run
         assert run is not None
         extra = {"step": state.step, "finished": finished}
-        save_policy(self._folder, policy, run.env.action, task=run.task, extra=extra)
+        save_policy(self._folder, policy, run.env, task=run.task, extra=extra)
 
 
 def save_policy(
-    folder: Path, policy: Policy, action: ActionSpec, *, task: str, extra: Mapping[str, Any]
+    folder: Path, policy: Policy, env: EnvSpec, *, task: str, extra: Mapping[str, Any]
 ) -> None:
     """Write a policy; a reader sees the old files or the new ones."""
     used = {name: policy.normalizer.moments[name] for name in policy.groups}
@@ -130,12 +141,15 @@ def save_policy(
         "task": task,
         **extra,
         "observations": {name: int(m.mean.shape[0]) for name, m in used.items()},
+        "encodings": {
+            name: dataclasses.asdict(code) for name, code in env.encodings.items() if name in used
+        },
         "groups": list(policy.groups),
         "normalizer": {"enabled": policy.normalizer.enabled, "clip": policy.normalizer.clip},
         "hidden": [int(layer.bias.shape[0]) for layer in policy.actor.body.layers],
         "activation": policy.actor.body.activation,
         "head": dataclasses.asdict(policy.actor.head),
-        "action": dataclasses.asdict(action),
+        "action": dataclasses.asdict(env.action),
     }
     # JSON has no infinity: the text "inf" stands for it, as `float` reads it
     text = json.dumps(_spell(description), indent=2, allow_nan=False) + "\n"
@@ -163,13 +177,14 @@ def load_policy(run: str | Path) -> LoadedPolicy:
             )
         template = _template(description)
         action = ActionSpec(**_tuples(description["action"]))
+        encodings = {k: Encoding(**_tuples(v)) for k, v in description["encodings"].items()}
         task = str(description["task"])
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged: {error!r}") from None
     policy = _fill(template, folder / WEIGHTS)
-    return LoadedPolicy(policy, action, task)
+    return LoadedPolicy(policy, action, task, encodings)
 
 
 def _template(description: Mapping[str, Any]) -> Policy:
