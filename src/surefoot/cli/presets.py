@@ -15,7 +15,7 @@ def go1() -> Config:
     published settings for this task.
     """
     return Config(
-        total_steps=1_700_000,
+        total_steps=2_000_000,
         num_envs=64,
         num_steps=64,
         actor_hidden=(128, 128),
