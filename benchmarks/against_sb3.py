@@ -53,7 +53,6 @@ def main() -> None:
     for repeat in range(options.repeats):
         seed = ["--seed", str(repeat)]
         ours.append(rate(Path(sys.executable), "surefoot_speed.py", setting + seed))
-        # threads: 1 was no faster for SB3 on two cores; see docs/results.md
         theirs.append(rate(options.peer_python, "sb3_halfcheetah.py", setting + seed))
         print(f"surefoot {ours[-1]:,.0f}  sb3 {theirs[-1]:,.0f} steps/s", flush=True)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]

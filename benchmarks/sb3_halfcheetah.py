@@ -1,7 +1,7 @@
 """Stable-Baselines3's side of `against_sb3.py`; runs in .bench-venv and prints one JSON line.
 
-SB3 is given its best vector layer here (DummyVecEnv steps in one process; SubprocVecEnv is slower on
-two cores) and runs on the CPU with the threads asked for.
+SB3 steps its environments in one process (DummyVecEnv, its default) and runs on the CPU, by default with one
+thread, which is faster than two on the machine of docs/results.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--minibatch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
