@@ -54,6 +54,7 @@ class ConsoleProgress(Hook):
             f"{env.action.kind} actions {tuple(env.action.sizes)}, {env.num_envs} environments x "
             f"{config.num_steps} steps, seed {config.seed}. Compiling...",
             highlight=False,
+            soft_wrap=True,
         )
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=4)
