@@ -104,7 +104,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "learning_rate": {"learning_rate": 1e-3},
     "critic_learning_rate": {"critic_learning_rate": 1e-3},
     "learning_rate_schedule": {"learning_rate_schedule": "constant"},
-    "desired_kl": {"learning_rate_schedule": "kl_adaptive", "desired_kl": 1.0},
+    "desired_kl": {"learning_rate_schedule": "kl_adaptive", "desired_kl": 1e-5},
     "target_kl": {"target_kl": 1e-6},
     "max_grad_norm": {"max_grad_norm": 1e-4},
     "adam_epsilon": {"adam_epsilon": 0.1},
