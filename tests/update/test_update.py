@@ -202,6 +202,16 @@ def test_rewards_are_scaled_by_the_std_of_the_discounted_return() -> None:
         np.testing.assert_allclose(experience.rewards, np.clip(expected, -10, 10), rtol=1e-4)
 
 
+def test_a_reward_on_a_reset_row_reaches_no_running_return() -> None:
+    made, state = trainer()
+    state, rollout = made.collect(state)
+    assert not bool(rollout.valid.all())
+    poisoned = rollout._replace(rewards=jnp.where(rollout.valid, rollout.rewards, jnp.nan))
+    clean, _, _ = made.digest(state, rollout)
+    dirty, _, _ = made.digest(state, poisoned)
+    assert leaves(clean.reward_scaler) == leaves(dirty.reward_scaler)
+
+
 def test_statistics_see_valid_rows_alone_and_only_after_the_update() -> None:
     made, state = trainer("probe:observation")
     state, rollout = made.collect(state)
