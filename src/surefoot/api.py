@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from surefoot.config import Config, UserError, from_mapping
+from surefoot.config import Config, UserError, from_mapping, parse_options
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.tasks import names_code, parse_options, task_name
+from surefoot.envs.tasks import names_code, task_name
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy
@@ -88,6 +88,7 @@ def evaluate(
     task: Any = None,
     seed: int | None = None,
     num_envs: int | None = None,
+    env_options: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What the policy of a run is worth, over whole episodes on environments of its own.
 
@@ -100,12 +101,16 @@ def evaluate(
         seed: of the evaluation's environments; by default from the run's seed, yet disjoint from
             the streams it trained on.
         num_envs: environments side by side.
+        env_options: settings of the task as KEY=VALUE; by default those the run trained with, which
+            may shape its reward. Empty: the task as it comes.
 
     Returns:
         `episodes`, `episode_return_mean`, `episode_return_std` (population), `episode_length_mean`;
         `success_rate` and `reward/NAME` per step where the task has them.
     """
-    env, policy, streams = open_run(run, episodes=episodes, task=task, seed=seed, num_envs=num_envs)
+    env, policy, streams = open_run(
+        run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
+    )
     try:
         key = to_key(streams.spawn(1)[0])
         return evaluate_policy(policy.policy, env, episodes, key=key, deterministic=deterministic)
@@ -120,6 +125,7 @@ def open_run(
     task: Any = None,
     seed: int | None = None,
     num_envs: int | None = None,
+    env_options: Sequence[str] | None = None,
 ) -> tuple[Environment, LoadedPolicy, np.random.SeedSequence]:
     """A run's policy, environments to play it in, and their random stream; see `evaluate`."""
     for name, number in (("episodes", episodes), ("num_envs", num_envs)):
@@ -138,7 +144,7 @@ def open_run(
         task or stored_task,
         task.spec.num_envs if isinstance(task, Environment) else num_envs or min(episodes, 20),
         seed=streams,
-        options=parse_options(config.env_options),
+        options=parse_options(config.env_options if env_options is None else env_options),
     )
     try:
         check_fits(policy, env)

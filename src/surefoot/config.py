@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -263,9 +263,30 @@ def _check_combinations(config: Config) -> None:
             "critic_learning_rate has no effect with joint_loss or shared_trunk (one optimiser "
             "serves both); leave it out"
         )
-    for item in config.env_options:
+    parse_options(config.env_options)
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` strings as a mapping; values are read as bool, int, float, else text.
+
+    Raises:
+        ValueError: an item without `=`.
+    """
+    for item in options:
         if "=" not in item:
             raise UserError(f"env_options: {item!r} is not of the form KEY=VALUE")
+    return {key: _literal(value) for key, value in (item.split("=", 1) for item in options)}
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _near_divisors(number: int, wanted: int) -> str:

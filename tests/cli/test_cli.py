@@ -257,9 +257,29 @@ def test_own_code_is_trained_and_never_imported_from_a_file(tmp_path: Path) -> N
     assert asked.returncode == 0, asked.stderr
 
 
+def test_eval_plays_with_the_run_s_task_settings_unless_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = str(tmp_path / "r")
+    short = ["--env-options", "max_episode_steps=3"]
+    assert main(["train", "CartPole-v1", *TINY, *short, "--run-dir", run]) == 0
+
+    def length(*arguments: str) -> float:
+        capsys.readouterr()
+        assert main(["eval", run, "--episodes", "4", "--json", *arguments]) == 0
+        return json.loads(capsys.readouterr().out)["episode_length_mean"]
+
+    assert length() == 3
+    assert length("--env-options", "max_episode_steps=2") == 2
+    assert length("--env-options") > 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere"], "not a run folder"), (["r", "--episodes", "0"], "must be at least 1")],
+    [
+        (["nowhere"], "not a run folder"),
+        (["r", "--episodes", "0"], "must be at least 1"),
+    ],
 )
 def test_eval_refuses_mistakes(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture

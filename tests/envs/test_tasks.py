@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import pytest
 
+from surefoot.config import parse_options
 from surefoot.envs import Environment, JaxEnvironment, make_environment
 from surefoot.envs.contract import as_groups
 from surefoot.envs.envpool import EnvPoolEnvironment
 from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.probes import make_probe
-from surefoot.envs.tasks import is_import_path, names_code, parse_options, task_name
+from surefoot.envs.tasks import is_import_path, names_code, task_name
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from surefoot.config import Config
+from surefoot.config import Config, parse_options
 from surefoot.envs import make_environment
-from surefoot.envs.tasks import parse_options
 from surefoot.training import evaluate, train
 
 PATHS = ["CartPole-v1", "gymnasium:CartPole-v1", "gymnax:CartPole-v1"]

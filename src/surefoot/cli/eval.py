@@ -27,6 +27,8 @@ class Arguments:
     """Another task to play it on; needed if it was trained on your own code."""
     seed: int | None = None
     """Seed of the environments (default: the run's, on streams it never trained on)."""
+    env_options: tuple[str, ...] | None = None
+    """Settings of the task as KEY=VALUE (default: the run's own; the flag alone: the task as it comes)."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         deterministic=not arguments.stochastic,
         task=arguments.task,
         seed=arguments.seed,
+        env_options=arguments.env_options,
     )
     print(json.dumps(result) if arguments.json else describe(result))
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,6 @@ def names_code(task: str) -> bool:
     `module:attribute`, and Gymnasium's own `gymnasium:module:ID`.
     """
     return is_import_path(task) or task.count(":") > 1
-
-
-def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` strings as a mapping; values are read as bool, int, float, else text."""
-    return {key: _literal(value) for key, value in (item.split("=", 1) for item in options)}
-
-
-def _literal(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def make_environment(

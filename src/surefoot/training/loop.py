@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot import functional as F
-from surefoot.config import Config, UserError, validate
+from surefoot.config import Config, UserError, parse_options, validate
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.tasks import parse_options, task_name
+from surefoot.envs.tasks import task_name
 from surefoot.networks import Normalizer
 from surefoot.rollout import Policy, Rollout, make_collector, start
 from surefoot.training import metrics as report
