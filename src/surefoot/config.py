@@ -22,6 +22,8 @@ Activation = Literal["tanh", "elu", "relu", "swish"]
 Distribution = Literal["gaussian", "squashed_gaussian", "beta"]
 Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
 Normalization = Literal["minibatch", "batch", "off"]
+Overlap = Literal["off", "exact", "full"]
+LagCorrection = Literal["behaviour", "vtrace", "decoupled"]
 
 
 class UserError(ValueError):
@@ -56,6 +58,16 @@ class Config:
     """Observation groups the critic sees. Empty: `state` and privileged_*, or all without a `state`."""
     ignore_groups: tuple[str, ...] = ()
     """Observation groups nobody sees; any other group without a reader is an error."""
+
+    # --- collecting and optimising at the same time
+    overlap: Overlap = "exact"
+    """exact: a separate critic learns behind the actor and the next collection, with the very results
+    of off; full: both learn behind the next collection, which then acts on an older policy."""
+    max_lag: int = 1
+    """full: updates that the collecting policy may be behind; 0 is off. [arXiv 2110.00641]"""
+    lag_correction: LagCorrection = "decoupled"
+    """full: what makes up for the lag: ratios to the policy that collected, V-trace, or both policies
+    decoupled (docs/overlap.md). [arXiv 1802.01561, 2110.00641]"""
 
     # --- networks
     actor_hidden: tuple[int, ...] = (64, 64)
@@ -152,6 +164,11 @@ class Config:
         """Whether actor and critic are optimised on one total loss."""
         return self.joint_loss or self.shared_trunk
 
+    @property
+    def lag(self) -> int:
+        """Updates that the collecting policy is behind the one being optimised."""
+        return self.max_lag if self.overlap == "full" else 0
+
     def replace(self, **changes: Any) -> Config:
         """A copy with `changes`; unknown names are refused with a suggestion."""
         check_names(changes, option_names(), what="option")
@@ -187,6 +204,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "seed": (0, 2**63 - 1, True, True),
     "num_envs": (1, 1_000_000, True, True),
     "num_steps": (1, 1_000_000, True, True),
+    "max_lag": (0, 1_000, True, True),
     "policy_output_scale": (0, math.inf, False, False),
     "initial_std": (0, 100, False, True),
     "min_std": (0, 100, False, True),
@@ -235,6 +253,16 @@ def validate(config: Config) -> Config:
 
 
 def _check_combinations(config: Config) -> None:
+    if config.recompute_advantages and config.surrogate == "kl_penalty":
+        raise UserError(
+            "recompute_advantages begins each epoch anew, and kl_penalty measures its KL over the "
+            "whole update: choose one of them"
+        )
+    if config.lag and config.lag_correction == "vtrace" and config.advantage_estimator != "gae":
+        raise UserError(
+            f"lag_correction = 'vtrace' corrects gae, not {config.advantage_estimator!r}; choose "
+            "'decoupled' or 'behaviour', or advantage_estimator = 'gae'"
+        )
     if config.batch_size % config.num_minibatches:
         raise UserError(
             f"num_minibatches = {config.num_minibatches} does not divide the batch of "

@@ -109,11 +109,16 @@ CHANGES: dict[str, dict[str, Any]] = {
     "max_grad_norm": {"max_grad_norm": 1e-4},
     "adam_epsilon": {"adam_epsilon": 0.1},
     "joint_loss": {"joint_loss": True},
+    "overlap": {"overlap": "full"},
+    "max_lag": {"overlap": "full", "max_lag": 3},
+    "lag_correction": {"overlap": "full", "lag_correction": "vtrace"},
 }
 # what an option must be compared with if not with the tiny run itself
 AGAINST: dict[str, dict[str, Any]] = {
     "kl_coef": {"surrogate": "kl_penalty"},
     "value_coef": {"joint_loss": True},
+    "max_lag": {"overlap": "full"},
+    "lag_correction": {"overlap": "full"},
     "desired_kl": {"learning_rate_schedule": "kl_adaptive"},
     "surrogate": {"learning_rate": 0.01, "clip_epsilon": 1e-4},
 }

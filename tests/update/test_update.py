@@ -34,13 +34,20 @@ def trainer(task: str = "probe:late-reward/continuous", **options):
 def collect(made: Trainer, state, iterations: int = 1):
     """State and experience after a few whole iterations and one more collection."""
     for _ in range(iterations):
-        state, rollout = made.collect(state)
+        state, rollout = made.collect(state, made.policy(state))
         state, experience, _ = made.digest(state, rollout)
-        state, _ = made.optimise(state, experience)
-        state = state._replace(iteration=state.iteration + 1)
-    state, rollout = made.collect(state)
+        state, _ = optimise(made, state, experience)
+    state, rollout = made.collect(state, made.policy(state))
     state, experience, _ = made.digest(state, rollout)
     return state, experience
+
+
+def optimise(made: Trainer, state, experience):
+    """State and metrics after the update."""
+    state, parts = made.optimise(state, experience)
+    names = [name for part in parts for name in part]
+    assert len(names) == len(set(names))
+    return state, {name: value for part in parts for name, value in part.items()}
 
 
 def leaves(tree) -> list[bytes]:
@@ -63,7 +70,7 @@ def leaves(tree) -> list[bytes]:
 def test_ratio_is_one_before_the_first_gradient_step(task: str, options: dict) -> None:
     made, state = trainer(task, **options, num_epochs=1, num_minibatches=1)
     state, experience = collect(made, state, iterations=3)
-    _, metrics = made.optimise(state, experience)
+    _, metrics = optimise(made, state, experience)
     np.testing.assert_allclose(metrics["policy/ratio_max"], 1.0, atol=2e-6)
     np.testing.assert_allclose(metrics["policy/approx_kl"], 0.0, atol=1e-6)
     assert float(metrics["policy/clip_fraction"]) == 0.0
@@ -80,38 +87,49 @@ def test_rows_that_are_no_experience_change_nothing(joint: bool) -> None:
         old_log_probs=jnp.where(gone, 1e9, experience.old_log_probs),
         terminated=experience.terminated | gone,
     )
-    clean, _ = made.optimise(state, experience)
-    dirty, _ = made.optimise(state, poisoned)
+    clean, _ = optimise(made, state, experience)
+    dirty, _ = optimise(made, state, poisoned)
     assert leaves(clean.learners) == leaves(dirty.learners)
+
+
+def with_huge_targets(made: Trainer, state, experience):
+    """The learners after an update, and after one whose value targets are a million times as large."""
+    algorithm, right = made.algorithm, made.algorithm._estimate
+    after = []
+    for scale in (1.0, 1e6):
+
+        def scaled(learner, batch, scale=scale):
+            estimates = right(learner, batch)
+            return estimates._replace(targets=estimates.targets * scale)
+
+        algorithm._estimate = scaled
+        rates = made.learning_rates(state.step)
+        outcome = algorithm.update(
+            state.learners, experience, jax.random.key(0), learning_rates=rates
+        )
+        after.append(outcome.learners)
+    return after
 
 
 def test_the_critics_gradient_does_not_touch_a_separate_actor() -> None:
     made, state = trainer(advantage_normalization="off")
     state, experience = collect(made, state)
-    estimates = made.algorithm._estimate(state.learners, experience)
-    huge = estimates._replace(targets=estimates.targets * 1e6)
-    key = jax.random.key(0)
-    actor, _ = made.algorithm._epochs(state.learners, experience, estimates, key)
-    other, _ = made.algorithm._epochs(state.learners, experience, huge, key)
-    assert leaves(actor["actor"]) == leaves(other["actor"])
-    assert leaves(actor["critic"]) != leaves(other["critic"])
+    one, two = with_huge_targets(made, state, experience)
+    assert leaves(one["actor"]) == leaves(two["actor"])
+    assert leaves(one["critic"]) != leaves(two["critic"])
 
 
 def test_joint_clipping_couples_actor_and_critic() -> None:
     made, state = trainer(joint_loss=True, max_grad_norm=0.01)
     state, experience = collect(made, state)
-    estimates = made.algorithm._estimate(state.learners, experience)
-    huge = estimates._replace(targets=estimates.targets * 1e6)
-    key = jax.random.key(0)
-    one, _ = made.algorithm._epochs(state.learners, experience, estimates, key)
-    two, _ = made.algorithm._epochs(state.learners, experience, huge, key)
+    one, two = with_huge_targets(made, state, experience)
     assert leaves(one["joint"].params.actor) != leaves(two["joint"].params.actor)
 
 
 def test_estimates_agree_with_the_mathematics_called_by_hand() -> None:
     made, state = trainer()
     _, experience = collect(made, state)
-    _, critic = made.algorithm.parts(state.learners)
+    critic = made.algorithm.critic(state.learners["critic"])
     values = critic(experience.critic_features)
     rows = (experience.rewards, values[:-1], values[1:])
     rows += (experience.terminated, experience.truncated)
@@ -135,7 +153,7 @@ def test_estimates_agree_with_the_mathematics_called_by_hand() -> None:
 def test_the_value_of_the_true_last_observation_is_bootstrapped_at_a_time_limit() -> None:
     made, state = trainer("probe:truncated", gae_lambda=0.0, scale_rewards=False)
     _, experience = collect(made, state)
-    _, critic = made.algorithm.parts(state.learners)
+    critic = made.algorithm.critic(state.learners["critic"])
     values = critic(experience.critic_features)
     got = estimate(critic, experience, made.config).advantages
     last = experience.truncated & (experience.weights > 0)
@@ -148,15 +166,15 @@ def test_advantages_are_recomputed_by_the_critic_as_it_stands() -> None:
     fixed, state = trainer()
     fresh, _ = trainer(recompute_advantages=True)
     state, experience = collect(fixed, state)
-    one, _ = fixed.optimise(state, experience)
-    two, _ = fresh.optimise(state, experience)
+    one, _ = optimise(fixed, state, experience)
+    two, _ = optimise(fresh, state, experience)
     assert leaves(one.learners["actor"]) != leaves(two.learners["actor"])
 
 
 def test_a_kl_stop_holds_across_recomputed_epochs() -> None:
     made, state = trainer(recompute_advantages=True, target_kl=1e-7, num_epochs=5)
     state, experience = collect(made, state, iterations=0)
-    after, metrics = made.optimise(state, experience)
+    after, metrics = optimise(made, state, experience)
     # the first minibatch has KL 0; the second is beyond the target, and nothing follows it
     np.testing.assert_allclose(metrics["optim/step_fraction"], 1 / 20, rtol=1e-6)
     assert int(after.learners["actor"].opt_state[1].count) == 1
@@ -167,21 +185,21 @@ def test_beta_of_the_kl_penalty_adapts() -> None:
     made, state = trainer(surrogate="kl_penalty", desired_kl=1e-7, learning_rate=1e-2)
     state, experience = collect(made, state)
     before = float(state.learners["actor"].kl_coef)
-    after, metrics = made.optimise(state, experience)
+    after, metrics = optimise(made, state, experience)
     np.testing.assert_allclose(after.learners["actor"].kl_coef, 2 * before)
     np.testing.assert_allclose(metrics["optim/kl_coef"], 2 * before)
     still, _ = trainer(surrogate="kl_penalty", desired_kl=10.0)
-    after, _ = still.optimise(state, experience)
+    after, _ = optimise(still, state, experience)
     np.testing.assert_allclose(after.learners["actor"].kl_coef, before / 2)
 
 
 def test_old_policy_for_the_kl_penalty_is_the_one_before_the_update() -> None:
     made, state = trainer(surrogate="kl_penalty", num_epochs=1, num_minibatches=1)
     state, experience = collect(made, state)
-    _, metrics = made.optimise(state, experience)
+    _, metrics = optimise(made, state, experience)
     loss = float(metrics["loss/policy"])
     plain, _ = trainer(surrogate="ratio", num_epochs=1, num_minibatches=1)
-    _, ratio_metrics = plain.optimise(state, experience)
+    _, ratio_metrics = optimise(plain, state, experience)
     # before the first step the KL is 0, so the penalty adds nothing
     np.testing.assert_allclose(loss, ratio_metrics["loss/policy"], atol=1e-6)
 
@@ -190,7 +208,7 @@ def test_rewards_are_scaled_by_the_std_of_the_discounted_return() -> None:
     made, state = trainer(gamma=0.9)
     total, returns = np.zeros(4), []
     for iteration in range(3):
-        state, rollout = made.collect(state)
+        state, rollout = made.collect(state, made.policy(state))
         state, experience, _ = made.digest(state, rollout)
         state = state._replace(iteration=iteration + 1)
         for t in range(16):
@@ -204,7 +222,7 @@ def test_rewards_are_scaled_by_the_std_of_the_discounted_return() -> None:
 
 def test_a_reward_on_a_reset_row_reaches_no_running_return() -> None:
     made, state = trainer()
-    state, rollout = made.collect(state)
+    state, rollout = made.collect(state, made.policy(state))
     assert not bool(rollout.valid.all())
     poisoned = rollout._replace(rewards=jnp.where(rollout.valid, rollout.rewards, jnp.nan))
     clean, _, _ = made.digest(state, rollout)
@@ -214,7 +232,7 @@ def test_a_reward_on_a_reset_row_reaches_no_running_return() -> None:
 
 def test_statistics_see_valid_rows_alone_and_only_after_the_update() -> None:
     made, state = trainer("probe:observation")
-    state, rollout = made.collect(state)
+    state, rollout = made.collect(state, made.policy(state))
     after, experience, _ = made.digest(state, rollout)
     # the first rollout passes through an empty normaliser unchanged
     np.testing.assert_array_equal(

@@ -1,10 +1,12 @@
-"""The training loop: collect -> digest -> optimise -> report."""
+"""The training loop: collect -> digest -> optimise -> report.
+
+With `overlap` the update of an iteration goes on while the next one collects. The loop is the same:
+what an update leaves may be pending, and whoever needs it waits for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,21 +24,34 @@ from surefoot.rollout import Policy, Rollout, make_collector, start
 from surefoot.training import metrics as report
 from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
 from surefoot.training.hooks import Hook, Run
+from surefoot.training.reports import Reports
 from surefoot.training.state import TrainState, make_streams
 from surefoot.update import (
     Experience,
+    Lanes,
+    Learner,
     RewardScaler,
+    both_beside,
+    critic_beside,
+    in_turn,
     make_algorithm,
     make_reward_scaler,
+    settle,
 )
 
 Metrics = dict[str, Any]
 
 
 class Trainer:
-    """The compiled steps of one run; each method is one line of the loop."""
+    """The compiled steps of one run; each method is one line of the loop.
 
-    def __init__(self, config: Config, env: Environment) -> None:
+    Args:
+        config: the options.
+        env: the environments.
+        lanes: where the updates run; in turn if left out.
+    """
+
+    def __init__(self, config: Config, env: Environment, lanes: Lanes | None = None) -> None:
         self.config = config
         self.env = env
         self.agent: AgentSpec = make_agent_spec(config, env.spec)
@@ -46,7 +61,7 @@ class Trainer:
                 "bootstrapped from another one there (counted as rollout/inexact_truncations)",
                 stacklevel=3,
             )
-        self.algorithm = make_algorithm(config)
+        self.algorithm = make_algorithm(config, lanes)
         self._collector = make_collector(env, num_steps=config.num_steps)
         self._digest = jax.jit(self._digest_rollout)
         self._measure = jax.jit(self._measure_update)
@@ -57,6 +72,7 @@ class Trainer:
         actor, critic, normalizer = make_networks(self.config, self.agent, streams.networks)
         return TrainState(
             learners=self.algorithm.init(actor, critic),
+            behind=(),
             normalizer=normalizer,
             reward_scaler=make_reward_scaler(self.config),
             collector=start(self.env, streams.reset),
@@ -66,14 +82,18 @@ class Trainer:
         )
 
     def policy(self, state: TrainState) -> Policy:
-        """The policy as it stands."""
-        actor, _ = self.algorithm.parts(state.learners)
-        return Policy(actor, state.normalizer, self.agent.actor_groups)
+        """The newest policy."""
+        return self._policy(state.learners[self.algorithm.main], state.normalizer)
 
-    def collect(self, state: TrainState) -> tuple[TrainState, Rollout]:
-        """Step the environments with the present policy, its normaliser frozen."""
+    def acting_policy(self, state: TrainState) -> Policy:
+        """The policy that collects: the newest, or one behind it where `overlap` is full."""
+        newest = state.learners[self.algorithm.main]
+        return self._policy((*state.behind, newest)[0], state.normalizer)
+
+    def collect(self, state: TrainState, policy: Policy) -> tuple[TrainState, Rollout]:
+        """Step the environments with a policy, its normaliser frozen."""
         key = jax.random.fold_in(state.key, 2 * state.iteration)
-        collector, rollout = self._collector(self.policy(state), state.collector, key)
+        collector, rollout = self._collector(policy, state.collector, key)
         return state._replace(collector=collector), rollout
 
     def digest(self, state: TrainState, rollout: Rollout) -> tuple[TrainState, Experience, Metrics]:
@@ -85,16 +105,30 @@ class Trainer:
         state = state._replace(normalizer=normalizer, reward_scaler=scaler)
         return state, experience, metrics
 
-    def optimise(self, state: TrainState, experience: Experience) -> tuple[TrainState, Metrics]:
-        """Advantages, then epochs of minibatches."""
-        learners, metrics, estimates = self.algorithm.update(
+    def optimise(
+        self, state: TrainState, experience: Experience
+    ) -> tuple[TrainState, tuple[Metrics, ...]]:
+        """Advantages, then epochs of minibatches; what they leave may be pending."""
+        done = self.algorithm.update(
             state.learners,
             experience,
             jax.random.fold_in(state.key, 2 * state.iteration + 1),
             learning_rates=self.learning_rates(state.step),
         )
-        metrics |= self._measure(learners, experience, estimates)
-        return state._replace(learners=learners), metrics
+        main, lag = self.algorithm.main, self.config.lag
+        measured = self.algorithm.lanes.actor.start(
+            self._measure, done.learners[main], done.experience, done.estimates
+        )
+        metrics = (*done.metrics, measured)
+        if lag:
+            metrics = (*metrics, {"async/lag": len(state.behind)})
+        state = state._replace(
+            learners=done.learners,
+            behind=(*state.behind, state.learners[main])[-lag:] if lag else (),
+            step=state.step + int(np.count_nonzero(experience.weights)),
+            iteration=state.iteration + 1,
+        )
+        return state, metrics
 
     def learning_rates(self, step: int) -> dict[str, float | None]:
         """Each learner's step size after `step` steps; None: the KL decides."""
@@ -111,6 +145,10 @@ class Trainer:
             return {"joint": main}
         shared = not follows_kl and config.critic_learning_rate is None
         return {"actor": main, "critic": main if shared else scheduled(config.first_critic_rate)}
+
+    def _policy(self, learner: Any, normalizer: Normalizer) -> Policy:
+        actor = self.algorithm.actor(settle(learner))
+        return Policy(actor, normalizer, self.agent.actor_groups)
 
     def _digest_rollout(
         self, normalizer: Normalizer, scaler: RewardScaler, rollout: Rollout
@@ -135,9 +173,8 @@ class Trainer:
         normalizer = normalizer.update(before, rollout.valid)
         return normalizer, scaler, experience, metrics, faults
 
-    def _measure_update(self, learners: Any, experience: Experience, estimates: Any) -> Metrics:
-        actor, _ = self.algorithm.parts(learners)
-        main = learners.get("actor") or learners["joint"]
+    def _measure_update(self, main: Learner, experience: Experience, estimates: Any) -> Metrics:
+        actor = self.algorithm.actor(main)
         measured = report.update_metrics(experience, estimates)
         measured |= report.policy_std(actor(experience.actor_features[-1]))
         measured["optim/learning_rate"] = main.learning_rate
@@ -179,20 +216,26 @@ def train(
         # what began is ended whatever happens, each hook even if another's end fails
         if made_here:
             at_end.callback(env.close)
-        trainer = Trainer(config, env)
-        run = _Progress(trainer.start())
+        lanes = at_end.enter_context(contextlib.closing(_lanes(config)))
+        trainer = Trainer(config, env, lanes)
+        state = trainer.start()
+        reports = Reports(state, hooks, config)
         for hook in hooks:
             hook.on_start(Run(task_name(task), config, env.spec, trainer.agent))
-            at_end.callback(lambda hook=hook: run.end(hook, trainer))
-        clock = _Clock()
-        while run.state.step < config.total_steps and not should_stop():
-            state, rollout = clock.time("collect", trainer.collect, run.state)
-            state, experience, seen = clock.time("update", trainer.digest, state, rollout)
-            state, learned = clock.time("update", trainer.optimise, state, experience)
-            run.state, metrics = _account(state, seen | learned, clock)
-            for hook in hooks:
-                hook.on_iteration(run.state, metrics)
-    return run.state, trainer.policy(run.state)
+            at_end.callback(lambda hook=hook: reports.end(hook, trainer.policy))
+        at_end.callback(reports.deliver)
+        time = reports.clock.time
+        while state.step < config.total_steps and not should_stop():
+            policy = time("update", trainer.acting_policy, state)
+            state, rollout = time("collect", trainer.collect, state, policy)
+            state, experience, seen = time("update", trainer.digest, state, rollout)
+            state, learned = time("update", trainer.optimise, state, experience)
+            reports.add(state, (seen, *learned))
+    return reports.state, trainer.policy(reports.state)
+
+
+def _lanes(config: Config) -> Lanes:
+    return {"off": in_turn, "exact": critic_beside, "full": both_beside}[config.overlap]()
 
 
 def _any_not_finite(rows: jax.Array) -> jax.Array:
@@ -208,66 +251,3 @@ def _refuse_faults(faults: dict[str, np.ndarray], task: str) -> None:
                 f"{task}, environment {int(np.argmax(bad))}: {field} is not finite "
                 f"({int(bad.sum())} of {bad.size} environments); the policy from before is kept"
             )
-
-
-class _Progress:
-    """The newest state that is sound, which is what the hooks see at the end."""
-
-    def __init__(self, state: TrainState) -> None:
-        self.state = state
-
-    def end(self, hook: Hook, trainer: Trainer) -> None:
-        """Tell a hook that training is over."""
-        finished = self.state.step >= trainer.config.total_steps
-        hook.on_end(self.state, trainer.policy(self.state), finished=finished)
-
-
-def _account(state: TrainState, measured: Metrics, clock: _Clock) -> tuple[TrainState, Metrics]:
-    """Count the iteration; bring the metrics to the host in one go, NaN as None.
-
-    Raises:
-        ValueError: the update diverged; its state must not replace the one before.
-    """
-    numbers = {name: np.asarray(x).item() for name, x in jax.device_get(measured).items()}
-    for name in ("loss/policy", "loss/value", "optim/grad_norm", "optim/critic_grad_norm"):
-        if not math.isfinite(numbers.get(name, 0.0)):
-            raise UserError(
-                f"training diverged in iteration {state.iteration + 1} (after {state.step:,} "
-                f"steps): {name} is {numbers[name]}. The policy from before is kept; try a smaller "
-                "learning_rate, scale_rewards, or a target_kl"
-            )
-    steps = numbers.pop("step")
-    state = state._replace(step=state.step + steps, iteration=state.iteration + 1)
-    head = {"step": state.step, "iteration": state.iteration}
-    body = {
-        name: None if isinstance(x, float) and not math.isfinite(x) else x
-        for name, x in sorted(numbers.items())
-    }
-    return state, head | body | clock.lap(steps)
-
-
-class _Clock:
-    """Where an iteration's time goes."""
-
-    def __init__(self) -> None:
-        self._began = self._lap = time.perf_counter()
-        self._spent: dict[str, float] = {}
-
-    def time(self, share: str, step: Callable[..., Any], *args: Any) -> Any:
-        """Call `step`, wait for its result, and book the time under `share`."""
-        before = time.perf_counter()
-        result = jax.block_until_ready(step(*args))
-        self._spent[share] = self._spent.get(share, 0.0) + time.perf_counter() - before
-        return result
-
-    def lap(self, steps: int) -> Metrics:
-        """The iteration's time metrics; the next iteration starts here."""
-        now = time.perf_counter()
-        elapsed = now - self._lap
-        shares = {f"time/share_{name}": spent / elapsed for name, spent in self._spent.items()}
-        self._lap, self._spent = now, {}
-        return {
-            "wall_time_s": now - self._began,
-            "time/env_steps_per_second": steps / elapsed,
-            **shares,
-        }

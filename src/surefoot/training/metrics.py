@@ -36,6 +36,9 @@ METRICS: dict[str, str] = {
     "optim/critic_grad_norm": "the same of a separate critic",
     "optim/step_fraction": "share of the actor's gradient steps that the KL allowed",
     "optim/kl_coef": "beta of the KL penalty",
+    "async/lag": "overlap full: updates that the policy which collected was behind",
+    "async/effective_sample_share": "effective sample size of that lag's weights, share of the batch",
+    "async/ratio_max": "largest ratio of the batch before the first step on it",
     "time/env_steps_per_second": "environment steps of experience per second, this iteration",
     "time/share_collect": "share of the iteration's time spent collecting",
     "time/share_update": "share spent in the update",
@@ -52,7 +55,6 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
         return jnp.where(count > 0, mean, jnp.nan)
 
     metrics = {
-        "step": rollout.valid.sum(),
         "rollout/episodes": count,
         "rollout/episode_return": over_episodes(rollout.episode_returns),
         "rollout/episode_length": over_episodes(rollout.episode_lengths),
@@ -75,8 +77,15 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
 
 def update_metrics(experience: Experience, estimates: Estimates) -> dict[str, jax.Array]:
     """Metrics of the estimates that an update began with."""
-    variance = F.explained_variance(estimates.values, estimates.targets, weights=experience.weights)
-    return {"value/explained_variance": variance}
+    weights = experience.weights
+    variance = F.explained_variance(estimates.values, estimates.targets, weights=weights)
+    metrics = {"value/explained_variance": variance}
+    if experience.proximal_log_probs is not None:
+        ratios = (experience.proximal_log_probs, experience.old_log_probs)
+        size = F.effective_sample_size(*ratios, weights=weights)
+        metrics["async/effective_sample_share"] = size / jnp.maximum(weights.sum(), 1.0)
+        metrics["async/ratio_max"] = F.max_ratio(*ratios, weights=weights)
+    return metrics
 
 
 def policy_std(distribution: Any) -> dict[str, jax.Array]:

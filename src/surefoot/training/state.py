@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ class TrainState(NamedTuple):
     """A run at the start of an iteration; a checkpoint holds exactly this.
 
     Attributes:
-        learners: parameters, optimiser state, learning rate, by name.
+        learners: parameters, optimiser state, learning rate, by name. While training overlaps
+            collection they may still be pending; hooks see them settled.
+        behind: the learners that held the actor before, oldest first, as many as the collecting
+            policy is behind; empty unless `overlap` is full.
         normalizer: moments of the observations.
         reward_scaler: moments of the discounted return and the running returns.
         collector: simulator state, last observation, running episodes.
@@ -27,6 +30,7 @@ class TrainState(NamedTuple):
     """
 
     learners: Learners
+    behind: tuple[Any, ...]
     normalizer: Normalizer
     reward_scaler: RewardScaler
     collector: CollectorState

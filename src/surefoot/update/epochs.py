@@ -67,12 +67,12 @@ def make_learner(params: Any, config: Config, learning_rate: float) -> Learner:
     )
 
 
-def begin_update(learner: Learner, learning_rate: float | None) -> Learner:
+def begin_update(learner: Learner, learning_rate: Any) -> Learner:
     """The learner before the first step on a new batch; None keeps its learning rate."""
-    learner = learner._replace(stopped=jnp.bool_(False))
+    learner = learner._replace(stopped=jnp.zeros((), bool))
     if learning_rate is None:
         return learner
-    return learner._replace(learning_rate=jnp.float32(learning_rate))
+    return learner._replace(learning_rate=jnp.asarray(learning_rate, jnp.float32))
 
 
 def run_epochs(

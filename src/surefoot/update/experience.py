@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from surefoot import functional as F
 from surefoot.config import Config
 from surefoot.functional.moments import Moments
-from surefoot.networks import Critic
+from surefoot.networks import Actor, Critic
 from surefoot.rollout import Rollout
 
 
@@ -72,6 +72,8 @@ class Experience(NamedTuple):
         terminated: [T, N] bool.
         truncated: [T, N] bool.
         weights: [T, N] float, 1 for experience and 0 for reset rows.
+        proximal_log_probs: [T, N], under the policy that the update begins with; None where that is
+            the one that collected.
     """
 
     actor_features: jax.Array
@@ -82,6 +84,7 @@ class Experience(NamedTuple):
     terminated: jax.Array
     truncated: jax.Array
     weights: jax.Array
+    proximal_log_probs: jax.Array | None = None
 
 
 class Estimates(NamedTuple):
@@ -90,6 +93,12 @@ class Estimates(NamedTuple):
     advantages: jax.Array
     targets: jax.Array
     values: jax.Array
+
+
+def catch_up(actor: Actor, experience: Experience) -> Experience:
+    """A batch that an older policy collected, with the log-probabilities of the present one."""
+    log_probs = actor(experience.actor_features).log_prob(experience.raw_actions)
+    return experience._replace(proximal_log_probs=jax.lax.stop_gradient(log_probs))
 
 
 def estimate(critic: Critic, experience: Experience, config: Config) -> Estimates:
@@ -111,6 +120,14 @@ def estimate(critic: Critic, experience: Experience, config: Config) -> Estimate
         advantages = F.td_residuals(*rows, **options)
     elif config.advantage_estimator == "monte_carlo":
         advantages = F.monte_carlo_advantages(*rows, **options)
+    elif experience.proximal_log_probs is not None and config.lag_correction == "vtrace":
+        advantages = F.vtrace_advantages(
+            *rows,
+            **options,
+            gae_lambda=config.gae_lambda,
+            log_probs=experience.proximal_log_probs,
+            old_log_probs=experience.old_log_probs,
+        )
     else:
         advantages = F.gae(*rows, **options, gae_lambda=config.gae_lambda)
     return Estimates(advantages, F.value_targets(advantages, values), values)

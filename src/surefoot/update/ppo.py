@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from surefoot import functional as F
 from surefoot.config import Config
@@ -19,13 +20,18 @@ Update = Callable[..., tuple[Learner, Metrics]]
 
 
 class ActorBatch(NamedTuple):
-    """Rows [B, ...] the policy loss reads. `old_distribution` is None unless its KL is needed."""
+    """Rows [B, ...] the policy loss reads.
+
+    `old_distribution` is None unless its KL is needed; `importance` is None unless an older policy
+    collected the rows and the advantages do not hold its weight.
+    """
 
     features: jax.Array
     raw_actions: jax.Array
     old_log_probs: jax.Array
     advantages: jax.Array
     weights: jax.Array
+    importance: jax.Array | None
     old_distribution: Distribution | None
 
 
@@ -58,6 +64,8 @@ def policy_loss(
     advantages = batch.advantages
     if config.advantage_normalization == "minibatch":
         advantages = F.normalize_advantages(advantages, weights=weights)
+    if batch.importance is not None:
+        advantages = advantages * batch.importance
     ratios = (log_probs, batch.old_log_probs)
     if config.surrogate == "clipped":
         loss = F.clipped_loss(
@@ -134,7 +142,7 @@ def update_critic(
     num_epochs: int,
 ) -> tuple[Learner, Metrics]:
     """`num_epochs` passes of the critic over one batch."""
-    return run_epochs(
+    learner, metrics = run_epochs(
         lambda critic, rows, _: value_loss(critic, rows, config),
         learner,
         critic_batch(experience, estimates),
@@ -143,6 +151,9 @@ def update_critic(
         num_epochs=num_epochs,
         control=KLControl(),
     )
+    metrics["optim/critic_grad_norm"] = metrics.pop("optim/grad_norm")
+    del metrics["optim/step_fraction"]  # the KL stops the actor alone
+    return learner, metrics
 
 
 def update_joint(
@@ -180,17 +191,28 @@ def update_joint(
 def actor_batch(
     actor: Actor, experience: Experience, estimates: Estimates, config: Config
 ) -> ActorBatch:
-    """The policy's rows, time and environments flattened; `actor` is the one before the update."""
+    """The policy's rows, time and environments flattened; `actor` is the one before the update.
+
+    Where an older policy collected them, `lag_correction` says what the ratio is taken against:
+    `behaviour` that policy; `vtrace` the present one, the advantages hold the (truncated) weight;
+    `decoupled` the present one, times the weight (Hilton et al. 2021, arXiv 2110.00641, section 3).
+    """
     advantages = estimates.advantages
+    old_log_probs, importance = experience.old_log_probs, None
+    if experience.proximal_log_probs is not None and config.lag_correction != "behaviour":
+        old_log_probs = experience.proximal_log_probs
+        if config.lag_correction == "decoupled":
+            importance = flatten(jnp.exp(old_log_probs - experience.old_log_probs))
     if config.advantage_normalization == "batch":
         advantages = F.normalize_advantages(advantages, weights=experience.weights)
     features = flatten(experience.actor_features)
     return ActorBatch(
         features=features,
         raw_actions=flatten(experience.raw_actions),
-        old_log_probs=flatten(experience.old_log_probs),
+        old_log_probs=flatten(old_log_probs),
         advantages=flatten(advantages),
         weights=flatten(experience.weights),
+        importance=importance,
         old_distribution=actor(features) if config.surrogate == "kl_penalty" else None,
     )
 

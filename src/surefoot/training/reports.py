@@ -1,0 +1,124 @@
+"""From what an iteration leaves to what the hooks hear: numbers on the host, checked, with times."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from surefoot.config import Config, UserError
+from surefoot.rollout import Policy
+from surefoot.training.hooks import Hook
+from surefoot.training.state import TrainState
+from surefoot.update import settle
+
+Metrics = dict[str, Any]
+
+
+class Clock:
+    """Where an iteration's time goes."""
+
+    def __init__(self) -> None:
+        self._began = self._lap = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    def time(self, share: str, step: Callable[..., Any], *args: Any) -> Any:
+        """Call `step`, wait for what it computes itself, and book the time under `share`."""
+        before = time.perf_counter()
+        result = jax.block_until_ready(step(*args))
+        self._spent[share] = self._spent.get(share, 0.0) + time.perf_counter() - before
+        return result
+
+    def lap(self, steps: int) -> Metrics:
+        """The iteration's time metrics; the next iteration starts here."""
+        now = time.perf_counter()
+        elapsed = now - self._lap
+        shares = {f"time/share_{name}": spent / elapsed for name, spent in self._spent.items()}
+        self._lap, self._spent = now, {}
+        return {
+            "wall_time_s": now - self._began,
+            "time/env_steps_per_second": steps / elapsed,
+            **shares,
+        }
+
+
+class Reports:
+    """Iterations on their way to the hooks, in order, each once it is complete.
+
+    Args:
+        state: the state before the first iteration.
+        hooks: who hears.
+        config: `overlap` says how many iterations may be in the making.
+
+    Attributes:
+        state: the newest state that is complete and sound.
+        clock: the iterations' times.
+    """
+
+    def __init__(self, state: TrainState, hooks: Sequence[Hook], config: Config) -> None:
+        self.state = state
+        self.clock = Clock()
+        self._hooks = hooks
+        self._total = config.total_steps
+        self._in_making = 0 if config.overlap == "off" else max(1, config.lag)
+        self._waiting: deque[tuple[TrainState, Sequence[Any], Metrics]] = deque()
+
+    def add(self, state: TrainState, metrics: Sequence[Any]) -> None:
+        """An iteration whose update has begun: its state and metrics may be pending.
+
+        Raises:
+            ValueError: an iteration before it, or this one, diverged.
+        """
+        last = self._waiting[-1][0] if self._waiting else self.state
+        self._waiting.append((state, metrics, self.clock.lap(state.step - last.step)))
+        self.deliver(all_but=self._in_making)
+
+    def deliver(self, *, all_but: int = 0) -> None:
+        """Wait for the iterations in the making, but for the last few, and tell the hooks."""
+        while len(self._waiting) > all_but:
+            state, metrics, times = self._waiting.popleft()
+            try:
+                state = settle_state(state)
+                numbers = _numbers(settle(metrics), state, before=self.state.step)
+            except BaseException:
+                self._waiting.clear()  # what was built on it is worth nothing
+                raise
+            self.state = state
+            for hook in self._hooks:
+                hook.on_iteration(state, numbers | times)
+
+    def end(self, hook: Hook, policy: Callable[[TrainState], Policy]) -> None:
+        """Tell a hook that training is over."""
+        hook.on_end(self.state, policy(self.state), finished=self.state.step >= self._total)
+
+
+def settle_state(state: TrainState) -> TrainState:
+    """A state with nothing pending."""
+    return state._replace(learners=settle(state.learners), behind=settle(state.behind))
+
+
+def _numbers(metrics: Sequence[Mapping[str, Any]], state: TrainState, *, before: int) -> Metrics:
+    """The metrics of an iteration as numbers on the host, brought there in one go; NaN is None.
+
+    Raises:
+        ValueError: the update diverged; its state must not replace the one before.
+    """
+    merged = {name: x for part in jax.device_get(metrics) for name, x in part.items()}
+    numbers = {name: np.asarray(x).item() for name, x in merged.items()}
+    for name in ("loss/policy", "loss/value", "optim/grad_norm", "optim/critic_grad_norm"):
+        if not math.isfinite(numbers.get(name, 0.0)):
+            raise UserError(
+                f"training diverged in iteration {state.iteration} (after {before:,} steps): "
+                f"{name} is {numbers[name]}. The policy from before is kept; try a smaller "
+                "learning_rate, scale_rewards, or a target_kl"
+            )
+    body = {
+        name: None if isinstance(x, float) and not math.isfinite(x) else x
+        for name, x in sorted(numbers.items())
+    }
+    return {"step": state.step, "iteration": state.iteration} | body
