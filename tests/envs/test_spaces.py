@@ -117,6 +117,10 @@ def test_an_observation_the_networks_cannot_read_is_refused_by_name(
             spaces.MultiDiscrete([[2, 3], [4, 5]]),
             ActionSpec("multi_discrete", (2, 3, 4, 5), shape=(2, 2), dtype="int64"),
         ),
+        (
+            spaces.MultiDiscrete([2, 3], start=[0, -4]),
+            ActionSpec("multi_discrete", (2, 3), shape=(2,), dtype="int64", start=(0, -4)),
+        ),
         (spaces.MultiBinary(3), ActionSpec("multi_binary", (3,), shape=(3,), dtype="int8")),
         (spaces.MultiBinary([2, 3]), ActionSpec("multi_binary", (6,), shape=(2, 3), dtype="int8")),
     ],
@@ -130,7 +134,6 @@ def test_an_action_space_becomes_its_spec(space: spaces.Space, spec: ActionSpec)
     ("space", "words"),
     [
         (box([-1, 1], [1, 1]), ("component 1", "low 1.0", "high 1.0", "below")),
-        (spaces.MultiDiscrete([2, 2], start=[0, 1]), ("not supported", "MultiDiscrete")),
         (spaces.Tuple([spaces.Discrete(2)]), ("not supported", "Tuple")),
         (spaces.Dict(a=spaces.Discrete(2)), ("not supported", "Dict")),
     ],

@@ -55,7 +55,7 @@ class ActionSpec:
         high: upper bounds, likewise.
         shape: the shape the environment wants for one action.
         dtype: the dtype the environment wants.
-        start: the smallest discrete action.
+        start: the smallest discrete action; of multi_discrete ones, that of each component.
     """
 
     kind: Literal["continuous", "discrete", "multi_discrete", "multi_binary"]
@@ -64,7 +64,7 @@ class ActionSpec:
     high: tuple[float, ...] = ()
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
-    start: int = 0
+    start: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
         continuous = self.kind == "continuous"
@@ -102,8 +102,8 @@ class ActionSpec:
             action = jnp.where(bounded & (action <= -1), low, mapped)
             if np.dtype(self.dtype).kind in "iu":
                 action = jnp.round(action)
-        elif self.start:
-            action = action + self.start
+        elif np.any(self.start):
+            action = action + np.asarray(self.start, action.dtype)
         batch_shape = action.shape[:-1] if self.shape or self.kind == "continuous" else action.shape
         return action.reshape(*batch_shape, *self.shape).astype(self.dtype)
 

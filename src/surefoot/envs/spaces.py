@@ -94,9 +94,10 @@ def action_spec(space: spaces.Space, *, task: str) -> ActionSpec:
         )
     if isinstance(space, spaces.Discrete):
         return ActionSpec("discrete", (int(space.n),), dtype=dtype, start=int(space.start))
-    if isinstance(space, spaces.MultiDiscrete) and not np.any(space.start):
-        sizes = tuple(int(n) for n in space.nvec.reshape(-1))
-        return ActionSpec("multi_discrete", sizes, shape=shape, dtype=dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes, starts = (tuple(int(x) for x in v.reshape(-1)) for v in (space.nvec, space.start))
+        start = starts if any(starts) else 0
+        return ActionSpec("multi_discrete", sizes, shape=shape, dtype=dtype, start=start)
     if isinstance(space, spaces.MultiBinary):
         return ActionSpec("multi_binary", (int(np.prod(shape)),), shape=shape, dtype=dtype)
     raise UserError(

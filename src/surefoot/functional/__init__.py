@@ -27,7 +27,7 @@ from surefoot.functional.distributions import (
     floor_log_std,
     unfloor_log_std,
 )
-from surefoot.functional.masking import masked_deviations, masked_mean, masked_sum
+from surefoot.functional.masking import masked_deviations, masked_mean
 from surefoot.functional.moments import (
     Moments,
     count_of,
@@ -42,7 +42,6 @@ from surefoot.functional.moments import (
 )
 from surefoot.functional.schedules import (
     adaptive_kl_coefficient,
-    constant,
     cosine,
     kl_adaptive_learning_rate,
     linear,
@@ -73,7 +72,6 @@ __all__ = [
     "clip_fraction",
     "clipped_loss",
     "clipped_value_loss",
-    "constant",
     "cosine",
     "count_of",
     "denormalize",
@@ -88,7 +86,6 @@ __all__ = [
     "linear",
     "masked_deviations",
     "masked_mean",
-    "masked_sum",
     "max_ratio",
     "merge_moments",
     "moments_of",

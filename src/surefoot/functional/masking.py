@@ -82,25 +82,6 @@ def sanitize(weights: ArrayLike | None, **arrays: ArrayLike) -> tuple[jax.Array,
     return (jnp.where(valid, weights, 0.0), *cleaned)
 
 
-def masked_sum(x: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
-    """Weighted sum.
-
-        sum_i w_i * x_i
-
-    Args:
-        x: [B] or [T, N]. Gradient flows.
-        weights: shape of `x`, or None for all ones. No gradient flows.
-
-    Returns:
-        [] float32; 0 when no row is valid. Not divided by anything.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    weights, x = sanitize(weights, x=x)
-    return jnp.sum(weights * x)
-
-
 def masked_mean(x: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
     """Weighted mean: the denominator is the sum of the weights, not the number of rows.
 

@@ -19,20 +19,6 @@ from surefoot.functional.masking import as_float, require_between, require_posit
 BETA_MIN, BETA_MAX = 1e-6, 1e6
 
 
-def constant(value: ArrayLike) -> jax.Array:
-    """Constant schedule: the value itself, at any progress.
-
-        value
-
-    Args:
-        value: [] any unit.
-
-    Returns:
-        [] float32.
-    """
-    return as_float(value)
-
-
 def linear(progress: ArrayLike, start: ArrayLike, end: ArrayLike) -> jax.Array:
     """Linear schedule.
 
