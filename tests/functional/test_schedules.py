@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from surefoot.functional import (
     adaptive_kl_coefficient,
-    constant,
     cosine,
     kl_adaptive_learning_rate,
     linear,
@@ -20,10 +19,6 @@ from surefoot.functional import (
 
 laws = settings(deadline=None, max_examples=50)
 both_curves = pytest.mark.parametrize("schedule", [linear, cosine])
-
-
-def test_constant():
-    assert constant(3e-4) == np.float32(3e-4)
 
 
 @both_curves
@@ -100,7 +95,6 @@ def test_float32_under_any_setting_and_jit(x64):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         one = np.float64(1.0)
         results = [
-            constant(one),
             jax.jit(linear)(one, one, 1),
             jax.jit(cosine)(one, 1, one),
             jax.jit(kl_adaptive_learning_rate)(one, one, target_kl=one),

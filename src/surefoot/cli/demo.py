@@ -51,12 +51,15 @@ def main(argv: Sequence[str]) -> int:
     print("\nMeasuring the trained policy (deterministic), then one that stands still...")
     walking, standing = measure(result.run_dir, episodes=arguments.episodes)
     print(table(walking, standing))
-    print(f"\nRun folder: {result.run_dir}\nNext: surefoot eval {result.run_dir}")
+    print(f"\nRun folder: {result.run_dir}\nNext: surefoot eval {result.run_dir} --env-options")
     return 0
 
 
 def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Evaluation and command-following error of the run's policy, and of zero actions."""
+    """Evaluation and command-following error of the run's policy, and of zero actions.
+
+    Both on the task's own reward, whatever shaped it for training.
+    """
     import equinox as eqx
     import jax.numpy as jnp
 
@@ -66,7 +69,7 @@ def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, 
     results = []
     for stands_still in (False, True):
         # made anew with the same seeds, so that both meet the same commands
-        env, loaded, streams = open_run(run_dir, episodes=episodes)
+        env, loaded, streams = open_run(run_dir, episodes=episodes, env_options=())
         policy = loaded.policy
         if stands_still:
             policy = eqx.tree_at(

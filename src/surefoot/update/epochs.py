@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from surefoot import functional as F
 from surefoot.config import Config
 
 _ROUNDING = 1e-6
 
-Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+Metrics = dict[str, jax.Array]
+Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+Measure = Callable[[Any, Any], Metrics]
 
 
 class Learner(NamedTuple):
@@ -23,7 +26,7 @@ class Learner(NamedTuple):
 
     Attributes:
         params: an Equinox module of float arrays.
-        opt_state: the optimiser's state.
+        opt_state: the optimiser's state, on the parameters as one vector.
         learning_rate: scalar.
         kl_coef: scalar, beta of the KL penalty.
         stopped: whether the KL has ended the steps on the present batch.
@@ -60,7 +63,7 @@ def make_learner(params: Any, config: Config, learning_rate: float) -> Learner:
     """A learner that has taken no step."""
     return Learner(
         params,
-        make_optimizer(config).init(params),
+        make_optimizer(config).init(ravel_pytree(params)[0]),
         jnp.float32(learning_rate),
         jnp.float32(config.kl_coef),
         jnp.bool_(False),
@@ -84,61 +87,74 @@ def run_epochs(
     *,
     num_epochs: int,
     control: KLControl,
-) -> tuple[Learner, dict[str, jax.Array]]:
+    measure: Measure = lambda seen, minibatch: seen,
+) -> tuple[Learner, Metrics]:
     """Take `num_epochs` passes over the batch, a gradient step on each minibatch.
 
     Args:
-        loss: (params, minibatch, kl_coef) -> (scalar, metrics); metrics that are controlled on hold
-            `policy/approx_kl`.
+        loss: (params, minibatch, kl_coef) -> (scalar, what to measure).
         learner: parameters and optimiser.
         batch: pytree of [B, ...]; `num_minibatches` divides B.
         key: random stream of the shuffling.
         config: the options.
         num_epochs: passes.
         control: what the KL does.
+        measure: (what the loss returned, minibatch) -> metrics, computed for all minibatches of an
+            epoch at once; metrics that are controlled on hold `policy/approx_kl`.
 
     Returns:
         The learner, and the metrics by `summarise`, with `optim/grad_norm` before clipping and
         `optim/step_fraction`, the share of the steps that the KL allowed.
     """
     optimizer = make_optimizer(config)
+    _, unflatten = ravel_pytree(learner.params)
 
-    def take_step(learner: Learner, minibatch: Any) -> tuple[Learner, dict[str, jax.Array]]:
-        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
+    def on_vector(vector: jax.Array, minibatch: Any, kl_coef: jax.Array) -> Any:
+        return loss(unflatten(vector), minibatch, kl_coef)
+
+    def take_step(learner: Learner, minibatch: Any) -> tuple[Learner, Any, jax.Array]:
+        (_, seen), gradient = jax.value_and_grad(on_vector, has_aux=True)(
             learner.params, minibatch, learner.kl_coef
         )
-        metrics["optim/grad_norm"] = optax.tree.norm(grads)
         learning_rate, stopped = learner.learning_rate, learner.stopped
         if control.stop_above is not None:
-            stopped = stopped | (metrics["policy/approx_kl"] > control.stop_above)
+            stopped = stopped | (measure(seen, minibatch)["policy/approx_kl"] > control.stop_above)
         if control.adapt_towards is not None:
             # before the first step of an update the KL is rounding, and says nothing
-            kl = metrics["policy/approx_kl"]
+            kl = measure(seen, minibatch)["policy/approx_kl"]
             kl = jnp.where(kl > _ROUNDING, kl, jnp.nan)
             learning_rate = F.kl_adaptive_learning_rate(
                 learning_rate, kl, target_kl=control.adapt_towards
             )
-        updates, opt_state = optimizer.update(grads, learner.opt_state)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, learner.params, updates)
-        return Learner(params, opt_state, learning_rate, learner.kl_coef, stopped), metrics
+        update: Any  # a vector, as the gradient is
+        update, opt_state = optimizer.update(gradient, learner.opt_state)
+        params = learner.params - learning_rate * update
+        moved = Learner(params, opt_state, learning_rate, learner.kl_coef, stopped)
+        return moved, seen, jnp.linalg.norm(gradient)
 
-    def visit(learner: Learner, minibatch: Any) -> tuple[Learner, dict[str, jax.Array]]:
-        moved, metrics = take_step(learner, minibatch)
-        metrics["optim/step_fraction"] = 1.0 - moved.stopped.astype(jnp.float32)
+    def visit(learner: Learner, minibatch: Any) -> tuple[Learner, Any]:
+        moved, *seen = take_step(learner, minibatch)
         if control.stop_above is None:
-            return moved, metrics
+            return moved, (*seen, moved.stopped)
         refused = learner._replace(stopped=moved.stopped)
         choose = partial(jnp.where, moved.stopped)
-        return jax.tree.map(choose, refused, moved), metrics
+        return jax.tree.map(choose, refused, moved), (*seen, moved.stopped)
 
-    def one_epoch(learner: Learner, epoch_key: jax.Array) -> Any:
-        return jax.lax.scan(visit, learner, _minibatches(batch, epoch_key, config.num_minibatches))
+    def one_epoch(learner: Learner, epoch_key: jax.Array) -> tuple[Learner, Metrics]:
+        minibatches = _minibatches(batch, epoch_key, config.num_minibatches)
+        learner, (seen, norms, stopped) = jax.lax.scan(visit, learner, minibatches)
+        metrics = dict(jax.vmap(measure)(seen, minibatches))
+        metrics["optim/grad_norm"] = norms
+        metrics["optim/step_fraction"] = 1.0 - stopped.astype(jnp.float32)
+        return learner, metrics
 
     keys = jax.random.split(key, num_epochs)
     if not config.shuffle_each_epoch:
         keys = jnp.broadcast_to(keys[:1], keys.shape)
-    learner, metrics = jax.lax.scan(one_epoch, learner, keys)
-    return learner, summarise(metrics)
+    # one vector of parameters: a handful of operations a step instead of a handful for each array
+    vector, _ = ravel_pytree(learner.params)
+    learner, metrics = jax.lax.scan(one_epoch, learner._replace(params=vector), keys)
+    return learner._replace(params=unflatten(learner.params)), summarise(metrics)
 
 
 def _minibatches(batch: Any, key: jax.Array, count: int) -> Any:

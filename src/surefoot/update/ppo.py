@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -44,9 +45,17 @@ class CriticBatch(NamedTuple):
     weights: jax.Array
 
 
+class PolicySeen(NamedTuple):
+    """What the policy loss computed on rows [B] and is worth reporting."""
+
+    loss: jax.Array
+    log_probs: jax.Array
+    entropies: jax.Array
+
+
 def policy_loss(
     actor: Actor, batch: ActorBatch, kl_coef: jax.Array, config: Config
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[jax.Array, PolicySeen]:
     """The surrogate to minimise, minus the entropy bonus: -L - c_e * H.
 
     Args:
@@ -56,7 +65,7 @@ def policy_loss(
         config: the options.
 
     Returns:
-        The scalar loss, and the metrics of the policy.
+        The scalar loss, and what `policy_metrics` reads.
     """
     weights = batch.weights
     distribution = actor(batch.features)
@@ -79,18 +88,26 @@ def policy_loss(
         assert batch.old_distribution is not None
         kl = batch.old_distribution.kl(distribution)
         loss = F.kl_penalized_loss(*ratios, advantages, beta=kl_coef, kl=kl, weights=weights)
-    entropy = F.masked_mean(distribution.entropy(), weights)
-    metrics = {
-        "loss/policy": loss,
-        "policy/entropy": entropy,
+    seen = PolicySeen(loss, log_probs, distribution.entropy())
+    # without a bonus the entropy is a number to report, not to differentiate
+    if config.entropy_coef:
+        loss = loss - config.entropy_coef * F.masked_mean(seen.entropies, weights)
+    return loss, seen
+
+
+def policy_metrics(seen: PolicySeen, batch: ActorBatch, config: Config) -> Metrics:
+    """The metrics of the policy on a minibatch, before the step on it."""
+    weights = batch.weights
+    ratios = (seen.log_probs, batch.old_log_probs)
+    return {
+        "loss/policy": seen.loss,
+        "policy/entropy": F.masked_mean(seen.entropies, weights),
         "policy/approx_kl": F.approx_kl(*ratios, weights=weights),
         "policy/clip_fraction": F.clip_fraction(
             *ratios, clip_epsilon=config.clip_epsilon, weights=weights
         ),
         "policy/ratio_max": F.max_ratio(*ratios, weights=weights),
     }
-    # without a bonus the entropy is a number to report, not to differentiate
-    return (loss - config.entropy_coef * entropy if config.entropy_coef else loss), metrics
 
 
 def value_loss(critic: Critic, batch: CriticBatch, config: Config) -> tuple[jax.Array, Metrics]:
@@ -128,6 +145,7 @@ def update_actor(
         config,
         num_epochs=num_epochs,
         control=kl_control(config),
+        measure=partial(policy_metrics, config=config),
     )
     return _adapt_kl_coef(learner, learner.params, batch, config), metrics
 
@@ -169,11 +187,14 @@ def update_joint(
 
     def total_loss(
         params: ActorCritic, rows: tuple[ActorBatch, CriticBatch], beta: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, tuple[PolicySeen, Metrics]]:
         actor, critic = params.split()
-        of_policy, metrics = policy_loss(actor, rows[0], beta, config)
+        of_policy, seen = policy_loss(actor, rows[0], beta, config)
         of_value, value_metrics = value_loss(critic, rows[1], config)
-        return of_policy + config.value_coef * of_value, metrics | value_metrics
+        return of_policy + config.value_coef * of_value, (seen, value_metrics)
+
+    def measure(seen: tuple[PolicySeen, Metrics], rows: tuple[ActorBatch, CriticBatch]) -> Metrics:
+        return policy_metrics(seen[0], rows[0], config) | seen[1]
 
     rows = actor_batch(learner.params.split()[0], experience, estimates, config)
     learner, metrics = run_epochs(
@@ -184,6 +205,7 @@ def update_joint(
         config,
         num_epochs=num_epochs,
         control=kl_control(config),
+        measure=measure,
     )
     return _adapt_kl_coef(learner, learner.params.split()[0], rows, config), metrics
 
