@@ -61,4 +61,4 @@ lock: setup
 	@touch .bench-venv/.installed
 
 bench: setup .bench-venv/.installed
-	$(BIN)/python benchmarks/against_sb3.py
+	$(BIN)/python benchmarks/speed.py

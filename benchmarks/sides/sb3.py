@@ -1,20 +1,21 @@
-"""Stable-Baselines3's side of `against_sb3.py`; runs in .bench-venv and prints one JSON line.
+"""Stable-Baselines3's and SBX's side of `speed.py`; runs in .bench-venv and prints one JSON line.
 
-SB3 steps its environments in one process (DummyVecEnv, its default) and runs on the CPU, by default with one
-thread, which is faster than two on the machine of docs/results.md.
+Environments are stepped in one process (DummyVecEnv, the default of both). PyTorch runs with one thread,
+which is faster here than two (docs/results.md); SBX leaves its threads to JAX.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 
-import torch
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
+
+SKIPPED = 1  # compilation, warm-up
 
 
 class Laps(BaseCallback):
@@ -33,33 +34,46 @@ class Laps(BaseCallback):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--library", choices=["sb3", "sbx"], default="sb3")
     parser.add_argument("--task", default="HalfCheetah-v5")
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--num-steps", type=int, default=256)
     parser.add_argument("--minibatch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     env = VecNormalize(make_vec_env(options.task, n_envs=options.num_envs, seed=options.seed))
+    if options.library == "sb3":
+        import torch
+        from stable_baselines3 import PPO
+
+        torch.set_num_threads(options.threads)
+        own = {"device": "cpu"}
+    else:
+        from sbx import PPO
+
+        own = {}
     model = PPO(
         "MlpPolicy",
         env,
         n_steps=options.num_steps,
         batch_size=options.minibatch,
         n_epochs=options.epochs,
-        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}},
-        device="cpu",
+        policy_kwargs={"net_arch": {"pi": options.hidden, "vf": options.hidden}},
         seed=options.seed,
+        **own,
     )
     laps = Laps()
     batch = options.num_envs * options.num_steps
-    model.learn(batch * (options.iterations + 1), callback=laps)
+    model.learn(batch * (options.iterations + SKIPPED), callback=laps)
     laps.laps.append(time.perf_counter())
-    elapsed = laps.laps[-1] - laps.laps[1]
-    print(json.dumps({"steps": batch * options.iterations, "seconds": elapsed}))
+    elapsed = laps.laps[-1] - laps.laps[SKIPPED]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    steps = batch * options.iterations
+    print(json.dumps({"steps": steps, "seconds": elapsed, "peak_mib": peak}))
 
 
 if __name__ == "__main__":
