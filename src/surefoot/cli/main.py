@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb, *rest = arguments
     if verb not in VERBS:
         return fail(f"unknown verb {verb!r}{near_matches(verb, VERBS)} (verbs: {', '.join(VERBS)})")
+    keep_compiled_programs()
     try:
         return importlib.import_module(f"surefoot.cli.{verb}").main(rest)
     except UserError as error:
@@ -51,6 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
+
+
+def keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, at most 256 MiB of it.
+
+    Only what the environment does not say already; `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+    """
+    from platformdirs import user_cache_path
+
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(user_cache_path("surefoot") / "programs"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(256 * 2**20),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def fail(message: str, *, code: int = 2) -> int:
