@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from surefoot import envs, functional
-    from surefoot.api import evaluate, train
+    from surefoot.api import evaluate, train, train_seeds
     from surefoot.config import Config
     from surefoot.services.policy_file import LoadedPolicy, load_policy
 
@@ -22,6 +22,7 @@ _HOMES = {
     "load_policy": "surefoot.services.policy_file",
     "evaluate": "surefoot.api",
     "train": "surefoot.api",
+    "train_seeds": "surefoot.api",
 }
 _MODULES = ("envs", "functional")
 
@@ -33,6 +34,7 @@ __all__ = [
     "functional",
     "load_policy",
     "train",
+    "train_seeds",
 ]
 
 

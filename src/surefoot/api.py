@@ -21,6 +21,7 @@ from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, re
 from surefoot.training import Hook, make_streams, to_key
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
+from surefoot.training import train_seeds as run_train_seeds
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,56 @@ def train(
     state, _ = run_training(task, config, hooks=[*own, *hooks], should_stop=should_stop)
     finished = state.step >= config.total_steps
     return TrainResult(folder.path, load_policy(folder.path), state.step, finished)
+
+
+def train_seeds(
+    task: Any,
+    *,
+    num_seeds: int,
+    config: Config | None = None,
+    run_dir: str | Path | None = None,
+    progress: bool = True,
+    should_stop: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> list[TrainResult]:
+    """Train several seeds of a task written in JAX at once, in one program.
+
+    Args:
+        task: `gymnax:ID`, `probe:NAME`, or an environment in JAX of your own.
+        num_seeds: how many policies; their seeds are `seed`, `seed + 1`, ... Each is what its seed
+            gives alone, up to rounding.
+        config: options to start from; the defaults if left out.
+        run_dir: holds a run folder `seed-S` for each; named after the task if left out.
+        progress: show the first seed's progress on the console.
+        should_stop: asked now and then; True ends training early, with everything saved.
+        **options: options that differ from `config`, by name.
+
+    Raises:
+        ValueError: anything that cannot be trained so, before training begins.
+    """
+    if num_seeds < 1:
+        raise UserError(f"num_seeds = {num_seeds} must be at least 1")
+    config = from_mapping(options, base=config)
+    name = task_name(task)
+    parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
+    folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
+    hooks: list[list[Hook]] = [
+        [folder, MetricsFile(folder.path / METRICS), PolicyFile(folder.path)] for folder in folders
+    ]
+    if progress:
+        console = Console()
+        console.print(
+            f"{num_seeds} seeds of {escape(name)} in one program; progress of the first:",
+            highlight=False,
+        )
+        hooks[0].append(ConsoleProgress(console))
+    states = run_train_seeds(task, config, hooks=hooks, should_stop=should_stop)
+    return [
+        TrainResult(
+            folder.path, load_policy(folder.path), state.step, state.step >= config.total_steps
+        )
+        for folder, (state, _) in zip(folders, states, strict=True)
+    ]
 
 
 def evaluate(

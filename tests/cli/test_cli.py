@@ -123,7 +123,7 @@ def test_command_line_wins_over_file_wins_over_preset(tmp_path: Path) -> None:
     file = tmp_path / "my.toml"
     file.write_text("gamma = 0.9\nseed = 5\ntarget_kl = 'none'\nactor_hidden = [32]\n")
     arguments = ["Hopper-v5", "--preset", "go1", "--config", str(file), "--seed", "6"]
-    task, run_dir, config = parse(arguments)
+    task, run_dir, _, config = parse(arguments)
     assert (task, run_dir) == ("Hopper-v5", None)
     assert (config.seed, config.gamma, config.actor_hidden) == (6, 0.9, (32,))
     assert config.num_envs == preset("go1").num_envs != Config().num_envs

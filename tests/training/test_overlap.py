@@ -105,6 +105,7 @@ def test_the_collecting_policy_is_as_many_updates_behind_as_allowed() -> None:
         state, rollout = trainer.collect(state, policy)
         state, experience, _ = trainer.digest(state, rollout)
         state, _ = trainer.optimise(state, experience)
+        state = state.after(int(experience.num_steps()))
     assert acting == [actors[0], actors[0], actors[0], actors[1], actors[2]]
     assert len({str(actor) for actor in actors}) == 5
 

@@ -45,6 +45,7 @@ def collect(made: Trainer, state, iterations: int = 1):
 def optimise(made: Trainer, state, experience):
     """State and metrics after the update."""
     state, parts = made.optimise(state, experience)
+    state = state.after(int(experience.num_steps()))
     names = [name for part in parts for name in part]
     assert len(names) == len(set(names))
     return state, {name: value for part in parts for name, value in part.items()}

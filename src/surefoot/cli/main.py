@@ -12,6 +12,7 @@ from surefoot.config import UserError, near_matches
 VERBS = {
     "train": "train a policy on a task",
     "eval": "play a trained policy and report what it is worth",
+    "bench": "measure how near training comes to what this machine allows",
     "tasks": "list the tasks that can be trained",
     "demo": "teach a Unitree Go1 to walk, then measure how well it follows commands",
 }

@@ -17,7 +17,7 @@ def go1() -> Config:
     comes (`surefoot eval RUN --env-options`). [measured: docs/results.md]
     """
     return Config(
-        total_steps=2_000_000,
+        total_steps=1_800_000,
         num_envs=64,
         num_steps=64,
         env_options=(
@@ -34,7 +34,6 @@ def go1() -> Config:
         actor_hidden=(128, 128),
         critic_hidden=(128, 128),
         activation="swish",
-        initial_std=0.6,
         min_std=0.1,
         gamma=0.985,
         learning_rate=5e-4,

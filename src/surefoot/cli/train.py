@@ -29,18 +29,20 @@ class Arguments:
     """A TOML file of options, such as the config.toml of an earlier run."""
     run_dir: Path | None = None
     """The run folder (default: runs/TASK-seedS-DATE-TIME). It is never overwritten."""
+    num_seeds: int | None = None
+    """Train this many seeds at once, in one program (tasks written in JAX: gymnax:, probe:, your own)."""
     options: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
     """In the order of a run: collecting, networks, normalisation, objective, optimisation."""
 
 
-def parse(argv: Sequence[str]) -> tuple[str, Path | None, Config]:
-    """Task, run folder and validated options.
+def parse(argv: Sequence[str]) -> tuple[str, Path | None, int | None, Config]:
+    """Task, run folder, number of seeds and validated options.
 
     Raises:
         ValueError: a file, preset or value that cannot be right.
         SystemExit: help was asked for, or an option is not known.
     """
-    base, task = _base(argv)
+    base, task = options_from(argv)
     arguments = tyro.cli(
         Arguments,
         prog="surefoot train",
@@ -54,10 +56,10 @@ def parse(argv: Sequence[str]) -> tuple[str, Path | None, Config]:
             "(`surefoot tasks` lists them)"
         )
     run_dir = arguments.run_dir and arguments.run_dir.expanduser()
-    return arguments.task, run_dir, validate(arguments.options)
+    return arguments.task, run_dir, arguments.num_seeds, validate(arguments.options)
 
 
-def _base(argv: Sequence[str]) -> tuple[Config, str | None]:
+def options_from(argv: Sequence[str]) -> tuple[Config, str | None]:
     """The options that --preset and --config stand for, which become the defaults of the rest."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
@@ -81,12 +83,19 @@ def _names_code(task: str) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     """Train; Ctrl-C once ends the run after the present iteration with everything saved."""
-    task, run_dir, config = parse(argv)
-    from surefoot.api import train
+    task, run_dir, num_seeds, config = parse(argv)
+    from surefoot.api import train, train_seeds
 
     stop = StopOnSignal()
+    common = {"config": config, "run_dir": run_dir, "should_stop": stop}
+    if num_seeds is not None:
+        with stop:
+            results = train_seeds(task, num_seeds=num_seeds, **common)
+        ended = "Trained" if all(result.finished for result in results) else "Stopped early:"
+        print(f"\n{ended} {len(results)} seeds; run folders: {results[0].run_dir.parent}/seed-*")
+        return 0 if all(result.finished for result in results) else 130
     with stop:
-        result = train(task, config=config, run_dir=run_dir, should_stop=stop)
+        result = train(task, **common)
     end = "Trained" if result.finished else "Stopped early, policy saved,"
     print(f"\n{end} {result.step:,} steps; run folder: {result.run_dir}")
     print(f"Next: surefoot eval {result.run_dir}")

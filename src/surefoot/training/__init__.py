@@ -2,6 +2,7 @@
 
 from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
 from surefoot.training.evaluate import Played, Tally, evaluate, play
+from surefoot.training.fused import train_seeds
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.loop import Trainer, train
 from surefoot.training.metrics import METRICS
@@ -23,4 +24,5 @@ __all__ = [
     "play",
     "to_key",
     "train",
+    "train_seeds",
 ]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot import functional as F
-from surefoot.config import Config, UserError, parse_options, validate
+from surefoot.config import Config, parse_options, validate
 from surefoot.envs import Environment, make_environment
 from surefoot.envs.tasks import task_name
 from surefoot.networks import Normalizer
@@ -66,9 +66,9 @@ class Trainer:
         self._digest = jax.jit(self._digest_rollout)
         self._measure = jax.jit(self._measure_update)
 
-    def start(self) -> TrainState:
-        """Fresh networks and freshly reset environments."""
-        streams = make_streams(self.config.seed)
+    def start(self, seed: int | None = None) -> TrainState:
+        """Fresh networks and freshly reset environments; the options' seed if none is given."""
+        streams = make_streams(self.config.seed if seed is None else seed)
         actor, critic, normalizer = make_networks(self.config, self.agent, streams.networks)
         return TrainState(
             learners=self.algorithm.init(actor, critic),
@@ -98,10 +98,9 @@ class Trainer:
 
     def digest(self, state: TrainState, rollout: Rollout) -> tuple[TrainState, Experience, Metrics]:
         """Turn the rollout into experience; only then let the running statistics see it."""
-        normalizer, scaler, experience, metrics, faults = self._digest(
+        normalizer, scaler, experience, metrics = self._digest(
             state.normalizer, state.reward_scaler, rollout
         )
-        _refuse_faults(jax.device_get(faults), self.env.spec.name)
         state = state._replace(normalizer=normalizer, reward_scaler=scaler)
         return state, experience, metrics
 
@@ -125,19 +124,17 @@ class Trainer:
         state = state._replace(
             learners=done.learners,
             behind=(*state.behind, state.learners[main])[-lag:] if lag else (),
-            step=state.step + int(np.count_nonzero(experience.weights)),
-            iteration=state.iteration + 1,
         )
         return state, metrics
 
-    def learning_rates(self, step: int) -> dict[str, float | None]:
+    def learning_rates(self, step: Any) -> dict[str, Any]:
         """Each learner's step size after `step` steps; None: the KL decides."""
         config = self.config
-        progress = step / config.total_steps
+        progress = jnp.asarray(step, jnp.float32) / config.total_steps
 
-        def scheduled(start: float) -> float:
+        def scheduled(start: float) -> Any:
             schedule = {"linear": F.linear, "cosine": F.cosine}.get(config.learning_rate_schedule)
-            return start if schedule is None else float(schedule(progress, start, 0.0))
+            return start if schedule is None else schedule(progress, start, 0.0)
 
         follows_kl = config.learning_rate_schedule == "kl_adaptive"
         main = None if follows_kl else scheduled(config.learning_rate)
@@ -152,7 +149,7 @@ class Trainer:
 
     def _digest_rollout(
         self, normalizer: Normalizer, scaler: RewardScaler, rollout: Rollout
-    ) -> tuple[Normalizer, RewardScaler, Experience, Metrics, dict[str, jax.Array]]:
+    ) -> tuple[Normalizer, RewardScaler, Experience, Metrics]:
         scaler, rewards = scaler(rollout)
         before = {name: rows[:-1] for name, rows in rollout.observations.items()}
         experience = Experience(
@@ -166,12 +163,8 @@ class Trainer:
             weights=rollout.valid.astype(np.float32),
         )
         metrics = report.rollout_metrics(rollout, exact_truncation=self.env.spec.exact_truncation)
-        faults = {
-            f"observation {name!r}": _any_not_finite(x) for name, x in rollout.observations.items()
-        }
-        faults["reward"] = _any_not_finite(jnp.where(rollout.valid, rollout.rewards, 0.0))
         normalizer = normalizer.update(before, rollout.valid)
-        return normalizer, scaler, experience, metrics, faults
+        return normalizer, scaler, experience, metrics
 
     def _measure_update(self, main: Learner, experience: Experience, estimates: Any) -> Metrics:
         actor = self.algorithm.actor(main)
@@ -219,7 +212,7 @@ def train(
         lanes = at_end.enter_context(contextlib.closing(_lanes(config)))
         trainer = Trainer(config, env, lanes)
         state = trainer.start()
-        reports = Reports(state, hooks, config)
+        reports = Reports(state, hooks, config, env.spec.name)
         for hook in hooks:
             hook.on_start(Run(task_name(task), config, env.spec, trainer.agent))
             at_end.callback(lambda hook=hook: reports.end(hook, trainer.policy))
@@ -230,24 +223,10 @@ def train(
             state, rollout = time("collect", trainer.collect, state, policy)
             state, experience, seen = time("update", trainer.digest, state, rollout)
             state, learned = time("update", trainer.optimise, state, experience)
+            state = state.after(int(experience.num_steps()))
             reports.add(state, (seen, *learned))
     return reports.state, trainer.policy(reports.state)
 
 
 def _lanes(config: Config) -> Lanes:
     return {"off": in_turn, "exact": critic_beside, "full": both_beside}[config.overlap]()
-
-
-def _any_not_finite(rows: jax.Array) -> jax.Array:
-    """[T, N, ...] -> [N]: whether any number of an environment is NaN or infinite."""
-    return ~jnp.isfinite(rows).all(axis=tuple(i for i in range(rows.ndim) if i != 1))
-
-
-def _refuse_faults(faults: dict[str, np.ndarray], task: str) -> None:
-    """Raise ValueError for a simulator's number that is not finite, before it reaches an update."""
-    for field, bad in faults.items():
-        if bad.any():
-            raise UserError(
-                f"{task}, environment {int(np.argmax(bad))}: {field} is not finite "
-                f"({int(bad.sum())} of {bad.size} environments); the policy from before is kept"
-            )

@@ -45,8 +45,11 @@ METRICS: dict[str, str] = {
 }
 
 
+FAULT = "fault/"  # not for the hooks: environments [N] with a number that is not finite, by field
+
+
 def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, jax.Array]:
-    """Metrics of one rollout; episode means are NaN where no episode ended."""
+    """Metrics and faults of one rollout; episode means are NaN where no episode ended."""
     ended = rollout.ended & rollout.valid
     count = ended.sum()
 
@@ -69,10 +72,18 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
         if name.startswith(REWARD_TERM):
             term = "reward/" + name.removeprefix(REWARD_TERM)
             metrics[term] = F.masked_mean(values, rollout.valid & told)
+    for group, rows in rollout.observations.items():
+        metrics[f"{FAULT}observation {group!r}"] = _any_not_finite(rows)
+    metrics[f"{FAULT}reward"] = _any_not_finite(jnp.where(rollout.valid, rollout.rewards, 0.0))
     if not exact_truncation:
         lost = rollout.truncated & ~rollout.terminated & rollout.valid
         metrics["rollout/inexact_truncations"] = lost.sum()
     return metrics
+
+
+def _any_not_finite(rows: jax.Array) -> jax.Array:
+    """[T, N, ...] -> [N]: whether any number of an environment is NaN or infinite."""
+    return ~jnp.isfinite(rows).all(axis=tuple(i for i in range(rows.ndim) if i != 1))
 
 
 def update_metrics(experience: Experience, estimates: Estimates) -> dict[str, jax.Array]:

@@ -14,6 +14,7 @@ import numpy as np
 from surefoot.config import Config, UserError
 from surefoot.rollout import Policy
 from surefoot.training.hooks import Hook
+from surefoot.training.metrics import FAULT
 from surefoot.training.state import TrainState
 from surefoot.update import settle
 
@@ -54,14 +55,16 @@ class Reports:
         state: the state before the first iteration.
         hooks: who hears.
         config: `overlap` says how many iterations may be in the making.
+        task: the environments' name, for errors.
 
     Attributes:
         state: the newest state that is complete and sound.
         clock: the iterations' times.
     """
 
-    def __init__(self, state: TrainState, hooks: Sequence[Hook], config: Config) -> None:
+    def __init__(self, state: TrainState, hooks: Sequence[Hook], config: Config, task: str) -> None:
         self.state = state
+        self._task = task
         self.clock = Clock()
         self._hooks = hooks
         self._total = config.total_steps
@@ -84,7 +87,8 @@ class Reports:
             state, metrics, times = self._waiting.popleft()
             try:
                 state = settle_state(state)
-                numbers = _numbers(settle(metrics), state, before=self.state.step)
+                measured = jax.device_get(settle(metrics))
+                numbers = to_numbers(measured, state, before=self.state.step, task=self._task)
             except BaseException:
                 self._waiting.clear()  # what was built on it is worth nothing
                 raise
@@ -102,14 +106,25 @@ def settle_state(state: TrainState) -> TrainState:
     return state._replace(learners=settle(state.learners), behind=settle(state.behind))
 
 
-def _numbers(metrics: Sequence[Mapping[str, Any]], state: TrainState, *, before: int) -> Metrics:
-    """The metrics of an iteration as numbers on the host, brought there in one go; NaN is None.
+def to_numbers(
+    metrics: Sequence[Mapping[str, Any]], state: TrainState, *, before: int, task: str
+) -> Metrics:
+    """The metrics of an iteration, on the host, as plain numbers; NaN is None.
 
     Raises:
-        ValueError: the update diverged; its state must not replace the one before.
+        ValueError: a simulator's number was not finite, or the update diverged; the state must not
+            replace the one `before` (in steps).
     """
-    merged = {name: x for part in jax.device_get(metrics) for name, x in part.items()}
-    numbers = {name: np.asarray(x).item() for name, x in merged.items()}
+    merged = {name: np.asarray(x) for part in metrics for name, x in part.items()}
+    faults = {name: merged.pop(name) for name in list(merged) if name.startswith(FAULT)}
+    for name, bad in faults.items():
+        if bad.any():
+            raise UserError(
+                f"{task}, environment {int(np.argmax(bad))}: {name.removeprefix(FAULT)} is not "
+                f"finite ({int(bad.sum())} of {bad.size} environments); the policy from before is "
+                "kept"
+            )
+    numbers = {name: x.item() for name, x in merged.items()}
     for name in ("loss/policy", "loss/value", "optim/grad_norm", "optim/critic_grad_norm"):
         if not math.isfinite(numbers.get(name, 0.0)):
             raise UserError(

@@ -38,6 +38,10 @@ class TrainState(NamedTuple):
     step: int
     iteration: int
 
+    def after(self, steps: Any) -> TrainState:
+        """The state with one more iteration of `steps` steps of experience counted."""
+        return self._replace(step=self.step + steps, iteration=self.iteration + 1)
+
 
 class Streams(NamedTuple):
     """Independent random streams of one run, spawned from its seed."""

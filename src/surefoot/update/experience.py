@@ -86,6 +86,10 @@ class Experience(NamedTuple):
     weights: jax.Array
     proximal_log_probs: jax.Array | None = None
 
+    def num_steps(self) -> jax.Array:
+        """Rows that are experience."""
+        return jnp.count_nonzero(self.weights)
+
 
 class Estimates(NamedTuple):
     """Advantages, value targets, and the critic's values before the update, all [T, N]."""

@@ -1,0 +1,161 @@
+"""Several seeds of a task written in JAX, trained side by side in one program.
+
+The loop of `training.loop`, with nothing of it on the host: an iteration is a function of the state, a
+scan repeats it, `vmap` runs it for all seeds at once. The host hears of it between scans.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from surefoot.config import Config, UserError, parse_options, validate
+from surefoot.envs import make_environment
+from surefoot.envs.tasks import task_name
+from surefoot.rollout import Policy
+from surefoot.training.hooks import Hook, Run
+from surefoot.training.loop import Trainer
+from surefoot.training.reports import to_numbers
+from surefoot.training.state import TrainState, make_streams
+
+REPORTS = 20  # scans of a run, each followed by its reports
+_MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits inside the program
+
+
+def train_seeds(
+    task: Any,
+    config: Config | None = None,
+    *,
+    hooks: Sequence[Sequence[Hook]],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[tuple[TrainState, Policy]]:
+    """Train one policy a seed, all at once: `config.seed`, `config.seed + 1`, ...
+
+    Each is the policy that its seed gives alone, up to the rounding of batched matrix products.
+
+    Args:
+        task: a task written in JAX: `gymnax:ID`, `probe:NAME`, or the user's own.
+        config: the options; `overlap` has no meaning here.
+        hooks: listeners, a list for each seed; there are as many seeds as lists. They hear of every
+            iteration's metrics, with the state at the end of the scan it was in.
+        should_stop: asked between scans.
+
+    Returns:
+        State and policy of each seed.
+
+    Raises:
+        ValueError: an option, task or environment that cannot be trained so, before any training.
+    """
+    config = validate((config or Config()).replace(overlap="off"))
+    env = make_environment(
+        task,
+        config.num_envs,
+        seed=make_streams(config.seed).environments,
+        options=parse_options(config.env_options),
+    )
+    with contextlib.closing(env):
+        if not env.spec.in_graph or env.spec.needs_float64:
+            raise UserError(
+                f"num_seeds = {len(hooks)}: {env.spec.name} is not written in JAX, so its seeds cannot "
+                "share one program; leave num_seeds out and train one seed after the other"
+            )
+        if config.total_steps > _MOST_STEPS:
+            raise UserError(
+                f"total_steps = {config.total_steps} with num_seeds: at most {_MOST_STEPS}"
+            )
+        seeds = range(config.seed, config.seed + len(hooks))
+        trainer = Trainer(config, env)
+        scan = _make_scan(trainer)
+        states = jax.tree.map(lambda *rows: jnp.stack(rows), *map(trainer.start, seeds))
+        runs = [_Seed(trainer, states, k, hooks[k]) for k in range(len(seeds))]
+        with contextlib.ExitStack() as at_end:
+            for run, seed in zip(runs, seeds, strict=True):
+                run.begin(
+                    at_end, Run(task_name(task), config.replace(seed=seed), env.spec, trainer.agent)
+                )
+            began = lap = time.perf_counter()
+            while any(run.state.step < config.total_steps for run in runs) and not should_stop():
+                states, (steps, metrics) = scan(states)
+                steps, metrics = jax.device_get((steps, metrics))
+                now = time.perf_counter()
+                for run in runs:
+                    run.report(states, steps, metrics, wall=now - began, elapsed=now - lap)
+                lap = now
+    return [(run.state, trainer.policy(run.state)) for run in runs]
+
+
+def _make_scan(trainer: Trainer) -> Callable[[TrainState], Any]:
+    """The jitted program: some iterations of every seed; those beyond `total_steps` do nothing."""
+    config = trainer.config
+    length = -(-config.total_steps // (config.batch_size * REPORTS))
+
+    def iteration(state: TrainState) -> tuple[TrainState, Any]:
+        state, rollout = trainer.collect(state, trainer.policy(state))
+        state, experience, seen = trainer.digest(state, rollout)
+        state, learned = trainer.optimise(state, experience)
+        return state.after(experience.num_steps()), (seen, *learned)
+
+    def unless_done(state: TrainState, _: None) -> tuple[TrainState, Any]:
+        runs = state.step < config.total_steps
+        after, metrics = iteration(state)
+        state = jax.tree.map(lambda new, old: jnp.where(runs, new, old), after, state)
+        return state, (jnp.where(runs, state.step, 0), metrics)
+
+    def some(state: TrainState) -> tuple[TrainState, Any]:
+        state = state._replace(step=jnp.asarray(state.step), iteration=jnp.asarray(state.iteration))
+        return jax.lax.scan(unless_done, state, None, length=length)
+
+    return jax.jit(jax.vmap(some))
+
+
+class _Seed:
+    """One of the seeds: its part of the stacked states, and who listens to it."""
+
+    def __init__(
+        self, trainer: Trainer, states: TrainState, index: int, hooks: Sequence[Hook]
+    ) -> None:
+        self.trainer, self.index, self.hooks = trainer, index, hooks
+        self.state = self._own(states)
+
+    def begin(self, at_end: contextlib.ExitStack, run: Run) -> None:
+        for hook in self.hooks:
+            hook.on_start(run)
+            at_end.callback(self._end, hook)
+
+    def report(
+        self, states: TrainState, steps: Any, metrics: Any, *, wall: float, elapsed: float
+    ) -> None:
+        """Tell the hooks of the iterations of a scan; `steps` is 0 where one did not run.
+
+        Raises:
+            ValueError: a number that is not finite; the state from before the scan is kept.
+        """
+        after, task = self._own(states), self.trainer.env.spec.name
+        counts = [int(count) for count in steps[self.index] if count]
+        rows, before = [], self.state.step
+        for i, count in enumerate(counts):
+            here = jax.tree.map(lambda x, i=i: x[self.index, i], metrics)
+            state = after._replace(step=count, iteration=self.state.iteration + i + 1)
+            row = to_numbers(here, state, before=before, task=task)
+            # a scan is one piece of time: its iterations get equal shares
+            row["wall_time_s"] = wall - elapsed * (len(counts) - 1 - i) / len(counts)
+            row["time/env_steps_per_second"] = (after.step - self.state.step) / elapsed
+            rows.append(row)
+            before = count
+        self.state = after
+        for row in rows:
+            for hook in self.hooks:
+                hook.on_iteration(after, row)
+
+    def _own(self, states: TrainState) -> TrainState:
+        state = jax.tree.map(lambda x: x[self.index], states)
+        return state._replace(step=int(state.step), iteration=int(state.iteration))
+
+    def _end(self, hook: Hook) -> None:
+        finished = self.state.step >= self.trainer.config.total_steps
+        hook.on_end(self.state, self.trainer.policy(self.state), finished=finished)
