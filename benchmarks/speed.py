@@ -20,9 +20,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SIDES = {
-    "sb3": ["sb3.py", "--library", "sb3"],
-    "sbx": ["sb3.py", "--library", "sbx"],
-    "rl_games": ["rl_games.py"],
+    "sb3": ["of_sb3.py", "--library", "sb3"],
+    "sbx": ["of_sb3.py", "--library", "sbx"],
+    "rl_games": ["of_rl_games.py"],
 }
 # name: setting, peers
 CASES = {
@@ -60,7 +60,7 @@ def spread(values: list[float], form: str) -> str:
 
 def measure(setting: str, peers: list[str], options: argparse.Namespace) -> dict:
     """All sides of one case in turn, `repeats` times."""
-    sides = {"surefoot": (Path(sys.executable), ["surefoot.py"])}
+    sides = {"surefoot": (Path(sys.executable), ["of_surefoot.py"])}
     sides |= {name: (options.peer_python, SIDES[name]) for name in peers}
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for repeat in range(options.repeats):

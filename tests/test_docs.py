@@ -128,7 +128,7 @@ def test_a_command_is_understood(
     assert verb in VERBS
     if verb == "train":
         lay_config_files(page, arguments)
-        task, _, _ = parse(arguments)
+        task, *_ = parse(arguments)
         assert task
     else:
         module = importlib.import_module(f"surefoot.cli.{verb}")

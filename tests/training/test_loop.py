@@ -189,6 +189,12 @@ def test_learning_rate_is_annealed_over_the_step_budget() -> None:
     assert adaptive.learning_rates(500)["actor"] is None
 
 
+def test_learning_rates_know_budgets_beyond_32_bits() -> None:
+    env = make_environment(TASK, 4, seed=np.random.SeedSequence(0))
+    trainer = Trainer(TINY.replace(total_steps=2**40, learning_rate=0.4), env)
+    np.testing.assert_allclose(trainer.learning_rates(2**39)["actor"], 0.2, rtol=1e-6)
+
+
 def test_the_annealed_rate_reaches_the_optimiser() -> None:
     recorder = Recorder()
     train(TASK, TINY, hooks=[recorder])

@@ -111,7 +111,8 @@ def simulator_pace(env: Environment, config: Config, *, seconds: float) -> Pace:
     streams = make_streams(config.seed)
     raw = jax.random.normal(streams.training, (config.num_steps, env.spec.num_envs, _width(env)))
     run = _in_graph if env.spec.in_graph else _on_host
-    actions = env.spec.action.to_env(_canonical(raw, env))
+    with jax.enable_x64(True):  # some simulators take 64-bit actions
+        actions = env.spec.action.to_env(_canonical(raw, env))
     advance = run(env, actions)
     state = start(env, streams.reset).env_state
     state, _ = advance(state)  # compilation, warm-up

@@ -130,7 +130,7 @@ class Trainer:
     def learning_rates(self, step: Any) -> dict[str, Any]:
         """Each learner's step size after `step` steps; None: the KL decides."""
         config = self.config
-        progress = jnp.asarray(step, jnp.float32) / config.total_steps
+        progress = jnp.asarray(step, jnp.float32) / float(config.total_steps)
 
         def scheduled(start: float) -> Any:
             schedule = {"linear": F.linear, "cosine": F.cosine}.get(config.learning_rate_schedule)

@@ -47,8 +47,8 @@ def main() -> None:
         "separate": False,
         "space": {
             "continuous": {
-                "mu_activation": None,
-                "sigma_activation": None,
+                "mu_activation": "None",
+                "sigma_activation": "None",
                 "mu_init": {"name": "default"},
                 "sigma_init": {"name": "const_initializer", "val": 0},
                 "fixed_sigma": True,

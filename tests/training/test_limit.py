@@ -1,0 +1,106 @@
+"""What the machine allows: the arithmetic, what is counted, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from surefoot.cli.bench import advice, alternatives
+from surefoot.cli.main import main
+from surefoot.config import Config
+from surefoot.envs import make_environment
+from surefoot.training.limit import Limit, Pace, simulator_pace, training_pace, usable_cores
+
+TINY = Config(num_envs=4, num_steps=12, num_minibatches=4, num_epochs=1)
+
+
+def test_the_limit_is_the_cores_over_what_a_step_costs() -> None:
+    simulator = Pace(steps=1000, seconds=1.0, core_seconds=0.5, shares={})
+    in_turn = Pace(steps=1000, seconds=2.0, core_seconds=2.0, shares={})
+    training = Pace(steps=1000, seconds=1.25, core_seconds=2.0, shares={})
+    limit = Limit(2, simulator, in_turn, training)
+    assert limit.learner_cost == pytest.approx(1.5e-3)
+    assert limit.rate == pytest.approx(2 / (0.5e-3 + 1.5e-3))
+    assert limit.share == pytest.approx(800 / 1000)
+
+
+@pytest.mark.parametrize(
+    "task", ["probe:late-reward/continuous", "probe:both/discrete", "gymnasium:CartPole-v1"]
+)
+def test_a_simulator_is_paced_with_every_kind_of_action(task: str) -> None:
+    env = make_environment(task, 4, seed=np.random.SeedSequence(0))
+    pace = simulator_pace(env, TINY, seconds=0.05)
+    assert pace.steps > 0
+    assert pace.seconds >= 0.05
+    assert pace.cost > 0
+    env.close()
+
+
+def test_reset_rows_are_not_counted_as_steps() -> None:
+    # five steps and a reset, so 40 of the 48 rows of 12 steps are steps
+    env = make_environment("probe:late-reward", 4, seed=np.random.SeedSequence(0))
+    assert simulator_pace(env, TINY, seconds=0.02).steps % 40 == 0
+
+
+def test_training_is_paced_after_its_warm_up() -> None:
+    env = make_environment("probe:both", 4, seed=np.random.SeedSequence(0))
+    pace = training_pace(env, TINY, seconds=0.1)
+    assert pace.seconds >= 0.1
+    assert pace.steps > 0
+    assert set(pace.shares) == {"collect", "update"}
+    assert 0 < sum(pace.shares.values()) <= 1.0 + 1e-9
+
+
+def test_alternatives_make_the_same_batch() -> None:
+    assert alternatives(Config(num_envs=16, num_steps=128)) == [4, 8, 32, 64]
+    assert alternatives(Config(num_envs=1, num_steps=16, num_minibatches=1)) == [2]
+
+
+def test_advice_is_given_for_differences_that_matter() -> None:
+    result = {
+        "num_envs": 16,
+        "num_steps": 128,
+        "overlap": "exact",
+        "steps_per_second": 100.0,
+        "in_turn_steps_per_second": 90.0,
+        "same_batch": [
+            {"num_envs": 16, "steps_per_second": 100.0},
+            {"num_envs": 64, "steps_per_second": 105.0},
+        ],
+    }
+    assert "Nothing" in advice(result)
+    result["same_batch"][1]["steps_per_second"] = 150.0
+    assert "--num-envs 64 --num-steps 32 (1.50 times" in advice(result)
+    result["in_turn_steps_per_second"] = 200.0
+    assert "--overlap off" in advice(result)
+
+
+def test_the_command_reports_in_words_and_in_json(capsys: pytest.CaptureFixture) -> None:
+    tiny = ["--num-envs", "4", "--num-steps", "16", "--num-minibatches", "4", "--num-epochs", "1"]
+    assert main(["bench", "probe:both", *tiny, "--seconds", "0.1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["cores"] == usable_cores()
+    costs = result["simulator_core_ms_per_step"] + result["learner_core_ms_per_step"]
+    assert result["limit_steps_per_second"] == pytest.approx(1e3 * result["cores"] / costs)
+    assert [row["num_envs"] for row in result["same_batch"]] == [1, 2, 4, 8]
+    assert main(["bench", "probe:both", *tiny, "--seconds", "0.1"]) == 0
+    said = capsys.readouterr().out
+    assert "share of the limit:" in said
+    assert "--num-envs 8" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["probe:bot"], "did you mean 'both'"),
+        (["probe:both", "--seconds", "0"], "seconds = 0.0 must be in (0, 600]"),
+        ([], "no TASK given"),
+    ],
+)
+def test_the_command_refuses_mistakes(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["bench", *arguments]) == 2
+    assert words in capsys.readouterr().err
