@@ -95,18 +95,16 @@ def main() -> None:
     parser.add_argument("--peer-python", type=Path, default=Path(".bench-venv/bin/python"))
     parser.add_argument("--name", default="speed")
     options = parser.parse_args()
-    results = {}
+    file = HERE / "results" / f"{options.name}.json"
+    file.parent.mkdir(exist_ok=True)
+    machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    results = json.loads(file.read_text())["cases"] if file.exists() else {}
     for case in options.cases:
         setting, peers = CASES[case]
         print(case, flush=True)
         results[case] = measure(setting, peers, options)
-    machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    folder = HERE / "results"
-    folder.mkdir(exist_ok=True)
-    answer = json.dumps({**machine, "cases": results}, indent=2) + "\n"
-    (folder / f"{options.name}.json").write_text(answer)
-    for case, measured in results.items():
-        report(case, measured)
+        file.write_text(json.dumps({**machine, "cases": results}, indent=2) + "\n")
+        report(case, results[case])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     # next to the session's temporary folder, so that parallel workers share it
     folder = tmp_path_factory.getbasetemp().parent / "jax-cache"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)  # for commands in processes of their own
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

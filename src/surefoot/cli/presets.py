@@ -17,7 +17,7 @@ def go1() -> Config:
     comes (`surefoot eval RUN --env-options`). [measured: docs/results.md]
     """
     return Config(
-        total_steps=1_800_000,
+        total_steps=2_200_000,
         num_envs=64,
         num_steps=64,
         env_options=(
