@@ -2,7 +2,8 @@
 
     python benchmarks/speed.py --repeats 3
 
-Same task, networks, batch, minibatches and epochs, observations and rewards normalised on every side. Each
+Same task, layer widths, batch, minibatches and epochs. Observations are normalised on every side, rewards
+by Surefoot, SB3 and SBX; rl_games normalises values and shares one trunk, as its own configuration does. Each
 run is a process of its own and leaves out its first iterations (compilation, warm-up). Writes
 benchmarks/results/speed.json and prints medians, ranges, the ratio pair by pair, and peak memory.
 """
@@ -42,10 +43,13 @@ CASES = {
 }
 
 
-def run(python: Path, side: list[str], arguments: list[str]) -> dict[str, float]:
+def run(python: Path, side: list[str], arguments: list[str]) -> dict:
     """One run in its own process: steps per second and peak memory."""
     command = [str(python), str(HERE / "sides" / side[0]), *side[1:], *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        return {"error": f"{python}: {error.strerror}; `make bench` installs the peers"}
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1] if done.stderr else "no output"}
     result = json.loads(done.stdout.strip().splitlines()[-1])
@@ -62,7 +66,7 @@ def measure(setting: str, peers: list[str], options: argparse.Namespace) -> dict
     """All sides of one case in turn, `repeats` times."""
     sides = {"surefoot": (Path(sys.executable), ["of_surefoot.py"])}
     sides |= {name: (options.peer_python, SIDES[name]) for name in peers}
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    results: dict[str, list[dict]] = {name: [] for name in sides}
     for repeat in range(options.repeats):
         arguments = [*setting.split(), "--seed", str(repeat)]
         for name, (python, side) in sides.items():
@@ -82,9 +86,10 @@ def report(case: str, measured: dict) -> None:
             continue
         memory = statistics.median(r["peak_mib"] for r in results)
         line = f"  {name:<10} {spread([r['rate'] for r in results], ',.0f')} steps/s, {memory:,.0f} MiB"
-        if name != "surefoot":
-            pairs = zip(runs["surefoot"], results, strict=True)
-            line += f", ratio {spread([a['rate'] / b['rate'] for a, b in pairs], '.2f')}"
+        ours = [r["rate"] for r in runs["surefoot"] if "rate" in r]
+        if name != "surefoot" and len(ours) == len(results):
+            ratios = [a / b["rate"] for a, b in zip(ours, results, strict=True)]
+            line += f", ratio {spread(ratios, '.2f')}"
         print(line)
 
 
@@ -98,12 +103,12 @@ def main() -> None:
     file = HERE / "results" / f"{options.name}.json"
     file.parent.mkdir(exist_ok=True)
     machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    results = json.loads(file.read_text())["cases"] if file.exists() else {}
+    results = json.loads(file.read_text()) if file.exists() else {}
     for case in options.cases:
         setting, peers = CASES[case]
         print(case, flush=True)
-        results[case] = measure(setting, peers, options)
-        file.write_text(json.dumps({**machine, "cases": results}, indent=2) + "\n")
+        results[case] = machine | measure(setting, peers, options)
+        file.write_text(json.dumps(results, indent=2) + "\n")
         report(case, results[case])
 
 

@@ -69,6 +69,12 @@ def test_every_option_misspelt_by_one_letter_gets_its_name_suggested(name: str) 
         ({"joint_loss": True, "critic_learning_rate": 1e-3}, "has no effect"),
         ({"num_envs": 3, "num_steps": 5}, r"3 \* 5 = 15; near divisors: 3, 5, 15"),
         ({"num_minibatches": 2048}, "one row to each minibatch"),
+        ({"surrogate": "kl_penalty", "recompute_advantages": True}, "choose one of them"),
+        (
+            {"overlap": "full", "lag_correction": "vtrace", "advantage_estimator": "td"},
+            "'vtrace' corrects gae, not 'td'",
+        ),
+        ({"env_options": ("noise",)}, "'noise' is not of the form KEY=VALUE"),
         ({"activation": "gelu"}, "not one of tanh, elu, relu, swish.*did you mean 'elu'"),
         ({"normalize_observations": 1}, "must be bool, not int"),
     ],

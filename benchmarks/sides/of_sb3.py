@@ -1,7 +1,7 @@
 """Stable-Baselines3's and SBX's side of `speed.py`; runs in .bench-venv and prints one JSON line.
 
-Environments are stepped in one process (DummyVecEnv, the default of both). PyTorch runs with one thread,
-which is faster here than two (docs/results.md); SBX leaves its threads to JAX.
+Environments are stepped in one process (DummyVecEnv, the default of both). PyTorch runs with `--threads`
+threads; SBX leaves its threads to JAX.
 """
 
 from __future__ import annotations

@@ -169,6 +169,14 @@ class Config:
         """Updates that the collecting policy is behind the one being optimised."""
         return self.max_lag if self.overlap == "full" else 0
 
+    @property
+    def in_making(self) -> int:
+        """Iterations whose update may still go on while the next one collects."""
+        tied = self.is_joint or self.recompute_advantages  # one program, all of which acting needs
+        if self.overlap == "off" or (self.overlap == "exact" and tied):
+            return 0
+        return max(1, self.lag)
+
     def replace(self, **changes: Any) -> Config:
         """A copy with `changes`; unknown names are refused with a suggestion."""
         check_names(changes, option_names(), what="option")

@@ -197,6 +197,22 @@ def test_train_then_eval_from_the_command_line(tmp_path: Path) -> None:
     assert "in use" in again.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the cache folder's place on Linux")
+def test_compiled_programs_are_kept_in_the_user_s_cache_folder(tmp_path: Path) -> None:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
+    own = kept | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = command("train", "probe:both", *TINY, "--run-dir", "a", cwd=tmp_path, env=own)
+    assert done.returncode == 0, done.stderr
+    programs = tmp_path / "cache" / "surefoot" / "programs"
+    assert any(programs.iterdir())
+    off = own | {"XDG_CACHE_HOME": str(tmp_path / "none"), "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = command("train", "probe:both", *TINY, "--run-dir", "b", cwd=tmp_path, env=off)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "none" / "surefoot" / "programs").exists()
+    a, b = ((tmp_path / n / "policy.safetensors").read_bytes() for n in ("a", "b"))
+    assert a == b
+
+
 def test_two_processes_with_one_seed_write_the_same_metrics(tmp_path: Path) -> None:
     for name in ("a", "b"):
         done = command("train", "Hopper-v5", *TINY, "--run-dir", name, cwd=tmp_path)

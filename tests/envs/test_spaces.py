@@ -185,6 +185,8 @@ def test_discrete_actions_are_shifted_to_their_start() -> None:
         to_env(spaces.Discrete(3, start=-1, dtype=np.int32), actions), [-1, 0, 1]
     )
     np.testing.assert_array_equal(to_env(spaces.Discrete(3, dtype=np.int32), actions), actions)
+    several = spaces.MultiDiscrete([2, 3], start=[5, -1], dtype=np.int32)
+    np.testing.assert_array_equal(to_env(several, np.int32([[0, 0], [1, 2]])), [[5, -1], [6, 1]])
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from surefoot.cli.bench import advice, alternatives
 from surefoot.cli.main import main
 from surefoot.config import Config
-from surefoot.envs import make_environment
-from surefoot.training.limit import Limit, Pace, simulator_pace, training_pace, usable_cores
+from surefoot.envs import ActionSpec, make_environment
+from surefoot.training.limit import (
+    Limit,
+    Pace,
+    _random_actions,
+    simulator_pace,
+    training_pace,
+    usable_cores,
+)
 
 TINY = Config(num_envs=4, num_steps=12, num_minibatches=4, num_epochs=1)
 
@@ -24,6 +32,27 @@ def test_the_limit_is_the_cores_over_what_a_step_costs() -> None:
     assert limit.learner_cost == pytest.approx(1.5e-3)
     assert limit.rate == pytest.approx(2 / (0.5e-3 + 1.5e-3))
     assert limit.share == pytest.approx(800 / 1000)
+
+
+@pytest.mark.parametrize(
+    ("spec", "least", "most"),
+    [
+        (ActionSpec("discrete", (3,), start=-1, dtype="int64"), [-1], [1]),
+        (ActionSpec("multi_discrete", (2, 4), shape=(2,), dtype="int32"), [0, 0], [1, 3]),
+        (ActionSpec("multi_binary", (3,), shape=(3,), dtype="int8"), [0, 0, 0], [1, 1, 1]),
+    ],
+)
+def test_random_actions_take_every_choice_of_every_component(
+    spec: ActionSpec, least: list[int], most: list[int]
+) -> None:
+    drawn = np.asarray(_random_actions(jax.random.key(0), TINY, spec, 50))
+    assert drawn.shape == (12, 50, *spec.shape)
+    assert drawn.dtype == spec.dtype
+    rows = drawn.reshape(600, -1)
+    assert rows.min(0).tolist() == least
+    assert rows.max(0).tolist() == most
+    if rows.shape[1] > 1:
+        assert len(np.unique(rows, axis=0)) == np.prod(np.subtract(most, least) + 1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from surefoot import functional as F
 from surefoot.config import Config
 from surefoot.envs import make_environment
 from surefoot.training import Hook, Trainer, train
-from surefoot.update import Estimates, Experience, critic_beside, estimate, settle
+from surefoot.update import Algorithm, Estimates, Experience, estimate, settle
 from surefoot.update.lanes import Beside, InTurn
 from surefoot.update.ppo import actor_batch
 
@@ -235,5 +235,64 @@ def test_threads_end_with_training() -> None:
     before = threading.active_count()
     train(TASK, TINY.replace(overlap="full"))
     assert threading.active_count() == before
-    lanes = critic_beside()
-    lanes.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "actor", "critic"),
+    [
+        ({"overlap": "off"}, "MainThread", "MainThread"),
+        ({"overlap": "exact"}, "MainThread", "surefoot-critic_0"),
+        ({"overlap": "full"}, "surefoot-actor_0", "surefoot-critic_0"),
+    ],
+)
+def test_overlap_says_on_which_thread_each_update_runs(
+    options: dict, actor: str, critic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[str]] = {"update_actor": set(), "update_critic": set()}
+    original = Algorithm._program
+
+    def program(self: Any, update: Any) -> Any:
+        right = original(self, update)
+
+        def noting(*args: Any) -> Any:
+            threads[update.__name__].add(threading.current_thread().name)
+            return right(*args)
+
+        return noting
+
+    monkeypatch.setattr(Algorithm, "_program", program)
+    train(TASK, TINY.replace(**options))
+    assert threads == {"update_actor": {actor}, "update_critic": {critic}}
+
+
+def test_the_next_collection_does_not_wait_for_the_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+    collections, second = iter(range(1000)), threading.Event()
+    waited: list[bool] = []
+    program, collect = Algorithm._program, Trainer.collect
+
+    def slow_critic(self: Any, update: Any) -> Any:
+        right = program(self, update)
+
+        def waiting(*args: Any) -> Any:
+            if update.__name__ == "update_critic":
+                waited.append(second.wait(20))
+            return right(*args)
+
+        return waiting
+
+    def noted(self: Any, *args: Any) -> Any:
+        if next(collections) == 1:
+            second.set()
+        return collect(self, *args)
+
+    monkeypatch.setattr(Algorithm, "_program", slow_critic)
+    monkeypatch.setattr(Trainer, "collect", noted)
+    train(TASK, TINY)
+    assert waited[0]  # the first critic's update was still going on when the second batch began
+
+
+@pytest.mark.parametrize("options", [{"joint_loss": True}, {"recompute_advantages": True}])
+def test_exact_is_off_where_actor_and_critic_are_tied(options: dict) -> None:
+    assert TINY.replace(**options).in_making == 0
+    assert TINY.in_making == 1
+    assert TINY.replace(overlap="full", max_lag=3, **options).in_making == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.train import options_from
-from surefoot.config import Config, UserError, parse_options, validate
+from surefoot.config import Config, UserError, validate
 
 
 @dataclass(frozen=True)
@@ -55,30 +54,19 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(task: str, config: Config, seconds: float, *, quiet: bool) -> dict[str, Any]:
     """The limit for the configuration, and the pace of others with the same batch."""
-    from surefoot.envs import make_environment
+    from surefoot.training import environments
     from surefoot.training import limit as limits
-    from surefoot.training import make_streams
-
-    def environment(num_envs: int) -> Any:
-        return contextlib.closing(
-            make_environment(
-                task,
-                num_envs,
-                seed=make_streams(config.seed).environments,
-                options=parse_options(config.env_options),
-            )
-        )
 
     if not quiet:
         print(
-            f"Measuring {task}, about {4 * seconds:.0f} s and as much again for other settings..."
+            f"Measuring {task}: about {5 * seconds:.0f} s, and the compilation of each setting..."
         )
-    with environment(config.num_envs) as env:
+    with environments(task, config) as env:
         limit = limits.measure(env, config, seconds=seconds)
     others = [{"num_envs": config.num_envs, "steps_per_second": limit.training.rate}]
     for num_envs in alternatives(config):
         other = config.replace(num_envs=num_envs, num_steps=config.batch_size // num_envs)
-        with environment(num_envs) as env:
+        with environments(task, other) as env:
             pace = limits.training_pace(env, other, seconds=seconds / 2)
         others.append({"num_envs": num_envs, "steps_per_second": pace.rate})
     return {
@@ -145,11 +133,9 @@ def advice(result: dict[str, Any]) -> str:
         tips.append(
             f"--num-envs {best['num_envs']} --num-steps {steps} ({gain:.2f} times the pace)"
         )
-    if result["overlap"] == "off" or (
-        result["in_turn_steps_per_second"] > 1.1 * result["steps_per_second"]
-    ):
-        other = "exact" if result["overlap"] == "off" else "off"
-        tips.append(f"--overlap {other}")
+    if result["in_turn_steps_per_second"] > 1.1 * result["steps_per_second"]:
+        gain = result["in_turn_steps_per_second"] / result["steps_per_second"]
+        tips.append(f"--overlap off ({gain:.2f} times the pace)")
     if not tips:
         return "Nothing tried here is faster by 10% or more."
     return "Try: " + "; ".join(tips)

@@ -4,7 +4,7 @@ from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
 from surefoot.training.evaluate import Played, Tally, evaluate, play
 from surefoot.training.fused import train_seeds
 from surefoot.training.hooks import Hook, Run
-from surefoot.training.loop import Trainer, train
+from surefoot.training.loop import Trainer, environments, train
 from surefoot.training.metrics import METRICS
 from surefoot.training.state import TrainState, make_streams, to_key
 
@@ -17,6 +17,7 @@ __all__ = [
     "Tally",
     "TrainState",
     "Trainer",
+    "environments",
     "evaluate",
     "make_agent_spec",
     "make_networks",

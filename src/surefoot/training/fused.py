@@ -14,14 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from surefoot.config import Config, UserError, parse_options, validate
-from surefoot.envs import make_environment
+from surefoot.config import Config, UserError, validate
 from surefoot.envs.tasks import task_name
 from surefoot.rollout import Policy
 from surefoot.training.hooks import Hook, Run
-from surefoot.training.loop import Trainer
+from surefoot.training.loop import Trainer, environments
 from surefoot.training.reports import to_numbers
-from surefoot.training.state import TrainState, make_streams
+from surefoot.training.state import TrainState
 
 REPORTS = 20  # scans of a run, each followed by its reports
 _MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits inside the program
@@ -51,14 +50,8 @@ def train_seeds(
     Raises:
         ValueError: an option, task or environment that cannot be trained so, before any training.
     """
-    config = validate((config or Config()).replace(overlap="off"))
-    env = make_environment(
-        task,
-        config.num_envs,
-        seed=make_streams(config.seed).environments,
-        options=parse_options(config.env_options),
-    )
-    with contextlib.closing(env):
+    config = validate(config or Config())
+    with environments(task, config) as env:
         if not env.spec.in_graph or env.spec.needs_float64:
             raise UserError(
                 f"num_seeds = {len(hooks)}: {env.spec.name} is not written in JAX, so its seeds cannot "
@@ -69,7 +62,7 @@ def train_seeds(
                 f"total_steps = {config.total_steps} with num_seeds: at most {_MOST_STEPS}"
             )
         seeds = range(config.seed, config.seed + len(hooks))
-        trainer = Trainer(config, env)
+        trainer = Trainer(config.replace(overlap="off"), env)
         scan = _make_scan(trainer)
         states = jax.tree.map(lambda *rows: jnp.stack(rows), *map(trainer.start, seeds))
         runs = [_Seed(trainer, states, k, hooks[k]) for k in range(len(seeds))]

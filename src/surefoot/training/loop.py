@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -198,17 +198,9 @@ def train(
         ValueError: an option, task or environment that cannot be trained, before any training.
     """
     config = validate(config or Config())
-    env = make_environment(
-        task,
-        config.num_envs,
-        seed=make_streams(config.seed).environments,
-        options=parse_options(config.env_options),
-    )
-    made_here = env is not task
     with contextlib.ExitStack() as at_end:
         # what began is ended whatever happens, each hook even if another's end fails
-        if made_here:
-            at_end.callback(env.close)
+        env = at_end.enter_context(environments(task, config))
         lanes = at_end.enter_context(contextlib.closing(_lanes(config)))
         trainer = Trainer(config, env, lanes)
         state = trainer.start()
@@ -228,5 +220,23 @@ def train(
     return reports.state, trainer.policy(reports.state)
 
 
+@contextlib.contextmanager
+def environments(task: Any, config: Config) -> Iterator[Environment]:
+    """The environments of a run; closed at the end unless `task` was an environment already."""
+    env = make_environment(
+        task,
+        config.num_envs,
+        seed=make_streams(config.seed).environments,
+        options=parse_options(config.env_options),
+    )
+    try:
+        yield env
+    finally:
+        if env is not task:
+            env.close()
+
+
 def _lanes(config: Config) -> Lanes:
-    return {"off": in_turn, "exact": critic_beside, "full": both_beside}[config.overlap]()
+    if config.in_making == 0:
+        return in_turn()
+    return both_beside() if config.overlap == "full" else critic_beside()

@@ -54,7 +54,7 @@ class Reports:
     Args:
         state: the state before the first iteration.
         hooks: who hears.
-        config: `overlap` says how many iterations may be in the making.
+        config: `in_making` says how many iterations may be in the making.
         task: the environments' name, for errors.
 
     Attributes:
@@ -68,7 +68,7 @@ class Reports:
         self.clock = Clock()
         self._hooks = hooks
         self._total = config.total_steps
-        self._in_making = 0 if config.overlap == "off" else max(1, config.lag)
+        self._in_making = config.in_making
         self._waiting: deque[tuple[TrainState, Sequence[Any], Metrics]] = deque()
 
     def add(self, state: TrainState, metrics: Sequence[Any]) -> None:
