@@ -162,3 +162,30 @@ def test_a_spec_is_frozen() -> None:
     env = EnvPoolEnvironment("CartPole-v1", 1, seeds=[0], in_graph=False)
     with pytest.raises(dataclasses.FrozenInstanceError):
         env.spec.num_envs = 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_threads": -5}, "num_threads = -5 must be at least 1"),
+        ({"max_episode_steps": "ten"}, "max_episode_steps = 'ten' must be int, like 1000"),
+        ({"reset_noise_scale": True}, "reset_noise_scale = True must be float"),
+        ({"reset_noise": 1}, "did you mean 'reset_noise_scale'"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        EnvPoolEnvironment("Hopper-v5", 2, seeds=SEEDS, options=options)
+    assert "\n" not in str(error.value)
+
+
+def test_threads_are_as_many_as_the_process_may_use_and_change_no_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("surefoot.envs.envpool.usable_cores", lambda: 2)
+    played = []
+    for options, threads in (({}, 2), ({"num_threads": 1}, 1)):
+        env = EnvPoolEnvironment("Hopper-v5", 2, seeds=SEEDS, options=options)
+        assert env.spec.threads == threads
+        played.append(play(env, actions_for(env, 40)))
+    jax.tree.map(np.testing.assert_array_equal, *played)

@@ -12,13 +12,13 @@ from surefoot.cli.bench import advice, alternatives
 from surefoot.cli.main import main
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, make_environment
+from surefoot.machine import usable_cores
 from surefoot.training.limit import (
     Limit,
     Pace,
     _random_actions,
     simulator_pace,
     training_pace,
-    usable_cores,
 )
 
 TINY = Config(num_envs=4, num_steps=12, num_minibatches=4, num_epochs=1)
@@ -82,21 +82,32 @@ def test_training_is_paced_after_its_warm_up() -> None:
     assert 0 < sum(pace.shares.values()) <= 1.0 + 1e-9
 
 
-def test_alternatives_make_the_same_batch() -> None:
-    assert alternatives(Config(num_envs=16, num_steps=128)) == [4, 8, 32, 64]
-    assert alternatives(Config(num_envs=1, num_steps=16, num_minibatches=1)) == [2]
+def test_alternatives_make_the_same_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("surefoot.cli.bench.usable_cores", lambda: 4)
+    config = Config(num_envs=16, num_steps=128, env_options=("noise=1",))
+    found = alternatives(config, threads=4)
+    assert list(found) == [
+        "--num-envs 4 --num-steps 512",
+        "--num-envs 8 --num-steps 256",
+        "--num-envs 32 --num-steps 64",
+        "--num-envs 64 --num-steps 32",
+        "--env-options noise=1 num_threads=1",
+    ]
+    assert {other.batch_size for other in found.values()} == {2048}
+    assert found["--env-options noise=1 num_threads=1"].env_options == ("noise=1", "num_threads=1")
+    few = Config(num_envs=1, num_steps=16, num_minibatches=1)
+    assert list(alternatives(few, threads=None)) == ["--num-envs 2 --num-steps 8"]
+    assert list(alternatives(few, threads=1))[1:] == ["--env-options num_threads=4"]
 
 
 def test_advice_is_given_for_differences_that_matter() -> None:
     result = {
-        "num_envs": 16,
-        "num_steps": 128,
         "overlap": "exact",
         "steps_per_second": 100.0,
         "in_turn_steps_per_second": 90.0,
         "same_batch": [
-            {"num_envs": 16, "steps_per_second": 100.0},
-            {"num_envs": 64, "steps_per_second": 105.0},
+            {"options": "", "steps_per_second": 100.0},
+            {"options": "--num-envs 64 --num-steps 32", "steps_per_second": 105.0},
         ],
     }
     assert "Nothing" in advice(result)
@@ -113,7 +124,12 @@ def test_the_command_reports_in_words_and_in_json(capsys: pytest.CaptureFixture)
     assert result["cores"] == usable_cores()
     costs = result["simulator_core_ms_per_step"] + result["learner_core_ms_per_step"]
     assert result["limit_steps_per_second"] == pytest.approx(1e3 * result["cores"] / costs)
-    assert [row["num_envs"] for row in result["same_batch"]] == [1, 2, 4, 8]
+    assert [row["options"] for row in result["same_batch"]] == [
+        "",
+        "--num-envs 1 --num-steps 64",
+        "--num-envs 2 --num-steps 32",
+        "--num-envs 8 --num-steps 8",
+    ]
     assert main(["bench", "probe:both", *tiny, "--seconds", "0.1"]) == 0
     said = capsys.readouterr().out
     assert "share of the limit:" in said

@@ -13,6 +13,7 @@ import tyro
 
 from surefoot.cli.train import options_from
 from surefoot.config import Config, UserError, validate
+from surefoot.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,18 @@ def measure(task: str, config: Config, seconds: float, *, quiet: bool) -> dict[s
         )
     with environments(task, config) as env:
         limit = limits.measure(env, config, seconds=seconds)
-    others = [{"num_envs": config.num_envs, "steps_per_second": limit.training.rate}]
-    for num_envs in alternatives(config):
-        other = config.replace(num_envs=num_envs, num_steps=config.batch_size // num_envs)
+        threads = env.spec.threads
+    others = [{"options": "", "steps_per_second": limit.training.rate}]
+    for options, other in alternatives(config, threads).items():
         with environments(task, other) as env:
             pace = limits.training_pace(env, other, seconds=seconds / 2)
-        others.append({"num_envs": num_envs, "steps_per_second": pace.rate})
+        others.append({"options": options, "steps_per_second": pace.rate})
     return {
         "task": task,
         "cores": limit.cores,
         "num_envs": config.num_envs,
         "num_steps": config.num_steps,
+        "simulator_threads": threads,
         "overlap": config.overlap,
         "simulator": dataclasses.asdict(limit.simulator)
         | {"steps_per_second": limit.simulator.rate},
@@ -84,16 +86,27 @@ def measure(task: str, config: Config, seconds: float, *, quiet: bool) -> dict[s
         "steps_per_second": limit.training.rate,
         "share_of_limit": limit.share,
         "time": limit.training.shares,
-        "same_batch": sorted(others, key=lambda row: row["num_envs"]),
+        "same_batch": others,
     }
 
 
-def alternatives(config: Config) -> list[int]:
-    """Other numbers of environments that make the same batch."""
-    wanted = (config.num_envs // 4, config.num_envs // 2, config.num_envs * 2, config.num_envs * 4)
-    return [
-        n for n in wanted if n >= 1 and config.batch_size % n == 0 and config.batch_size // n >= 8
-    ]
+def alternatives(config: Config, threads: int | None) -> dict[str, Config]:
+    """Other settings that make the same batch, by what to type for them.
+
+    Args:
+        config: the options.
+        threads: the simulator's; None where it has none of its own.
+    """
+    found = {}
+    for num_envs in (n * config.num_envs // 4 for n in (1, 2, 8, 16)):
+        num_steps = config.batch_size // max(num_envs, 1)
+        if num_envs and config.batch_size % num_envs == 0 and num_steps >= 8:
+            options = f"--num-envs {num_envs} --num-steps {num_steps}"
+            found[options] = config.replace(num_envs=num_envs, num_steps=num_steps)
+    for count in {1, usable_cores()} - {threads} if threads else ():
+        given = (*config.env_options, f"num_threads={count}")
+        found[f"--env-options {' '.join(given)}"] = config.replace(env_options=given)
+    return found
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -111,15 +124,12 @@ def describe(result: dict[str, Any]) -> str:
         f"  in turn           {result['in_turn_steps_per_second']:>10,.0f} steps/s   (--overlap off)",
         f"share of the limit: {result['share_of_limit']:.0%}",
         "",
-        "the same batch from other numbers of environments:",
+        "the same batch with other settings:",
     ]
-    for row in result["same_batch"]:
-        here = "   as measured above" if row["num_envs"] == result["num_envs"] else ""
-        lines.append(
-            f"  --num-envs {row['num_envs']:<5} --num-steps "
-            f"{result['num_envs'] * result['num_steps'] // row['num_envs']:<6}"
-            f"{row['steps_per_second']:>10,.0f} steps/s{here}"
-        )
+    lines += [
+        f"  {row['options'] or 'as above':<40}{row['steps_per_second']:>10,.0f} steps/s"
+        for row in result["same_batch"]
+    ]
     return "\n".join([*lines, "", advice(result)])
 
 
@@ -128,11 +138,8 @@ def advice(result: dict[str, Any]) -> str:
     best = max(result["same_batch"], key=lambda row: row["steps_per_second"])
     tips = []
     if best["steps_per_second"] > 1.1 * result["steps_per_second"]:
-        steps = result["num_envs"] * result["num_steps"] // best["num_envs"]
         gain = best["steps_per_second"] / result["steps_per_second"]
-        tips.append(
-            f"--num-envs {best['num_envs']} --num-steps {steps} ({gain:.2f} times the pace)"
-        )
+        tips.append(f"{best['options']} ({gain:.2f} times the pace)")
     if result["in_turn_steps_per_second"] > 1.1 * result["steps_per_second"]:
         gain = result["in_turn_steps_per_second"] / result["steps_per_second"]
         tips.append(f"--overlap off ({gain:.2f} times the pace)")

@@ -17,7 +17,7 @@ def go1() -> Config:
     comes (`surefoot eval RUN --env-options`). [measured: docs/results.md]
     """
     return Config(
-        total_steps=2_200_000,
+        total_steps=4_000_000,
         num_envs=64,
         num_steps=64,
         env_options=(
@@ -38,7 +38,7 @@ def go1() -> Config:
         gamma=0.985,
         learning_rate=5e-4,
         num_epochs=5,
-        num_minibatches=16,
+        num_minibatches=8,
     )
 
 

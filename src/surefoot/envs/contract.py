@@ -168,6 +168,7 @@ class EnvSpec:
         info: names of the scalars that every `Step.info` holds; NaN where a step has none.
         encodings: how raw observations become the flat groups, where the simulator has raw ones.
         needs_float64: whether `step` must be traced with 64-bit types enabled.
+        threads: threads the simulator steps with, where it has its own.
         exact_truncation: whether the true last observation arrives at a truncation.
     """
 
@@ -179,6 +180,7 @@ class EnvSpec:
     info: tuple[str, ...] = ()
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     needs_float64: bool = False
+    threads: int | None = None
     exact_truncation: bool = True
 
 

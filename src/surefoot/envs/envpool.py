@@ -19,6 +19,7 @@ import numpy as np
 from surefoot.config import UserError, near_matches
 from surefoot.envs import spaces
 from surefoot.envs.contract import REWARD_TERM, SUCCESS, Environment, EnvSpec, Step
+from surefoot.machine import usable_cores
 
 
 class _PoolState(NamedTuple):
@@ -70,6 +71,7 @@ class EnvPoolEnvironment(Environment):
             ),
             in_graph=in_graph,
             needs_float64=in_graph,
+            threads=self._pool.config["num_threads"],
             info=tuple(sorted(name for name in info if _is_logged(name))),
         )
         if in_graph:
@@ -164,14 +166,25 @@ def _make_pool(task: str, num_envs: int, seeds: Sequence[int], options: dict[str
             "gymnasium:ID, gymnax:ID, probe:NAME, or module:attribute)"
         )
     # pools take the place of these, so they are not the user's to set
-    own = {"num_envs", "batch_size", "num_threads", "seed", "env_seed", "max_num_players"}
-    config = set(envpool.make_spec(task).config._fields) - own
-    for name in options:
+    own = {"num_envs", "batch_size", "seed", "env_seed", "max_num_players"}
+    defaults = envpool.make_spec(task).config._asdict()
+    config = set(defaults) - own
+    for name, value in options.items():
         if name not in config:
             raise UserError(
                 f"{task} has no option {name!r}{near_matches(name, config)} "
                 f"(it has {', '.join(sorted(config))})"
             )
+        wanted = type(defaults[name])
+        fits = type(value) is wanted or (wanted is float and type(value) is int)
+        if wanted in (bool, int, float, str) and not fits:
+            raise UserError(
+                f"{task}: {name} = {value!r} must be {wanted.__name__}, like {defaults[name]!r}"
+            )
+    if options.get("num_threads", 1) < 1:
+        raise UserError(f"{task}: num_threads = {options['num_threads']} must be at least 1")
+    # EnvPool counts the machine's cores, of which a container may allow a few
+    options = {"num_threads": min(num_envs, usable_cores())} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

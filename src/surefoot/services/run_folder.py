@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from surefoot.config import Config, UserError, from_mapping, parse_toml, to_toml
+from surefoot.machine import usable_cores
 from surefoot.training import Hook, Run
 
 CONFIG, META, METRICS = "config.toml", "meta.json", "metrics.jsonl"
@@ -103,7 +104,7 @@ def describe(command: list[str], **facts: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": usable_cores(),
         "devices": [str(device) for device in jax.devices()],
         "git": _git(),
     }

@@ -6,8 +6,6 @@ costs. `measure` finds both on this machine, and what is reached.
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import numpy as np
 
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, Environment
+from surefoot.machine import usable_cores
 from surefoot.rollout import start
 from surefoot.training.hooks import Hook
 from surefoot.training.loop import train
@@ -82,11 +81,6 @@ class Limit:
     def share(self) -> float:
         """What training reaches of it."""
         return self.training.rate / self.rate
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def measure(env: Environment, config: Config, *, seconds: float) -> Limit:
