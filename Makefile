@@ -60,5 +60,9 @@ lock: setup
 	.bench-venv/bin/python $(PIP) -r benchmarks/requirements.txt
 	@touch .bench-venv/.installed
 
+# each about 2 to 10 minutes; e.g. `make bench BENCH=speed`
+BENCH ?= speed limits overlap seeds start memory growth
+
 bench: setup .bench-venv/.installed
-	$(BIN)/python benchmarks/speed.py
+	set -e; for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py; done
+	.bench-venv/bin/python benchmarks/plots.py

@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--minibatch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])
+    parser.add_argument("--value-clip", type=float, default=None)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -62,6 +63,7 @@ def main() -> None:
         n_steps=options.num_steps,
         batch_size=options.minibatch,
         n_epochs=options.epochs,
+        clip_range_vf=options.value_clip,
         policy_kwargs={"net_arch": {"pi": options.hidden, "vf": options.hidden}},
         seed=options.seed,
         **own,

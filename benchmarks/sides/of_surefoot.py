@@ -1,27 +1,42 @@
-"""Surefoot's side of `speed.py`; prints one JSON line. The first iterations are left out."""
+"""Surefoot's side of the benchmarks; prints one JSON line. The first iterations are left out."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
 import time
 
-from surefoot.config import Config
-from surefoot.training import Hook, train
+import jax
+import numpy as np
 
-SKIPPED = 2  # compilation, warm-up
+from surefoot.config import Config
+from surefoot.training import Hook, train, train_seeds
+from surefoot.training.fused import REPORTS
+
+SKIPPED = 2  # iterations of compilation and warm-up
+SKIPPED_SCANS = 2  # the same where several iterations are one program
 
 
 class Laps(Hook):
-    """Wall time and steps at the end of each iteration."""
+    """Wall time and steps at the end of each iteration, and all metrics but times."""
 
     def __init__(self) -> None:
         self.laps: list[tuple[float, int]] = []
+        self.metrics = hashlib.sha256()
 
     def on_iteration(self, state, metrics) -> None:
         """Note the time."""
         self.laps.append((time.perf_counter(), state.step))
+        timeless = {k: v for k, v in metrics.items() if not k.startswith(("time/", "wall_time"))}
+        self.metrics.update(json.dumps(timeless).encode())
+
+
+def fingerprint(tree) -> str:
+    """Of all numbers in a tree."""
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+    return hashlib.sha256(b"".join(leaves)).hexdigest()
 
 
 def main() -> None:
@@ -32,7 +47,12 @@ def main() -> None:
     parser.add_argument("--minibatch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])
+    parser.add_argument("--value-clip", type=float, default=None)
+    parser.add_argument("--entropy", type=float, default=0.0)
+    parser.add_argument("--raw", action="store_true", help="normalise and scale nothing")
     parser.add_argument("--overlap", default="exact")
+    parser.add_argument("--fused", action="store_true", help="the whole training in the graph")
+    parser.add_argument("--env-options", nargs="*", default=[])
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -45,15 +65,35 @@ def main() -> None:
         num_epochs=options.epochs,
         actor_hidden=tuple(options.hidden),
         critic_hidden=tuple(options.hidden),
+        value_clip_epsilon=options.value_clip,
+        entropy_coef=options.entropy,
+        normalize_observations=not options.raw,
+        scale_rewards=not options.raw,
+        env_options=tuple(options.env_options),
         learning_rate_schedule="constant",
         overlap=options.overlap,
         seed=options.seed,
     )
     laps = Laps()
-    train(options.task, config, hooks=[laps])
-    (began, first), (ended, last) = laps.laps[SKIPPED - 1], laps.laps[-1]
+    if options.fused:
+        [(_, policy)] = train_seeds(options.task, config, hooks=[[laps]])
+        skipped = SKIPPED_SCANS * -(-len(laps.laps) // REPORTS)
+    else:
+        _, policy = train(options.task, config, hooks=[laps])
+        skipped = SKIPPED
+    (began, first), (ended, last) = laps.laps[skipped - 1], laps.laps[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"steps": last - first, "seconds": ended - began, "peak_mib": peak}))
+    print(
+        json.dumps(
+            {
+                "steps": last - first,
+                "seconds": ended - began,
+                "peak_mib": peak,
+                "metrics": laps.metrics.hexdigest(),
+                "policy": fingerprint(policy),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

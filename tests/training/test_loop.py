@@ -330,3 +330,27 @@ def test_a_simulator_that_loses_the_last_observation_is_counted() -> None:
         train(env, TINY, hooks=[recorder])
     first = recorder.metrics[0]
     assert first["rollout/inexact_truncations"] == first["rollout/episodes"] > 0
+
+
+@pytest.mark.parametrize("overlap", ["off", "exact", "full"])
+@pytest.mark.parametrize("task", ["Hopper-v5", "probe:both", "gymnasium:CartPole-v1"])
+def test_everything_is_compiled_in_the_first_iterations_and_never_again(
+    task: str, overlap: str
+) -> None:
+    programs: list[int] = []  # how many were traced, by iteration
+    traced = [0]
+
+    def count(event: str, *_: Any, **__: Any) -> None:
+        traced[0] += event == "/jax/core/compile/jaxpr_trace_duration"
+
+    class Counting(Hook):
+        def on_iteration(self, state: Any, metrics: Any) -> None:
+            programs.append(traced[0])
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        train(task, TINY.replace(total_steps=8 * 64, overlap=overlap), hooks=[Counting()])
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert programs[0] > 0
+    assert programs[3:] == [programs[3]] * len(programs[3:])
