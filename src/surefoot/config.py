@@ -116,6 +116,9 @@ class Config:
     """Trade of GAE: 0 is the TD residual, 1 the Monte-Carlo advantage. [PPO, 37]"""
     advantage_normalization: Normalization = "minibatch"
     """Advantages to zero mean and unit variance within the minibatch, the batch, or not. [37]"""
+    min_advantage_std: float = 0.003
+    """Advantages that spread less are not scaled up to 1: on a solved task they are noise. In units of
+    scaled rewards, and without effect if scale_rewards is off. [measured; arXiv 2301.04104]"""
     recompute_advantages: bool = False
     """Estimate advantages afresh with the current critic before each epoch. [MA]"""
     value_clip_epsilon: float | None = None
@@ -153,6 +156,11 @@ class Config:
     def batch_size(self) -> int:
         """Rows of one batch, num_envs * num_steps."""
         return self.num_envs * self.num_steps
+
+    @property
+    def advantage_floor(self) -> float:
+        """The least standard deviation that advantages are divided by; 0 where rewards have no unit."""
+        return self.min_advantage_std if self.scale_rewards else 0.0
 
     @property
     def first_critic_rate(self) -> float:
@@ -222,6 +230,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "kl_coef": (0, math.inf, False, False),
     "gamma": (0, 1, True, True),
     "gae_lambda": (0, 1, True, True),
+    "min_advantage_std": (0, math.inf, True, False),
     "value_clip_epsilon": (0, math.inf, False, False),
     "value_coef": (0, math.inf, True, False),
     "entropy_coef": (-math.inf, math.inf, False, False),

@@ -83,7 +83,7 @@ def test_a_misspelt_task_is_answered_with_near_ones(task: str, near: str) -> Non
     ("task", "option", "words"),
     [
         ("CartPole-v1", "max_episode_step", ("no option", "did you mean 'max_episode_steps'")),
-        ("CartPole-v1", "num_threads", ("no option 'num_threads'",)),
+        ("CartPole-v1", "batch_size", ("no option 'batch_size'",)),
         ("CartPole-v1", "seed", ("no option 'seed'",)),
         ("gymnax:CartPole-v1", "max_steps", ("did you mean 'max_steps_in_episode'",)),
         ("gymnasium:CartPole-v1", "sutton", ("cannot be made", "sutton")),

@@ -426,6 +426,9 @@ def test_normalize_advantages_by_hand():
     expected = np.array([-3.0, 3.0, 0.0, 0.0, 0.0]) / math.sqrt(4.5)
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
     np.testing.assert_allclose(normalize_advantages([1.0, 3.0], epsilon=1.0), [-0.5, 0.5])
+    # a spread of 1 is left below a least spread of 4, and met above one of 0.5
+    np.testing.assert_allclose(normalize_advantages([1.0, 3.0], min_std=4.0), [-0.25, 0.25])
+    np.testing.assert_allclose(normalize_advantages([1.0, 3.0], min_std=0.5), [-1.0, 1.0])
 
 
 @laws

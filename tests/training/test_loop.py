@@ -108,6 +108,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "target_kl": {"target_kl": 1e-6},
     "max_grad_norm": {"max_grad_norm": 1e-4},
     "adam_epsilon": {"adam_epsilon": 0.1},
+    "min_advantage_std": {"min_advantage_std": 10.0},
     "joint_loss": {"joint_loss": True},
     "overlap": {"overlap": "full"},
     "max_lag": {"overlap": "full", "max_lag": 3},
@@ -141,6 +142,11 @@ def test_the_list_of_changes_is_complete() -> None:
 @pytest.mark.parametrize("option", CHANGES)
 def test_every_option_changes_what_is_learned(option: str) -> None:
     assert trace(**CHANGES[option])[1] != _trace_once(AGAINST.get(option, {}))[1]
+
+
+def test_the_least_advantage_spread_needs_scaled_rewards() -> None:
+    raw = {"scale_rewards": False}
+    assert trace(**raw, min_advantage_std=10.0) == trace(**raw)
 
 
 def test_steps_count_experience_alone() -> None:

@@ -356,18 +356,25 @@ def vtrace_advantages(
 
 
 def normalize_advantages(
-    advantages: ArrayLike, *, weights: ArrayLike | None = None, epsilon: ArrayLike = 1e-8
+    advantages: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    epsilon: ArrayLike = 1e-8,
+    min_std: ArrayLike = 0.0,
 ) -> jax.Array:
     """Normalise advantages to mean 0 and standard deviation 1 over the valid rows.
 
-        (A - mean(A)) / (std(A) + epsilon),    std with denominator sum(weights)
+        (A - mean(A)) / (max(std(A), min_std) + epsilon),    std with denominator sum(weights)
 
-    Source: OpenAI baselines, ppo2/model.py, its only home; epsilon from there.
+    Source: OpenAI baselines, ppo2/model.py, its only home; epsilon from there. A scale that only
+    shrinks below a limit: DreamerV3, arXiv 2301.04104, eq. 7 (there for returns).
 
     Args:
         advantages: [B] or [T, N]; what is passed together is normalised together. No gradient.
         weights: same shape, validity mask (0 = not experience), or None.
         epsilon: above 0, in units of the advantages.
+        min_std: advantages that spread less are not scaled up to 1, as what is left of them on a
+            solved task is noise. 0 or above, in units of the advantages.
 
     Returns:
         Shape of `advantages`, float32; 0 on rows of weight 0, and exactly 0 everywhere for a
@@ -380,4 +387,4 @@ def normalize_advantages(
     weights, advantages = sanitize(weights, advantages=advantages)
     deviations = masked_deviations(lax.stop_gradient(advantages), weights)
     std = jnp.sqrt(masked_mean(jnp.square(deviations), weights))
-    return deviations / (std + as_float(epsilon))
+    return deviations / (jnp.maximum(std, as_float(min_std)) + as_float(epsilon))

@@ -72,7 +72,9 @@ def policy_loss(
     log_probs = distribution.log_prob(batch.raw_actions)
     advantages = batch.advantages
     if config.advantage_normalization == "minibatch":
-        advantages = F.normalize_advantages(advantages, weights=weights)
+        advantages = F.normalize_advantages(
+            advantages, weights=weights, min_std=config.advantage_floor
+        )
     if batch.importance is not None:
         advantages = advantages * batch.importance
     ratios = (log_probs, batch.old_log_probs)
@@ -226,7 +228,9 @@ def actor_batch(
         if config.lag_correction == "decoupled":
             importance = flatten(jnp.exp(old_log_probs - experience.old_log_probs))
     if config.advantage_normalization == "batch":
-        advantages = F.normalize_advantages(advantages, weights=experience.weights)
+        advantages = F.normalize_advantages(
+            advantages, weights=experience.weights, min_std=config.advantage_floor
+        )
     features = flatten(experience.actor_features)
     return ActorBatch(
         features=features,
