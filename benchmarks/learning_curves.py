@@ -13,19 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from common import surefoot
+
 TASKS = ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "InvertedPendulum-v5"]
 HERE = Path(__file__).parent
-
-
-def surefoot(*arguments: str) -> str:
-    """Run the command in a process of its own; its standard output."""
-    command = [sys.executable, "-m", "surefoot", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def one_run(task: str, seed: int, options: argparse.Namespace) -> dict:
@@ -50,13 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--total-steps", type=int, default=1_000_000)
     parser.add_argument("--runs", type=Path, default=Path("runs/learning_curves"))
     parser.add_argument("--name", default="learning_curves")
     parser.add_argument("extra", nargs="*", help="after --: options passed on to surefoot train")
     options = parser.parse_args()
     results: dict[str, list[dict]] = {task: [] for task in options.tasks}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for task in options.tasks:
             result = one_run(task, seed, options)
             results[task].append(result)
