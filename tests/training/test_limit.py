@@ -136,6 +136,23 @@ def test_the_command_reports_in_words_and_in_json(capsys: pytest.CaptureFixture)
     assert "--num-envs 8" in said
 
 
+def test_a_simulator_with_options_is_measured_with_its_threads(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("surefoot.envs.envpool.usable_cores", lambda: 2)
+    monkeypatch.setattr("surefoot.cli.bench.usable_cores", lambda: 2)
+    tiny = ["--num-envs", "2", "--num-steps", "8", "--num-minibatches", "2", "--num-epochs", "1"]
+    options = ["--env-options", "reset_noise_scale=0.01", "--seconds", "0.1", "--json"]
+    assert main(["bench", "Hopper-v5", *tiny, *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["simulator_threads"] == 2
+    assert [row["options"] for row in result["same_batch"]] == [
+        "",
+        "--num-envs 1 --num-steps 16",
+        "--env-options reset_noise_scale=0.01 num_threads=1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -46,6 +46,7 @@ from surefoot.functional.schedules import (
     kl_adaptive_learning_rate,
     linear,
 )
+from surefoot.functional.shuffling import random_permutation
 from surefoot.functional.surrogates import (
     clipped_loss,
     kl_penalized_loss,
@@ -93,6 +94,7 @@ __all__ = [
     "normalize",
     "normalize_advantages",
     "policy_gradient_loss",
+    "random_permutation",
     "ratio_loss",
     "reward_to_go",
     "scale_rewards",

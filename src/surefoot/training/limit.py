@@ -160,7 +160,8 @@ def _on_host(env: Environment, actions: Any) -> Callable[[Any], tuple[Any, Any]]
 def training_pace(env: Environment, config: Config, *, seconds: float) -> Pace:
     """Training as the options say, once everything is compiled."""
     timer = _Timer(seconds)
-    train(env, config.replace(total_steps=2**40), hooks=[timer], should_stop=timer.done)
+    endless = config.replace(total_steps=2**40, env_options=())  # `env` has its options
+    train(env, endless, hooks=[timer], should_stop=timer.done)
     return timer.pace()
 
 

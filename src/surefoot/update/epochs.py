@@ -160,7 +160,7 @@ def run_epochs(
 def _minibatches(batch: Any, key: jax.Array, count: int) -> Any:
     """The batch in random order, cut into [count, B / count, ...]."""
     size = jax.tree.leaves(batch)[0].shape[0]
-    order = jax.random.permutation(key, size)
+    order = F.random_permutation(key, size)
     return jax.tree.map(lambda x: x[order].reshape(count, size // count, *x.shape[1:]), batch)
 
 
