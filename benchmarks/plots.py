@@ -46,8 +46,10 @@ def speed() -> None:
         colors = [COLORS[0] if name.startswith("surefoot") else "#9aa4ad" for name in names]
         axis.barh(names, middles, xerr=np.array(ends).T, color=colors, ecolor="#444444", height=0.7)
         for y, middle in enumerate(middles):
-            axis.annotate(f" {middle:,.0f}", (0, y), va="center", fontsize=8, color="black")
+            color = "white" if names[y].startswith("surefoot") else "black"
+            axis.annotate(f" {middle:,.0f}", (0, y), va="center", fontsize=8, color=color)
         axis.set_title(case, loc="left", fontsize=9)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     np.atleast_1d(panels)[-1].set_xlabel("env steps per second of training (median, range)")

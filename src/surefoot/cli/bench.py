@@ -103,7 +103,8 @@ def alternatives(config: Config, threads: int | None) -> dict[str, Config]:
         if num_envs and config.batch_size % num_envs == 0 and num_steps >= 8:
             options = f"--num-envs {num_envs} --num-steps {num_steps}"
             found[options] = config.replace(num_envs=num_envs, num_steps=num_steps)
-    for count in {1, usable_cores()} - {threads} if threads else ():
+    counts = {1, min(usable_cores(), config.num_envs)} - {threads} if threads else ()
+    for count in sorted(counts):
         given = (*config.env_options, f"num_threads={count}")
         found[f"--env-options {' '.join(given)}"] = config.replace(env_options=given)
     return found
