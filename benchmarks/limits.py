@@ -31,7 +31,14 @@ def main() -> None:
     options = parser.parse_args()
     results = Results("limits")
     for case in options.cases:
-        command = ["bench", *CASES[case].split(), "--seconds", str(options.seconds), "--json"]
+        command = [
+            "bench",
+            *CASES[case].split(),
+            "--seconds",
+            str(options.seconds),
+            "--quick",
+            "--json",
+        ]
         runs = [json.loads(surefoot(*command)) for _ in range(options.repeats)]
         results.save(case, {"setting": CASES[case], "runs": runs})
         rows = {

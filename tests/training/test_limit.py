@@ -90,7 +90,6 @@ def test_alternatives_make_the_same_batch(monkeypatch: pytest.MonkeyPatch) -> No
         "--num-envs 4 --num-steps 512",
         "--num-envs 8 --num-steps 256",
         "--num-envs 32 --num-steps 64",
-        "--num-envs 64 --num-steps 32",
         "--env-options noise=1 num_threads=1",
     ]
     assert {other.batch_size for other in found.values()} == {2048}
@@ -136,6 +135,10 @@ def test_the_command_reports_in_words_and_in_json(capsys: pytest.CaptureFixture)
     said = capsys.readouterr().out
     assert "share of the limit:" in said
     assert "--num-envs 8" in said
+    assert main(["bench", "probe:both", *tiny, "--seconds", "0.1", "--quick"]) == 0
+    said = capsys.readouterr().out
+    assert "share of the limit:" in said
+    assert "other settings" not in said
 
 
 def test_a_simulator_with_options_is_measured_with_its_threads(

@@ -105,7 +105,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "critic_learning_rate": {"critic_learning_rate": 1e-3},
     "learning_rate_schedule": {"learning_rate_schedule": "constant"},
     "desired_kl": {"learning_rate_schedule": "kl_adaptive", "desired_kl": 1e-5},
-    "target_kl": {"target_kl": 1e-6},
+    "target_kl": {"target_kl": 1e-7},
     "max_grad_norm": {"max_grad_norm": 1e-4},
     "adam_epsilon": {"adam_epsilon": 0.1},
     "min_advantage_std": {"min_advantage_std": 10.0},

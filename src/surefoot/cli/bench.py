@@ -24,6 +24,8 @@ class Arguments:
     """As for `surefoot train`."""
     seconds: float = 5.0
     """Seconds of each measurement."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure the given settings alone, and try no others."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object and nothing else."""
     preset: str | None = None
@@ -48,25 +50,29 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < arguments.seconds <= 600:
         raise UserError(f"seconds = {arguments.seconds} must be in (0, 600]")
     config = validate(arguments.options)
-    result = measure(arguments.task, config, arguments.seconds, quiet=arguments.json)
+    result = measure(arguments, config)
     print(json.dumps(result) if arguments.json else describe(result))
     return 0
 
 
-def measure(task: str, config: Config, seconds: float, *, quiet: bool) -> dict[str, Any]:
+def measure(arguments: Arguments, config: Config) -> dict[str, Any]:
     """The limit for the configuration, and the pace of others with the same batch."""
     from surefoot.training import environments
     from surefoot.training import limit as limits
 
-    if not quiet:
+    task, seconds = arguments.task, arguments.seconds
+    if not arguments.json:
         print(
-            f"Measuring {task}: about {5 * seconds:.0f} s, and the compilation of each setting..."
+            f"Measuring {task}: about {(3 if arguments.quick else 5) * seconds:.0f} s, and the "
+            "start and compilation of each setting...",
+            flush=True,
         )
     with environments(task, config) as env:
         limit = limits.measure(env, config, seconds=seconds)
         threads = env.spec.threads
     others = [{"options": "", "steps_per_second": limit.training.rate}]
-    for options, other in alternatives(config, threads).items():
+    tried = {} if arguments.quick else alternatives(config, threads)
+    for options, other in tried.items():
         with environments(task, other) as env:
             pace = limits.training_pace(env, other, seconds=seconds / 2)
         others.append({"options": options, "steps_per_second": pace.rate})
@@ -93,12 +99,14 @@ def measure(task: str, config: Config, seconds: float, *, quiet: bool) -> dict[s
 def alternatives(config: Config, threads: int | None) -> dict[str, Config]:
     """Other settings that make the same batch, by what to type for them.
 
+    At most twice the environments: some simulators take 75 MB for each.
+
     Args:
         config: the options.
         threads: the simulator's; None where it has none of its own.
     """
     found = {}
-    for num_envs in (n * config.num_envs // 4 for n in (1, 2, 8, 16)):
+    for num_envs in (config.num_envs // 4, config.num_envs // 2, config.num_envs * 2):
         num_steps = config.batch_size // max(num_envs, 1)
         if num_envs and config.batch_size % num_envs == 0 and num_steps >= 8:
             options = f"--num-envs {num_envs} --num-steps {num_steps}"
@@ -125,13 +133,15 @@ def describe(result: dict[str, Any]) -> str:
         f"  in turn           {result['in_turn_steps_per_second']:>10,.0f} steps/s   (--overlap off)",
         f"share of the limit: {result['share_of_limit']:.0%}",
         "",
-        "the same batch with other settings:",
     ]
-    lines += [
-        f"  {row['options'] or 'as above':<40}{row['steps_per_second']:>10,.0f} steps/s"
-        for row in result["same_batch"]
-    ]
-    return "\n".join([*lines, "", advice(result)])
+    if len(result["same_batch"]) > 1:
+        lines.append("the same batch with other settings:")
+        lines += [
+            f"  {row['options'] or 'as above':<40}{row['steps_per_second']:>10,.0f} steps/s"
+            for row in result["same_batch"]
+        ]
+        lines.append("")
+    return "\n".join([*lines, advice(result)])
 
 
 def advice(result: dict[str, Any]) -> str:
