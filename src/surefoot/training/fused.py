@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from surefoot.config import Config, UserError, validate
 from surefoot.envs.tasks import task_name
@@ -65,7 +66,7 @@ def train_seeds(
         trainer = Trainer(config.replace(overlap="off"), env)
         scan = _make_scan(trainer)
         states = jax.tree.map(lambda *rows: jnp.stack(rows), *map(trainer.start, seeds))
-        runs = [_Seed(trainer, states, k, hooks[k]) for k in range(len(seeds))]
+        runs = [_Seed(trainer, _on_host(states), k, hooks[k]) for k in range(len(seeds))]
         with contextlib.ExitStack() as at_end:
             for run, seed in zip(runs, seeds, strict=True):
                 run.begin(
@@ -75,11 +76,20 @@ def train_seeds(
             while any(run.state.step < config.total_steps for run in runs) and not should_stop():
                 states, (steps, metrics) = scan(states)
                 steps, metrics = jax.device_get((steps, metrics))
-                now = time.perf_counter()
+                now, here = time.perf_counter(), _on_host(states)
                 for run in runs:
-                    run.report(states, steps, metrics, wall=now - began, elapsed=now - lap)
+                    run.report(here, steps, metrics, wall=now - began, elapsed=now - lap)
                 lap = now
     return [(run.state, trainer.policy(run.state)) for run in runs]
+
+
+def _on_host(states: TrainState) -> TrainState:
+    """As NumPy arrays, of which a seed's part is a view and not a program of its own."""
+
+    def on_host(x: Any) -> Any:
+        return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
+
+    return jax.tree.map(on_host, states)
 
 
 def _make_scan(trainer: Trainer) -> Callable[[TrainState], Any]:
