@@ -16,7 +16,7 @@ def random_permutation(key: jax.Array, size: int) -> jax.Array:
 
     Each round can be undone, so the rounds map 0 .. 2^m - 1 onto itself in an order that depends on
     the key alone; numbers from `size` on are left out. `jax.random.permutation` sorts random numbers
-    instead, which took 15 to 50 times as long here and a third of a whole update.
+    instead, which made up more than a third of an update of small networks.
 
     Source: Mitchell et al., Bandwidth-Optimal Random Shuffling for GPUs, arXiv 2106.06161, section 4
     (a Feistel network as the bijection, then compaction); h is MurmurHash3's finaliser.
