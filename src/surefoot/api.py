@@ -88,6 +88,7 @@ def train_seeds(
     config: Config | None = None,
     run_dir: str | Path | None = None,
     progress: bool = True,
+    hooks: Sequence[Sequence[Hook]] = (),
     should_stop: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> list[TrainResult]:
@@ -100,6 +101,7 @@ def train_seeds(
         config: options to start from; the defaults if left out.
         run_dir: holds a run folder `seed-S` for each; named after the task if left out.
         progress: show the first seed's progress on the console.
+        hooks: further listeners, a list for each seed.
         should_stop: asked now and then; True ends training early, with everything saved.
         **options: options that differ from `config`, by name.
 
@@ -112,7 +114,7 @@ def train_seeds(
     name = task_name(task)
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
-    hooks: list[list[Hook]] = [
+    own: list[list[Hook]] = [
         [folder, MetricsFile(folder.path / METRICS), PolicyFile(folder.path)] for folder in folders
     ]
     if progress:
@@ -121,8 +123,10 @@ def train_seeds(
             f"{num_seeds} seeds of {escape(name)} in one program; progress of the first:",
             highlight=False,
         )
-        hooks[0].append(ConsoleProgress(console))
-    states = run_train_seeds(task, config, hooks=hooks, should_stop=should_stop)
+        own[0].append(ConsoleProgress(console))
+    further = hooks or [()] * num_seeds
+    listeners = [[*a, *b] for a, b in zip(own, further, strict=True)]
+    states = run_train_seeds(task, config, hooks=listeners, should_stop=should_stop)
     return [
         TrainResult(
             folder.path, load_policy(folder.path), state.step, state.step >= config.total_steps

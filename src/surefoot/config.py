@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+Algorithm = Literal["ppo", "trpo"]
 Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
 Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]
 Activation = Literal["tanh", "elu", "relu", "swish"]
@@ -102,6 +103,9 @@ class Config:
     """Scaled rewards are clipped to +- this. [37, IM]"""
 
     # --- objective
+    algorithm: Algorithm = "ppo"
+    """ppo: epochs of minibatches on the surrogate; trpo: one natural-gradient step of the actor on the
+    ratio surrogate, inside a trust region (the epochs are the critic's). [arXiv 1502.05477]"""
     surrogate: Surrogate = "clipped"
     """What the actor maximises (docs/mathematics.md section 1). [PPO]"""
     clip_epsilon: float = 0.2
@@ -151,6 +155,18 @@ class Config:
     """Adam's epsilon. [37]"""
     joint_loss: bool = False
     """Optimise actor and critic on one total loss with joint gradient clipping."""
+    max_kl: float = 0.01
+    """trpo: the policy's KL from the old one after an update, at most. [arXiv 1502.05477]"""
+    cg_steps: int = 15
+    """trpo: iterations of conjugate gradient. [sb3-contrib]"""
+    cg_damping: float = 0.1
+    """trpo: added to the diagonal of the Fisher matrix. [arXiv 1502.05477, sb3-contrib]"""
+    line_search_steps: int = 10
+    """trpo: step lengths tried, each 0.8 of the one before, until one is safe. [sb3-contrib]"""
+
+    # --- measuring
+    measure_held_out_kl: bool = False
+    """Report each update's KL on the next rollout too, whose states it did not learn from."""
 
     @property
     def batch_size(self) -> int:
@@ -242,6 +258,10 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "target_kl": (0, math.inf, False, False),
     "max_grad_norm": (0, math.inf, False, True),
     "adam_epsilon": (0, 1, False, False),
+    "max_kl": (0, math.inf, False, False),
+    "cg_steps": (1, 10_000, True, True),
+    "cg_damping": (0, math.inf, True, False),
+    "line_search_steps": (1, 1_000, True, True),
 }
 
 
@@ -269,7 +289,28 @@ def validate(config: Config) -> Config:
     return config
 
 
+def _check_trpo(config: Config) -> None:
+    """TRPO's one step on the ratio surrogate leaves no room for what steers PPO's many."""
+    clashes = {
+        "surrogate": config.surrogate not in ("clipped", "ratio"),
+        "target_kl": config.target_kl is not None,
+        "learning_rate_schedule": config.learning_rate_schedule == "kl_adaptive",
+        "recompute_advantages": config.recompute_advantages,
+        "joint_loss": config.joint_loss,
+        "shared_trunk": config.shared_trunk,
+    }
+    for name, clashing in clashes.items():
+        if clashing:
+            raise UserError(
+                f"{name} = {getattr(config, name)!r} has no place in algorithm = 'trpo': its actor "
+                "takes one step, on the ratio surrogate, apart from the critic, and max_kl bounds "
+                "it; leave it out"
+            )
+
+
 def _check_combinations(config: Config) -> None:
+    if config.algorithm == "trpo":
+        _check_trpo(config)
     if config.recompute_advantages and config.surrogate == "kl_penalty":
         raise UserError(
             "recompute_advantages begins each epoch anew, and kl_penalty measures its KL over the "
@@ -394,12 +435,13 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def to_toml(config: Config, *, task: str) -> str:
     """The config with every option as TOML text, `task` first."""
-    lines = [f"task = {_toml_value(task)}"]
-    lines += [f"{name} = {_toml_value(getattr(config, name))}" for name in option_names()]
+    lines = [f"task = {toml_value(task)}"]
+    lines += [f"{name} = {toml_value(getattr(config, name))}" for name in option_names()]
     return "\n".join(lines) + "\n"
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """An option's value as TOML writes it; None is the text `none`."""
     if value is None:
         return '"none"'
     if isinstance(value, bool):
@@ -408,7 +450,7 @@ def _toml_value(value: Any) -> str:
         # JSON's escapes are TOML's, but for characters above U+FFFF and DEL
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return repr(value)
 
 

@@ -14,6 +14,7 @@ from surefoot.envs import (
     SingleStep,
     make_environment,
 )
+from surefoot.rollout import make_collector
 from surefoot.training import Trainer, evaluate, play
 
 
@@ -60,7 +61,8 @@ def test_short_episodes_are_not_favoured() -> None:
 @pytest.mark.parametrize(("episodes", "num_envs"), [(1, 4), (4, 4), (7, 3)])
 def test_episodes_counted_are_the_episodes_asked_for(episodes: int, num_envs: int) -> None:
     env = JaxEnvironment(Uneven(), num_envs)
-    stretches = list(play(policy_for(env), env, episodes, key=jax.random.key(1), num_steps=8))
+    collect = make_collector(env, num_steps=8, deterministic=True)
+    stretches = list(play(policy_for(env), env, episodes, key=jax.random.key(1), collect=collect))
     ends = sum((s.rollout.ended & s.counted).sum(axis=0) for s in stretches)
     assert ends.sum() == episodes
     assert ends.max() - ends.min() <= 1

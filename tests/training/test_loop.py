@@ -113,6 +113,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "overlap": {"overlap": "full"},
     "max_lag": {"overlap": "full", "max_lag": 3},
     "lag_correction": {"overlap": "full", "lag_correction": "vtrace"},
+    "algorithm": {"algorithm": "trpo"},
+    "max_kl": {"algorithm": "trpo", "max_kl": 1e-4},
+    "cg_steps": {"algorithm": "trpo", "cg_steps": 1},
+    "cg_damping": {"algorithm": "trpo", "cg_damping": 10.0},
+    "line_search_steps": {"algorithm": "trpo", "line_search_steps": 1, "max_kl": 2.0},
 }
 # what an option must be compared with if not with the tiny run itself
 AGAINST: dict[str, dict[str, Any]] = {
@@ -122,9 +127,15 @@ AGAINST: dict[str, dict[str, Any]] = {
     "lag_correction": {"overlap": "full"},
     "desired_kl": {"learning_rate_schedule": "kl_adaptive"},
     "surrogate": {"learning_rate": 0.01, "clip_epsilon": 1e-4},
+    "max_kl": {"algorithm": "trpo"},
+    "cg_steps": {"algorithm": "trpo"},
+    "cg_damping": {"algorithm": "trpo"},
+    # a region so wide that its full step is refused
+    "line_search_steps": {"algorithm": "trpo", "max_kl": 2.0},
 }
-# tested where they act: env_options in tests/envs, the groups in test_agent.py
+# tested where they act: env_options in tests/envs, the groups in test_agent.py, what is measured below
 ELSEWHERE = {"env_options", "actor_groups", "critic_groups", "ignore_groups"}
+ELSEWHERE |= {"measure_held_out_kl"}
 _traces: dict[str, Any] = {}
 
 
@@ -360,3 +371,41 @@ def test_everything_is_compiled_in_the_first_iterations_and_never_again(
         jax.monitoring.unregister_event_duration_listener(count)
     assert programs[0] > 0
     assert programs[3:] == [programs[3]] * len(programs[3:])
+
+
+@pytest.mark.parametrize("options", [{}, {"overlap": "full"}, {"joint_loss": True}])
+def test_the_held_out_kl_is_reported_and_changes_nothing(options: dict) -> None:
+    measured, without = Recorder(), Recorder()
+    config = TINY.replace(**options, learning_rate=0.01)
+    state, _ = train(TASK, config.replace(measure_held_out_kl=True), hooks=[measured])
+    plain, _ = train(TASK, config, hooks=[without])
+    held_out = [row.pop("policy/held_out_kl") for row in measured.metrics]
+    assert held_out[0] == 0.0  # no update has been made before the first rollout
+    assert all(kl > 0.0 for kl in held_out[1:])
+    for here, there in zip(measured.metrics, without.metrics, strict=True):
+        assert {k: v for k, v in here.items() if not k.startswith(("time/", "wall"))} == {
+            k: v for k, v in there.items() if not k.startswith(("time/", "wall"))
+        }
+    assert plain.previous is None
+    assert state.previous is not None
+
+
+def test_the_held_out_kl_is_that_of_the_update_before_on_the_next_rollout() -> None:
+    config = TINY.replace(measure_held_out_kl=True, overlap="off", learning_rate=0.01)
+    env = make_environment(TASK, config.num_envs, seed=np.random.SeedSequence(0))
+    trainer = Trainer(config, env)
+    state = trainer.start()
+    actors, told = [state.learners["actor"].params], []
+    for _ in range(3):
+        state, rollout = trainer.collect(state, trainer.policy(state))
+        state, experience, _ = trainer.digest(state, rollout)
+        if len(actors) > 1:
+            old, new = (actor(experience.actor_features) for actor in actors[-2:])
+            expected = np.average(old.kl(new), weights=experience.weights)
+        state, metrics = trainer.optimise(state, experience)
+        state = state.after(int(experience.num_steps()))
+        if len(actors) > 1:
+            told = [part["policy/held_out_kl"] for part in metrics if "policy/held_out_kl" in part]
+            np.testing.assert_allclose(told, [expected], rtol=1e-4)
+        actors.append(state.learners["actor"].params)
+    assert told

@@ -83,6 +83,7 @@ def test_every_probe_has_an_expectation() -> None:
         {"surrogate": "ratio", "target_kl": 0.02},
         {"surrogate": "policy_gradient", "learning_rate": 2e-3},
         {"surrogate": "kl_penalty"},
+        {"algorithm": "trpo"},
         {"advantage_estimator": "td"},
         {"advantage_estimator": "monte_carlo"},
         {"advantage_estimator": "reward_to_go"},

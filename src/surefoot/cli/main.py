@@ -13,6 +13,8 @@ VERBS = {
     "train": "train a policy on a task",
     "eval": "play a trained policy and report what it is worth",
     "bench": "measure how near training comes to what this machine allows",
+    "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",
+    "report": "write a page of charts from a study or from runs",
     "tasks": "list the tasks that can be trained",
     "demo": "teach a Unitree Go1 to walk, then measure how well it follows commands",
 }

@@ -103,10 +103,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 class StopOnSignal:
-    """True once the user has pressed Ctrl-C; pressed again, it interrupts at once."""
+    """True once the user has pressed Ctrl-C; pressed again, it interrupts at once.
 
-    def __init__(self) -> None:
-        self._asked = False
+    Args:
+        note: what happens now, said after the first Ctrl-C.
+    """
+
+    def __init__(self, note: str = "finishing this iteration, then saving") -> None:
+        self._asked, self._say = False, note
         self._before: Any = None
 
     def __call__(self) -> bool:
@@ -124,4 +128,4 @@ class StopOnSignal:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        print("\nfinishing this iteration, then saving (Ctrl-C again: leave now)", file=sys.stderr)
+        print(f"\n{self._say} (Ctrl-C again: leave now)", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Floor 5: the training loop, its state, evaluation, and the hook interface."""
 
 from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
-from surefoot.training.evaluate import Played, Tally, evaluate, play
+from surefoot.training.evaluate import STRETCH, Played, Tally, evaluate, play
 from surefoot.training.fused import train_seeds
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.loop import Trainer, environments, train
@@ -10,6 +10,7 @@ from surefoot.training.state import TrainState, make_streams, to_key
 
 __all__ = [
     "METRICS",
+    "STRETCH",
     "AgentSpec",
     "Hook",
     "Played",

@@ -11,7 +11,9 @@ import numpy as np
 from surefoot.config import UserError
 from surefoot.envs import Environment
 from surefoot.envs.contract import REWARD_TERM, SUCCESS
-from surefoot.rollout import Policy, Rollout, make_collector, start
+from surefoot.rollout import Collector, Policy, Rollout, make_collector, start
+
+STRETCH = 250  # steps of each environment between looks at which episodes have ended
 
 
 class Played(NamedTuple):
@@ -28,13 +30,14 @@ def play(
     *,
     key: jax.Array,
     deterministic: bool = True,
-    num_steps: int = 250,
+    collect: Collector | None = None,
     max_episode_steps: int = 100_000,
 ) -> Iterator[Played]:
-    """Play until `episodes` episodes have ended, in stretches of `num_steps`.
+    """Play until `episodes` episodes have ended, in stretches of `STRETCH` steps.
 
     Every environment contributes its first few episodes, the same number each (one more for the
-    first ones if it does not divide): taking the first to end would favour short ones.
+    first ones if it does not divide): taking the first to end would favour short ones. Who plays
+    often hands in a `collect` (by `make_collector` on this `env`), which is compiled once.
 
     Raises:
         ValueError: an episode is longer than `max_episode_steps`.
@@ -43,7 +46,8 @@ def play(
     quota = np.full(num_envs, episodes // num_envs)
     quota[: episodes % num_envs] += 1
     done = np.zeros(num_envs, int)
-    collect = make_collector(env, num_steps=num_steps, deterministic=deterministic)
+    if collect is None:
+        collect = make_collector(env, num_steps=STRETCH, deterministic=deterministic)
     reset_key, key = jax.random.split(key)
     state = start(env, reset_key)
     stretch = 0
@@ -109,6 +113,7 @@ def evaluate(
     *,
     key: jax.Array,
     deterministic: bool = True,
+    collect: Collector | None = None,
 ) -> dict[str, Any]:
     """Return, length, success and reward terms of a policy over whole episodes.
 
@@ -118,8 +123,11 @@ def evaluate(
         episodes: how many to count.
         key: random stream of resets (where the simulator takes one) and of sampling.
         deterministic: play the mode of the action distribution.
+        collect: of one who plays often; see `play`.
     """
     tally = Tally()
-    for played in play(policy, env, episodes, key=key, deterministic=deterministic):
+    for played in play(
+        policy, env, episodes, key=key, deterministic=deterministic, collect=collect
+    ):
         tally.add(played)
     return tally.summary()

@@ -1,7 +1,8 @@
 """Several seeds of a task written in JAX, trained side by side in one program.
 
 The loop of `training.loop`, with nothing of it on the host: an iteration is a function of the state, a
-scan repeats it, `vmap` runs it for all seeds at once. The host hears of it between scans.
+scan repeats it, `vmap` runs it for several seeds at once: a team for each core of the CPU, because the
+batched products of one program leave the other cores half idle. The host hears of it between scans.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ import numpy as np
 
 from surefoot.config import Config, UserError, validate
 from surefoot.envs.tasks import task_name
+from surefoot.machine import usable_cores
 from surefoot.rollout import Policy
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.loop import Trainer, environments
@@ -62,25 +65,52 @@ def train_seeds(
             raise UserError(
                 f"total_steps = {config.total_steps} with num_seeds: at most {_MOST_STEPS}"
             )
-        seeds = range(config.seed, config.seed + len(hooks))
         trainer = Trainer(config.replace(overlap="off"), env)
-        scan = _make_scan(trainer)
-        states = jax.tree.map(lambda *rows: jnp.stack(rows), *map(trainer.start, seeds))
-        runs = [_Seed(trainer, _on_host(states), k, hooks[k]) for k in range(len(seeds))]
+        teams = _make_teams(trainer, hooks)
+        runs = [run for team in teams for run in team.runs]
         with contextlib.ExitStack() as at_end:
-            for run, seed in zip(runs, seeds, strict=True):
-                run.begin(
-                    at_end, Run(task_name(task), config.replace(seed=seed), env.spec, trainer.agent)
-                )
+            for run in runs:
+                run.begin(at_end, task_name(task), config)
+            beside = at_end.enter_context(ThreadPoolExecutor(len(teams), "surefoot-seeds"))
             began = lap = time.perf_counter()
             while any(run.state.step < config.total_steps for run in runs) and not should_stop():
-                states, (steps, metrics) = scan(states)
-                steps, metrics = jax.device_get((steps, metrics))
-                now, here = time.perf_counter(), _on_host(states)
-                for run in runs:
-                    run.report(here, steps, metrics, wall=now - began, elapsed=now - lap)
+                done = list(beside.map(_Team.scan, teams))
+                now = time.perf_counter()
+                for team, (steps, metrics) in zip(teams, done, strict=True):
+                    for run in team.runs:
+                        run.report(team.states, steps, metrics, wall=now - began, elapsed=now - lap)
                 lap = now
     return [(run.state, trainer.policy(run.state)) for run in runs]
+
+
+class _Team:
+    """Seeds that share one program; on a CPU each core has its team, and all scan at once."""
+
+    def __init__(self, program: Any, states: TrainState, runs: Sequence[_Seed]) -> None:
+        self.program, self.runs = program, runs
+        self._states = states
+        self.states = _on_host(states)
+
+    def scan(self) -> tuple[Any, Any]:
+        """Some iterations of every seed; returns their steps and metrics."""
+        self._states, seen = self.program(self._states)
+        seen = jax.device_get(seen)
+        self.states = _on_host(self._states)
+        return seen
+
+
+def _make_teams(trainer: Trainer, hooks: Sequence[Sequence[Hook]]) -> list[_Team]:
+    scan, programs, teams = _make_scan(trainer), {}, []
+    cores = usable_cores() if jax.default_backend() == "cpu" else 1
+    for members in np.array_split(np.arange(len(hooks)), min(cores, len(hooks))):
+        seeds = [trainer.config.seed + int(k) for k in members]
+        states = jax.tree.map(lambda *rows: jnp.stack(rows), *map(trainer.start, seeds))
+        if len(seeds) not in programs:  # compiled here, once, and not by every thread
+            programs[len(seeds)] = scan.lower(states).compile()
+        here = _on_host(states)
+        runs = [_Seed(trainer, here, i, seed, hooks[members[i]]) for i, seed in enumerate(seeds)]
+        teams.append(_Team(programs[len(seeds)], states, runs))
+    return teams
 
 
 def _on_host(states: TrainState) -> TrainState:
@@ -92,7 +122,7 @@ def _on_host(states: TrainState) -> TrainState:
     return jax.tree.map(on_host, states)
 
 
-def _make_scan(trainer: Trainer) -> Callable[[TrainState], Any]:
+def _make_scan(trainer: Trainer) -> Any:
     """The jitted program: some iterations of every seed; those beyond `total_steps` do nothing."""
     config = trainer.config
     length = -(-config.total_steps // (config.batch_size * REPORTS))
@@ -117,15 +147,23 @@ def _make_scan(trainer: Trainer) -> Callable[[TrainState], Any]:
 
 
 class _Seed:
-    """One of the seeds: its part of the stacked states, and who listens to it."""
+    """One of the seeds: its part of its team's stacked states, and who listens to it."""
 
     def __init__(
-        self, trainer: Trainer, states: TrainState, index: int, hooks: Sequence[Hook]
+        self,
+        trainer: Trainer,
+        states: TrainState,
+        index: int,
+        seed: int,
+        hooks: Sequence[Hook],
     ) -> None:
-        self.trainer, self.index, self.hooks = trainer, index, hooks
+        self.trainer, self.index, self.seed, self.hooks = trainer, index, seed, hooks
         self.state = self._own(states)
 
-    def begin(self, at_end: contextlib.ExitStack, run: Run) -> None:
+    def begin(self, at_end: contextlib.ExitStack, task: str, config: Config) -> None:
+        trainer = self.trainer
+        config = config.replace(seed=self.seed)
+        run = Run(task, config, trainer.env.spec, trainer.agent, trainer.policy)
         for hook in self.hooks:
             hook.on_start(run)
             at_end.callback(self._end, hook)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,16 @@ from surefoot.training.state import TrainState
 
 @dataclass(frozen=True)
 class Run:
-    """What does not change during a run: options, environment, networks' spec."""
+    """What does not change during a run: options, environment, networks' spec.
+
+    `policy` gives the newest policy in a state.
+    """
 
     task: str
     config: Config
     env: EnvSpec
     agent: AgentSpec
+    policy: Callable[[TrainState], Policy]
 
 
 class Hook:

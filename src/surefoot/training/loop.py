@@ -65,14 +65,17 @@ class Trainer:
         self._collector = make_collector(env, num_steps=config.num_steps)
         self._digest = jax.jit(self._digest_rollout)
         self._measure = jax.jit(self._measure_update)
+        self._held_out = jax.jit(self._measure_held_out)
 
     def start(self, seed: int | None = None) -> TrainState:
         """Fresh networks and freshly reset environments; the options' seed if none is given."""
         streams = make_streams(self.config.seed if seed is None else seed)
         actor, critic, normalizer = make_networks(self.config, self.agent, streams.networks)
+        learners = self.algorithm.init(actor, critic)
         return TrainState(
-            learners=self.algorithm.init(actor, critic),
+            learners=learners,
             behind=(),
+            previous=learners[self.algorithm.main] if self.config.measure_held_out_kl else None,
             normalizer=normalizer,
             reward_scaler=make_reward_scaler(self.config),
             collector=start(self.env, streams.reset),
@@ -121,6 +124,12 @@ class Trainer:
         metrics = (*done.metrics, measured)
         if lag:
             metrics = (*metrics, {"async/lag": len(state.behind)})
+        if state.previous is not None:
+            held_out = self.algorithm.lanes.actor.start(
+                self._held_out, state.previous, state.learners[main], experience
+            )
+            metrics = (*metrics, held_out)
+            state = state._replace(previous=state.learners[main])
         state = state._replace(
             learners=done.learners,
             behind=(*state.behind, state.learners[main])[-lag:] if lag else (),
@@ -175,6 +184,11 @@ class Trainer:
             measured["optim/kl_coef"] = main.kl_coef
         return measured
 
+    def _measure_held_out(self, before: Learner, after: Learner, unseen: Experience) -> Metrics:
+        old, new = self.algorithm.actor(before), self.algorithm.actor(after)
+        kl = old(unseen.actor_features).kl(new(unseen.actor_features))
+        return {"policy/held_out_kl": F.masked_mean(kl, unseen.weights)}
+
 
 def train(
     task: Any,
@@ -206,7 +220,7 @@ def train(
         state = trainer.start()
         reports = Reports(state, hooks, config, env.spec.name)
         for hook in hooks:
-            hook.on_start(Run(task_name(task), config, env.spec, trainer.agent))
+            hook.on_start(Run(task_name(task), config, env.spec, trainer.agent, trainer.policy))
             at_end.callback(lambda hook=hook: reports.end(hook, trainer.policy))
         at_end.callback(reports.deliver)
         time = reports.clock.time

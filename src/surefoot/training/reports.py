@@ -103,7 +103,11 @@ class Reports:
 
 def settle_state(state: TrainState) -> TrainState:
     """A state with nothing pending."""
-    return state._replace(learners=settle(state.learners), behind=settle(state.behind))
+    return state._replace(
+        learners=settle(state.learners),
+        behind=settle(state.behind),
+        previous=settle(state.previous),
+    )
 
 
 def to_numbers(

@@ -21,6 +21,8 @@ class TrainState(NamedTuple):
             collection they may still be pending; hooks see them settled.
         behind: the learners that held the actor before, oldest first, as many as the collecting
             policy is behind; empty unless `overlap` is full.
+        previous: the learner that held the actor before the last update; None unless
+            `measure_held_out_kl` asks for it.
         normalizer: moments of the observations.
         reward_scaler: moments of the discounted return and the running returns.
         collector: simulator state, last observation, running episodes.
@@ -31,6 +33,7 @@ class TrainState(NamedTuple):
 
     learners: Learners
     behind: tuple[Any, ...]
+    previous: Any
     normalizer: Normalizer
     reward_scaler: RewardScaler
     collector: CollectorState

@@ -10,7 +10,7 @@ import jax
 
 from surefoot.config import Config
 from surefoot.networks import Actor, Critic, join
-from surefoot.update import ppo
+from surefoot.update import ppo, trpo
 from surefoot.update.epochs import Learner, begin_update, make_learner, summarise
 from surefoot.update.experience import Experience, catch_up, estimate
 from surefoot.update.lanes import Lanes, in_turn
@@ -135,7 +135,8 @@ class SeparateUpdate(Algorithm):
 
     def __init__(self, config: Config, lanes: Lanes | None = None) -> None:
         super().__init__(config, lanes)
-        self._update_actor = self._program(ppo.update_actor)
+        by_trpo = config.algorithm == "trpo"
+        self._update_actor = self._program(trpo.update_actor if by_trpo else ppo.update_actor)
         self._update_critic = self._program(ppo.update_critic)
         self._update_both = self._recomputing(self._one_epoch)
 

@@ -1,0 +1,219 @@
+"""`surefoot study`: tasks x arms x seeds, and what they show."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from surefoot.cli.presets import PRESETS
+from surefoot.cli.train import StopOnSignal
+from surefoot.config import UserError
+
+_PRESET_SEEDS = 10
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    from surefoot.study.presets import STUDIES
+
+    parser = argparse.ArgumentParser(
+        prog="surefoot study",
+        description="Train arms (named sets of option changes) on tasks with several seeds each, and "
+        "say what the difference is worth. A study that was interrupted continues when it is asked "
+        "for again with the same --run-dir.",
+        formatter_class=argparse.RawTextHelpFormatter,
+        epilog="studies:\n"
+        + "\n".join(f"  {name:<24}{make().question}" for name, make in STUDIES.items()),
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("study", metavar="STUDY", help="one of those below, a .toml file, or a study's folder")
+    add("--tasks", nargs="+", metavar="TASK", help="tasks to train, as for `surefoot train`")
+    add("--seeds", type=int, metavar="N", help=f"seeds of each arm (default: {_PRESET_SEEDS})")
+    add("--total-steps", type=int, metavar="N", help="environment steps of each run")
+    add(
+        "--arms",
+        nargs="+",
+        metavar="ARM",
+        help="only these arms (the baseline is always among them)",
+    )
+    add(
+        "--tune-lr", type=int, metavar="K", help="let every arm choose among K learning rates first"
+    )
+    add("--evaluations", type=int, metavar="N", help="times a run's policy is played (default: 20)")
+    add("--episodes", type=int, metavar="N", help="episodes each time (default: 10)")
+    add("--run-dir", type=Path, metavar="DIR", help="the study's folder (default: studies/STUDY)")
+    add("--workers", type=int, metavar="N", help="processes at once (default: one for each core)")
+    add(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="run on a Ray cluster: HOST:PORT of its head; without ADDRESS on this machine",
+    )
+    return parser.parse_args(list(argv))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run or continue a study; 0 at its end, 130 if it was stopped before."""
+    arguments = parse(argv)
+    from surefoot.study.conduct import StudyFolder, conduct
+    from surefoot.study.plan import check
+
+    study, run_dir = plan(arguments)
+    folder = StudyFolder(run_dir, check(study))
+    shares = {task: shares_program(task, config) for task, config in study.tasks.items()}
+    executor = _executor(arguments)
+    runs = len(study.tasks) * len(study.arms) * study.seeds
+    print(
+        f"{study.name}: {len(study.tasks)} task(s) x {len(study.arms)} arms x {study.seeds} seeds = "
+        f"{runs} runs, by {executor.describe()}; folder: {run_dir}",
+        flush=True,
+    )
+    with StopOnSignal("stopping; what is finished is kept") as stop, folder:
+        done = conduct(
+            folder,
+            executor,
+            shares_program=shares.__getitem__,
+            progress=Progress(),
+            should_stop=stop,
+        )
+        if done is None:
+            again = f"surefoot study {run_dir}"
+            print(f"\nStopped. To continue: {again}" + (" --ray ..." if arguments.ray else ""))
+            return 130
+        finish(folder, *done)
+    return 0
+
+
+def plan(arguments: argparse.Namespace) -> tuple[Any, Path]:
+    """The study that the command line asks for, not yet checked, and its folder."""
+    from surefoot.study.conduct import STUDY
+    from surefoot.study.plan import Study, parse_study, task_options, with_total_steps
+    from surefoot.study.presets import TASK_PRESETS, study_preset
+
+    name, given = arguments.study, Path(arguments.study)
+    run_dir = arguments.run_dir
+    if (given / STUDY).is_file():
+        run_dir, given = run_dir or given, given / STUDY
+    if given.suffix == ".toml":
+        if not given.is_file():
+            raise UserError(f"study file {str(given)!r} does not exist")
+        study = parse_study(given.read_text(encoding="utf-8"), where=str(given), presets=PRESETS)
+        run_dir = run_dir or Path("studies") / given.stem
+    else:
+        preset = study_preset(name)
+        study = Study(
+            name, {}, preset.arms, preset.baseline, seeds=_PRESET_SEEDS, question=preset.question
+        )
+        run_dir = run_dir or Path("studies") / name
+    if arguments.tasks:
+        of_task = {task: {"preset": TASK_PRESETS.get(task)} for task in arguments.tasks}
+        tasks = {
+            task: study.tasks[task] if task in study.tasks else task_options(own, {}, PRESETS)
+            for task, own in of_task.items()
+        }
+        study = replace(study, tasks=tasks)
+    if arguments.total_steps is not None:
+        study = with_total_steps(study, arguments.total_steps)
+    numbers = ("seeds", "tune_lr", "evaluations", "episodes")
+    changes = {n: getattr(arguments, n) for n in numbers if getattr(arguments, n) is not None}
+    return replace(study, **changes, arms=_chosen(study, arguments.arms)), run_dir.expanduser()
+
+
+def _chosen(study: Any, names: Sequence[str] | None) -> Mapping[str, Any]:
+    from surefoot.config import check_names
+
+    if not names:
+        return study.arms
+    check_names(names, study.arms, what=f"arm of {study.name} ({', '.join(study.arms)}):")
+    return {k: v for k, v in study.arms.items() if k in names or k == study.baseline}
+
+
+def shares_program(task: str, config: Any) -> bool:
+    """Whether all seeds of a task can be trained in one program: it is written in JAX.
+
+    Raises:
+        ValueError: the task cannot be made.
+    """
+    from surefoot.training import environments
+
+    with environments(task, config.replace(num_envs=1)) as env:
+        return env.spec.in_graph and not env.spec.needs_float64
+
+
+def _executor(arguments: argparse.Namespace) -> Any:
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers {arguments.workers} must be at least 1")
+    if arguments.ray is not None:
+        from surefoot.study.on_ray import OnRay
+
+        return OnRay(arguments.ray)
+    from surefoot.study.executors import LocalProcesses
+
+    return LocalProcesses(arguments.workers)
+
+
+class Progress:
+    """A line for each finished job."""
+
+    def __init__(self) -> None:
+        self._began, self._first = time.monotonic(), None
+
+    def __call__(self, job: Any, result: Mapping[str, Any], done: int, total: int) -> None:
+        """Say what it gave and how long the rest may take."""
+        now = time.monotonic()
+        self._first = self._first or done - 1
+        left = (now - self._began) / (done - self._first) * (total - done)
+        seeds = "seed " + str(job.seeds[0])
+        if len(job.seeds) > 1:
+            seeds = f"seeds {job.seeds[0]} to {job.seeds[-1]}"
+        if "error" in result:
+            told = f"failed: {result['error'].splitlines()[0]}"
+        else:
+            finals = [run["final"] for run in result["runs"].values()]
+            told = f"{sum(finals) / len(finals):,.1f}"
+        rest = f", about {_duration(left)} left" if done < total else ""
+        print(f"[{done}/{total}] {job.task}, {job.arm}, {seeds}: {told}{rest}", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any, float]) -> None:
+    """Write results.json, results.csv and report.html, and print what the study shows."""
+    import sys
+
+    from surefoot.services.run_folder import describe, write_json
+    from surefoot.study.report import study_page
+    from surefoot.study.results import analyse, to_csv
+
+    path, found = folder.path, analyse(folder.study, results, rates)
+    write_json(path / "results.json", found)
+    (path / "results.csv").write_text(to_csv(results), encoding="utf-8")
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    write_json(path / "provenance.json", describe(command, study=folder.study.name))
+    (path / "report.html").write_text(study_page(path), encoding="utf-8")
+    print()
+    for task, arms in found["tasks"].items():
+        baseline = arms[found["baseline"]]
+        if "mean" in baseline:
+            print(f"{task}, {found['baseline']}: mean {interval(baseline['mean'])}")
+        for arm in arms.values():
+            if "sentence" in arm:
+                print(f"  {arm['sentence']}")
+    if found["failed"]:
+        print(f"{len(found['failed'])} run(s) failed: see the report")
+    print(f"\nReport: {path / 'report.html'}\nNumbers: {path / 'results.json'}, results.csv")
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """E.g. `2513 [2391, 2632]`."""
+    return f"{found['estimate']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"

@@ -1,0 +1,207 @@
+"""One piece of a study's work: train an arm on a task with its seeds, play the policy now and then.
+
+A job leaves run folders, and `result.json` last of all: a folder that has none was not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surefoot.config import Config, UserError, from_mapping, parse_options, parse_toml, to_toml
+from surefoot.envs import Environment, make_environment
+from surefoot.rollout import make_collector
+from surefoot.services.run_folder import METRICS, write_json
+from surefoot.training import STRETCH, Hook, Run, TrainState, evaluate, make_streams, to_key
+
+RESULT = "result.json"
+DIAGNOSTICS = (
+    "policy/approx_kl",
+    "policy/held_out_kl",
+    "policy/ratio_max",
+    "policy/clip_fraction",
+    "policy/entropy",
+    "optim/grad_norm",
+    "optim/step_fraction",
+    "value/explained_variance",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know.
+
+    Attributes:
+        folder: where it goes, relative to the study's.
+        task: the task.
+        arm: the arm's name.
+        config: the arm's options; the seeds are put into it.
+        seeds: one, or several where they share a program.
+        evaluations: how many times the policy is played.
+        episodes: episodes each time.
+    """
+
+    folder: str
+    task: str
+    arm: str
+    config: Config
+    seeds: tuple[int, ...]
+    evaluations: int
+    episodes: int
+
+    def to_json(self) -> str:
+        """As text for another process; `from_json` reads it."""
+        config = to_toml(self.config, task=self.task)
+        return json.dumps({**asdict(self), "config": config})
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        """The job that `to_json` wrote."""
+        fields = json.loads(text)
+        options = parse_toml(fields.pop("config"), where="job")
+        options.pop("task")
+        seeds = tuple(fields.pop("seeds"))
+        return Job(**fields, seeds=seeds, config=from_mapping(options))
+
+
+class Evaluations(Hook):
+    """Plays the deterministic policy at equal distances, the last time at the run's end.
+
+    Args:
+        count: how many times.
+        episodes: episodes each time, side by side.
+
+    Attributes:
+        rows: step, mean return and its standard deviation over episodes, each time.
+    """
+
+    def __init__(self, count: int, episodes: int) -> None:
+        self.rows: list[tuple[int, float, float]] = []
+        self._count, self._episodes = count, episodes
+        self._env: Environment | None = None
+        self._collect: Any = None
+        self._run: Any = None
+        self._key: Any = None
+        self._next = 1
+
+    def on_start(self, run: Run) -> None:
+        """Make environments of its own, on a stream that training does not use."""
+        self._run = run
+        stream, key = make_streams(run.config.seed).evaluation.spawn(3)[1:]
+        self._key = to_key(key)
+        options = parse_options(run.config.env_options)
+        self._env = make_environment(run.task, self._episodes, seed=stream, options=options)
+        self._collect = make_collector(self._env, num_steps=STRETCH, deterministic=True)
+
+    def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
+        """Play if another share of the budget is used up."""
+        import jax
+
+        share = state.step * self._count / self._run.config.total_steps
+        if share < self._next or self._env is None:
+            return
+        key = jax.random.fold_in(self._key, len(self.rows))
+        played = evaluate(
+            self._run.policy(state), self._env, self._episodes, key=key, collect=self._collect
+        )
+        row = (state.step, played["episode_return_mean"], played["episode_return_std"])
+        self.rows.append(row)
+        self._next = int(share) + 1
+
+    def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
+        """Close the environments."""
+        if self._env is not None:
+            self._env.close()
+
+
+def run_job(job: Job, study: Path) -> None:
+    """Do the work and write the result, or the error of a run that cannot be.
+
+    Raises:
+        Exception: what is not the user's mistake, such as a simulator's fault.
+    """
+    from surefoot.api import train, train_seeds
+
+    folder = study / job.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config = job.config.replace(seed=job.seeds[0], measure_held_out_kl=True)
+    watchers = [Evaluations(job.evaluations, job.episodes) for _ in job.seeds]
+    try:
+        if len(job.seeds) == 1:
+            paths = [folder / f"seed-{job.seeds[0]}"]
+            hooks: Any = watchers
+            train(job.task, config=config, run_dir=paths[0], progress=False, hooks=hooks)
+        else:
+            done = train_seeds(
+                job.task,
+                num_seeds=len(job.seeds),
+                config=config,
+                run_dir=folder,
+                progress=False,
+                hooks=[[watcher] for watcher in watchers],
+            )
+            paths = [result.run_dir for result in done]
+    except UserError as error:
+        write_failure(job, study, str(error))
+        return
+    runs = {
+        str(seed): outcome(watcher.rows, path / METRICS, job.evaluations)
+        for seed, watcher, path in zip(job.seeds, watchers, paths, strict=True)
+    }
+    write_json(folder / RESULT, {**_head(job), "runs": runs})
+
+
+def write_failure(job: Job, study: Path, error: str) -> None:
+    """Record that a job cannot be done."""
+    folder = study / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RESULT, {**_head(job), "error": error})
+
+
+def _head(job: Job) -> dict[str, Any]:
+    return {
+        "task": job.task,
+        "arm": job.arm,
+        "learning_rate": job.config.learning_rate,
+        "seeds": list(job.seeds),
+    }
+
+
+def outcome(
+    rows: Sequence[tuple[int, float, float]], metrics: Path, evaluations: int
+) -> dict[str, Any]:
+    """What a seed's run leaves for the statistics.
+
+    The final score is the mean of the last tenth of the evaluations, at least of the last one.
+    """
+    last = max(1, round(len(rows) / 10))
+    returns = [row[1] for row in rows]
+    return {
+        "final": float(np.mean(returns[-last:])),
+        "steps": [row[0] for row in rows],
+        "returns": returns,
+        "diagnostics": diagnostics(metrics, evaluations),
+    }
+
+
+def diagnostics(metrics: Path, points: int) -> dict[str, list[float | None]]:
+    """Curves of what explains a result, thinned: the mean of each part of the run (maxima: the max)."""
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    parts = np.array_split(np.arange(len(rows)), min(points, len(rows)))
+    curves: dict[str, list[float | None]] = {}
+    for name in DIAGNOSTICS:
+        reduce = max if name.endswith("_max") else np.mean
+        curve: list[float | None] = []
+        for part in parts:
+            told = [v for i in part if (v := rows[i].get(name)) is not None]
+            curve.append(float(reduce(told)) if told else None)
+        if any(value is not None for value in curve):
+            curves[name] = curve
+    return curves

@@ -1,0 +1,106 @@
+"""A study on a Ray cluster (extra `ray`): the same jobs, done by the same workers on its nodes."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from surefoot.config import UserError
+from surefoot.study.executors import Executor, Stop, start_worker, wait_for
+from surefoot.study.jobs import Job
+
+_PATIENCE_S = 5.0  # for a head node's port to answer
+_DEFAULT_PORT = 6379
+
+
+class OnRay(Executor):
+    """Jobs as Ray tasks, a core each. What was lost with a node is done again on another.
+
+    Args:
+        address: `HOST:PORT` of the head node; empty starts Ray on this machine.
+
+    Raises:
+        ValueError: Ray is not installed, or nothing answers at the address.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self._ray = _import_ray()
+        self.address = address
+        if address and address != "auto":
+            _check_answers(address)
+        try:
+            self._ray.init(
+                address=address or None,
+                include_dashboard=False if not address else None,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--ray {address}: {str(error).splitlines()[0]}") from None
+
+    def describe(self) -> str:
+        """E.g. `8 cores of a Ray cluster of 2 nodes`."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        return f"{cores} cores of a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)}"
+
+    def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
+        """See `Executor.run`."""
+        ray = self._ray
+        remote = ray.remote(num_cpus=1, max_retries=-1)(_do)
+        waiting = {remote.remote(job.to_json()): job for job in jobs}
+        try:
+            while waiting and not should_stop():
+                ready, _ = ray.wait(list(waiting), timeout=0.5)
+                for reference in ready:
+                    job = waiting.pop(reference)
+                    _unpack(ray.get(reference), study / job.folder)
+                    yield job
+        finally:
+            for reference in waiting:
+                ray.cancel(reference, force=True)
+
+
+def _do(text: str) -> dict[str, bytes]:
+    """On a node: the job in a worker of its own; returns the files it left, the result last."""
+    job = Job.from_json(text)
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as name:
+        study = Path(name)
+        wait_for(start_worker(job, study), job, study, lambda: False)
+        folder = study / job.folder
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        files.sort(key=lambda p: p.parent == folder)  # the result marks the folder as done
+        return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def _unpack(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_name(path.name + ".tmp")
+        staging.write_bytes(content)
+        staging.replace(path)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install 'surefoot[ray]'") from None
+    return ray
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        host, port = address, str(_DEFAULT_PORT)
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+    except OSError as error:
+        raise UserError(
+            f"--ray {address}: nothing answers at {host} port {port} ({error}); start the cluster "
+            "with `ray start --head`, or leave the address out to run on this machine"
+        ) from None

@@ -1,0 +1,213 @@
+"""A study: tasks x arms x seeds, where an arm is a named set of option changes."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from surefoot.config import (
+    Config,
+    UserError,
+    check_names,
+    from_mapping,
+    near_matches,
+    option_names,
+    toml_value,
+)
+from surefoot.envs.tasks import names_code
+
+Options = Mapping[str, Any]
+Presets = Mapping[str, Callable[[], Config]]
+
+FIRST_TUNING_SEED = 1_000_000
+RATE_FACTOR = 3.0  # from one learning rate of the tuning grid to the next
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked. The docstring under a field is its documentation.
+
+    Every seed means the same environments, the same first networks (where the arms' shapes agree) and
+    the same streams in all arms, so that arms are compared seed by seed.
+    """
+
+    name: str
+    """What the study is called."""
+    tasks: Mapping[str, Config]
+    """Each task, with the options that all arms share."""
+    arms: Mapping[str, Options]
+    """Each arm's changes to them."""
+    baseline: str
+    """The arm that the others are compared with."""
+    seeds: int
+    """Seeds 0, 1, ... of each arm on each task; at least 2."""
+    evaluations: int = 20
+    """How many times a run's policy is played, at equal distances, the last at its end."""
+    episodes: int = 10
+    """Episodes each time."""
+    tune_lr: int = 0
+    """Learning rates every arm may choose from on seeds of their own; 0: as they are."""
+    tuning_seeds: int = 2
+    """Seeds that the choice is made on; they are not reported."""
+    question: str = field(default="", compare=False)
+    """What the study is about, for the report."""
+
+    def config(self, task: str, arm: str) -> Config:
+        """The validated options of an arm on a task, seed 0."""
+        try:
+            return from_mapping(self.arms[arm], base=self.tasks[task])
+        except UserError as error:
+            raise UserError(f"arm {arm!r} on {task}: {error}") from None
+
+    def learning_rates(self, config: Config) -> list[float]:
+        """The rates an arm may choose from: its own times powers of 3, as many below as above."""
+        middle = (self.tune_lr - 1) / 2
+        return [
+            config.learning_rate * RATE_FACTOR ** (k - int(middle)) for k in range(self.tune_lr)
+        ]
+
+
+_SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms")]
+_ARM_MAY_NOT = ("seed", "total_steps")
+
+
+def check(study: Study) -> Study:
+    """Refuse what cannot be answered, before anything is trained.
+
+    Raises:
+        ValueError: an option, task or number that cannot be right, or two arms that are the same.
+    """
+    if study.seeds < 2:
+        raise UserError(
+            f"seeds = {study.seeds}: an interval needs at least 2 seeds, and 10 are a good start"
+        )
+    for name in ("evaluations", "episodes", "tuning_seeds"):
+        if getattr(study, name) < 1:
+            raise UserError(f"{name} = {getattr(study, name)} must be at least 1")
+    if study.tune_lr < 0 or study.tune_lr == 1:
+        raise UserError(f"tune_lr = {study.tune_lr}: a choice needs at least 2 learning rates")
+    if not study.tasks:
+        raise UserError("a study needs at least one task: --tasks Hopper-v5, or tasks in the file")
+    if len(study.arms) < 2:
+        raise UserError(f"a study compares at least 2 arms, this one has {len(study.arms)}")
+    if study.baseline not in study.arms:
+        near = near_matches(study.baseline, study.arms)
+        raise UserError(f"the baseline {study.baseline!r} is not an arm{near}")
+    _check_folders(study)
+    for arm, options in study.arms.items():
+        check_names(options, option_names(), what=f"option of arm {arm!r}:")
+        for name in _ARM_MAY_NOT:
+            if name in options:
+                raise UserError(f"arm {arm!r} sets {name}, which all arms of a study share")
+    for task in study.tasks:
+        known: dict[Config, str] = {}
+        for arm in study.arms:
+            twin = known.setdefault(study.config(task, arm), arm)
+            if twin != arm:
+                raise UserError(
+                    f"arms {twin!r} and {arm!r} have the same options on {task}: there is nothing "
+                    "to compare; change one or leave it out"
+                )
+    return study
+
+
+def slug(name: str) -> str:
+    """The name as a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")
+
+
+def _check_folders(study: Study) -> None:
+    for names in (study.tasks, study.arms):
+        folders: dict[str, str] = {}
+        for name in names:
+            other = folders.setdefault(slug(name).lower(), name)
+            if other != name or not slug(name):
+                raise UserError(
+                    f"{name!r} needs a name of letters or digits, other than {other!r}'s"
+                )
+
+
+def parse_study(text: str, *, where: str, presets: Presets) -> Study:
+    """A study from TOML text.
+
+    Args:
+        text: keys of `Study`; `tasks` as a list of names, or as tables of options by name, where
+            `preset` names options to start from; `options` for all tasks; `arms` as tables.
+        where: the file's name, for errors.
+        presets: options by name.
+
+    Raises:
+        ValueError: no TOML, an unknown key or option (with near matches), a value of the wrong kind.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML: {error}") from None
+    check_names(table, [*_SETTINGS, "tasks", "arms", "options"], what=f"key in {where}:")
+    settings = {name: table[name] for name in _SETTINGS if name in table}
+    for name, value in settings.items():
+        wanted = int if name not in ("name", "baseline", "question") else str
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UserError(f"{name} in {where} must be {wanted.__name__}, not {value!r}")
+    arms = _tables(table.get("arms", {}), what=f"arms in {where}")
+    tasks = table.get("tasks", {})
+    if isinstance(tasks, list) and all(isinstance(task, str) for task in tasks):
+        tasks = {task: {} for task in tasks}
+    tasks = _tables(tasks, what=f"tasks in {where}")
+    for task in tasks:
+        if names_code(task):
+            raise UserError(
+                f"{where}: {task!r} is your own code, and no import path is taken from a file; name "
+                "it with --tasks"
+            )
+    shared = _tables({"options": table.get("options", {})}, what=where)["options"]
+    settings.setdefault("name", where)
+    settings.setdefault("baseline", next(iter(arms), ""))
+    settings.setdefault("seeds", 10)
+    return Study(
+        tasks={task: task_options(table, shared, presets) for task, table in tasks.items()},
+        arms={arm: {k: _from_toml(v) for k, v in table.items()} for arm, table in arms.items()},
+        **settings,
+    )
+
+
+def task_options(own: Options, shared: Options, presets: Presets) -> Config:
+    """A task's options: those of its preset, changed by the study's, changed by its own."""
+    own = dict(own)
+    name = own.pop("preset", None)
+    if name is not None:
+        check_names([name], presets, what=f"preset ({', '.join(presets)}):")
+    base = presets[name]() if name is not None else Config()
+    changes = {**shared, **own}
+    return from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
+
+
+def _tables(value: Any, *, what: str) -> dict[str, Options]:
+    if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in value.values()):
+        raise UserError(f"{what} must be tables of options by name, not {value!r}")
+    return dict(value)
+
+
+def _from_toml(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+def write_study(study: Study) -> str:
+    """The study as TOML text with every task's options written out; `parse_study` reads it back."""
+    lines = [f"{name} = {toml_value(getattr(study, name))}" for name in _SETTINGS]
+    for task, config in study.tasks.items():
+        lines += ["", f"[tasks.{toml_value(task)}]"]
+        lines += [f"{name} = {toml_value(getattr(config, name))}" for name in option_names()]
+    for arm, options in study.arms.items():
+        lines += ["", f"[arms.{toml_value(arm)}]"]
+        lines += [f"{name} = {toml_value(value)}" for name, value in options.items()]
+    return "\n".join(lines) + "\n"
+
+
+def with_total_steps(study: Study, total_steps: int) -> Study:
+    """The study with another budget on every task."""
+    tasks = {task: config.replace(total_steps=total_steps) for task, config in study.tasks.items()}
+    return replace(study, tasks=tasks)

@@ -1,0 +1,250 @@
+"""From what the runs left to what they show: results.json, as numbers and sentences.
+
+Nothing in it depends on when, where or in how many pieces a study was run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from surefoot.config import toml_value
+from surefoot.study import statistics as st
+from surefoot.study.plan import Study
+from surefoot.study.statistics import Interval
+
+EFFECT = (
+    0.1  # the difference, as a share of the baseline's score, that a study should be able to show
+)
+THRESHOLDS = np.linspace(0.0, 1.5, 61)
+Scores = dict[str, dict[str, dict[int, float]]]  # task -> arm -> seed -> final score
+
+_PAPER = ("PPO", "PPO-M", "TRPO", "TRPO+")
+
+
+def analyse(
+    study: Study, results: Sequence[Mapping[str, Any]], rates: Mapping[tuple[str, str], float]
+) -> dict[str, Any]:
+    """All that a study shows, as plain numbers, text and lists.
+
+    Args:
+        study: what was asked.
+        results: what every job left (`jobs.RESULT`).
+        rates: learning rates that were chosen by tuning, by task and arm.
+    """
+    scores: Scores = {task: {arm: {} for arm in study.arms} for task in study.tasks}
+    runs: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    failed = []
+    for result in results:
+        task, arm = result["task"], result["arm"]
+        for seed in result["seeds"] if "error" in result else ():
+            failed.append({"task": task, "arm": arm, "seed": seed, "error": result["error"]})
+        for seed, run in result.get("runs", {}).items():
+            scores[task][arm][int(seed)] = run["final"]
+            runs.setdefault((task, arm), {})[int(seed)] = run
+    tasks = {}
+    for task in study.tasks:
+        tasks[task] = {
+            arm: _of_arm(study, task, arm, scores[task], runs.get((task, arm), {}), rates)
+            for arm in study.arms
+        }
+    return {
+        "study": study.name,
+        "question": study.question,
+        "baseline": study.baseline,
+        "seeds": study.seeds,
+        "total_steps": {task: config.total_steps for task, config in study.tasks.items()},
+        "level": st.LEVEL,
+        "tasks": tasks,
+        "across_tasks": _across(study, scores),
+        "gaps": _gaps(study, scores),
+        "options": _options(study),
+        "failed": failed,
+    }
+
+
+def _of_arm(
+    study: Study,
+    task: str,
+    arm: str,
+    scores: Mapping[str, Mapping[int, float]],
+    runs: Mapping[int, Mapping[str, Any]],
+    rates: Mapping[tuple[str, str], float],
+) -> dict[str, Any]:
+    own, base = scores[arm], scores[study.baseline]
+    found: dict[str, Any] = {
+        "scores": {str(seed): own[seed] for seed in sorted(own)},
+        "failed": study.seeds - len(own),
+    }
+    if (task, arm) in rates:
+        found["learning_rate"] = rates[task, arm]
+    if not own:
+        return {**found, "sentence": f"{arm}: no run on {task} ended well"}
+    mine = np.array([own[seed] for seed in sorted(own)])
+    found["mean"] = st.mean_interval([mine])._asdict()
+    found["iqm"] = st.iqm_interval([mine])._asdict()
+    found["curve"] = _curve(runs)
+    found["diagnostics"] = _diagnostics(runs)
+    if arm != study.baseline:
+        found |= _compare(arm, study.baseline, task, own, base)
+    return found
+
+
+def _compare(
+    arm: str, baseline: str, task: str, own: Mapping[int, float], base: Mapping[int, float]
+) -> dict[str, Any]:
+    seeds = sorted(own.keys() & base.keys())
+    if len(seeds) < 2:
+        return {"sentence": f"{arm}: {len(seeds)} pair(s) of runs on {task} ended well, too few"}
+    mine, theirs = (np.array([x[seed] for seed in seeds]) for x in (own, base))
+    difference = st.paired_difference([mine - theirs])
+    unit = abs(float(theirs.mean()))
+    relative = difference.over(unit) if unit else None
+    needed = st.seeds_to_show(mine - theirs, EFFECT * unit) if unit else None
+    verdict = verdict_of(difference)
+    return {
+        "pairs": len(seeds),
+        "difference": difference._asdict(),
+        "relative": None if relative is None else relative._asdict(),
+        "probability_of_improvement": st.probability_of_improvement([mine], [theirs])._asdict(),
+        "verdict": verdict,
+        "seeds_to_show_10_percent": needed,
+        "sentence": sentence(arm, baseline, task, difference, relative, len(seeds), needed),
+    }
+
+
+def verdict_of(difference: Interval) -> str:
+    """`better` or `worse` where the interval leaves out zero, else `no difference shown`."""
+    if difference.low > 0.0:
+        return "better"
+    return "worse" if difference.high < 0.0 else "no difference shown"
+
+
+def sentence(
+    arm: str,
+    baseline: str,
+    where: str,
+    difference: Interval,
+    relative: Interval | None,
+    seeds: int,
+    needed: int | None = None,
+) -> str:
+    """E.g. `no clip: -3% [-11%, +6%] against PPO on Hopper-v5, 10 seeds: no difference shown`."""
+    shown = (
+        f"{difference.estimate:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}]"
+        if relative is None
+        else f"{relative.estimate:+.0%} [{relative.low:+.0%}, {relative.high:+.0%}]"
+    )
+    text = f"{arm}: {shown} against {baseline} on {where}, {seeds} seeds: {verdict_of(difference)}"
+    if needed is None:
+        return text
+    count = f"more than {st.MOST_SEEDS:,}" if needed >= st.MOST_SEEDS else f"{needed:,}"
+    return f"{text}. To show a difference of {EFFECT:.0%} takes {count} seeds"
+
+
+def _across(study: Study, scores: Scores) -> dict[str, Any]:
+    """Every arm over all tasks, in units of the baseline's mean on each; {} where that has no unit."""
+    base = {task: np.array(list(scores[task][study.baseline].values())) for task in study.tasks}
+    if any(len(x) == 0 or x.mean() == 0.0 for x in base.values()):
+        return {}
+    found: dict[str, Any] = {"thresholds": THRESHOLDS.tolist(), "arms": {}}
+    for arm in study.arms:
+        mine, theirs = [], []
+        for task in study.tasks:
+            own, others = scores[task][arm], scores[task][study.baseline]
+            seeds, unit = sorted(own.keys() & others.keys()), float(base[task].mean())
+            mine.append(st.normalised(np.array([own[s] for s in seeds]), unit))
+            theirs.append(st.normalised(np.array([others[s] for s in seeds]), unit))
+        if min(len(x) for x in mine) < 2:
+            continue
+        of_arm: dict[str, Any] = {
+            "mean": st.mean_interval(mine)._asdict(),
+            "iqm": st.iqm_interval(mine)._asdict(),
+            "profile": st.performance_profile(mine, THRESHOLDS).tolist(),
+        }
+        if arm != study.baseline:
+            difference = st.paired_difference([x - y for x, y in zip(mine, theirs, strict=True)])
+            chance = st.probability_of_improvement(mine, theirs)
+            where = f"{len(study.tasks)} tasks" if len(study.tasks) > 1 else next(iter(study.tasks))
+            pairs = min(len(x) for x in mine)
+            of_arm |= {
+                "difference": difference._asdict(),
+                "probability_of_improvement": chance._asdict(),
+                "verdict": verdict_of(difference),
+                "sentence": sentence(arm, study.baseline, where, difference, difference, pairs),
+            }
+        found["arms"][arm] = of_arm
+    return found
+
+
+def _gaps(study: Study, scores: Scores) -> dict[str, Any]:
+    """AAI and ACLI of arXiv 2005.12729 on each task, where the study has that paper's arms."""
+    if not all(arm in study.arms for arm in _PAPER):
+        return {}
+    gaps = {}
+    for task in study.tasks:
+        seeds = sorted(set.intersection(*(set(scores[task][arm]) for arm in _PAPER)))
+        if len(seeds) < 2:
+            continue
+        ppo, ppo_m, trpo, trpo_plus = (
+            np.array([scores[task][arm][seed] for seed in seeds]) for arm in _PAPER
+        )
+        gaps[task] = {
+            "AAI": st.largest_gap([(ppo, trpo_plus), (ppo_m, trpo)])._asdict(),
+            "ACLI": st.largest_gap([(ppo, ppo_m), (trpo_plus, trpo)])._asdict(),
+        }
+    return gaps
+
+
+def _curve(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns against steps: mean over seeds at each evaluation, with its interval."""
+    length = min(len(run["returns"]) for run in runs.values())
+    returns = np.array([runs[seed]["returns"][:length] for seed in sorted(runs)])
+    steps = np.mean([runs[seed]["steps"][:length] for seed in sorted(runs)], axis=0)
+    return {"steps": steps.tolist(), **st.curve_intervals(returns)}
+
+
+def _diagnostics(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Each diagnostic along the run, mean over the seeds that report it."""
+    names = sorted({name for run in runs.values() for name in run["diagnostics"]})
+    found: dict[str, list[float | None]] = {}
+    for name in names:
+        curves = [run["diagnostics"][name] for run in runs.values() if name in run["diagnostics"]]
+        columns = zip(*curves, strict=False)
+        found[name] = [_mean([x for x in column if x is not None]) for column in columns]
+    return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values and all(map(math.isfinite, values)) else None
+
+
+def _options(study: Study) -> dict[str, dict[str, str]]:
+    """What each arm changes, as TOML values by option."""
+    return {
+        arm: {name: toml_value(value) for name, value in options.items()}
+        for arm, options in study.arms.items()
+    }
+
+
+def to_csv(results: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each evaluation of each run; a failed run has one line with its error."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "arm", "seed", "learning_rate", "step", "return", "final", "error"])
+    for result in results:
+        head = [result["task"], result["arm"]]
+        for seed in result["seeds"]:
+            run = result.get("runs", {}).get(str(seed))
+            start = [*head, seed, result["learning_rate"]]
+            if run is None:
+                writer.writerow([*start, "", "", "", result["error"]])
+                continue
+            for step, value in zip(run["steps"], run["returns"], strict=True):
+                writer.writerow([*start, step, value, run["final"], ""])
+    return text.getvalue()

@@ -1,0 +1,207 @@
+"""What a study's scores show: intervals over seeds, paired differences, profiles, power.
+
+A score is one seed's; several tasks are strata, a list of arrays [S_k]. Nothing here averages over
+episodes, which are not independent within a seed.
+
+Sources: Agarwal et al. 2021, arXiv 2108.13264 (stratified bootstrap, IQM, probability of improvement,
+performance profiles); Patterson et al. 2024, arXiv 2304.01315 (paired seeds); Hesterberg 2015,
+arXiv 1411.5279, section 4 (why a few seeds need Student's quantile and the factor n / (n - 1)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+POWER = 0.8
+MOST_SEEDS = 10_000
+_RESAMPLES = 2_000
+
+Strata = Sequence[np.ndarray]
+
+
+class Interval(NamedTuple):
+    """An estimate with the bounds of its 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def over(self, unit: float) -> Interval:
+        """In units of `unit`, which is positive."""
+        return Interval(*(x / unit for x in self))
+
+
+def mean_interval(strata: Strata) -> Interval:
+    """Mean over seeds, then over tasks, with its stratified bootstrap interval."""
+
+    def mean(*samples: np.ndarray, axis: int) -> Any:
+        return np.mean([np.mean(x, axis=axis) for x in samples], axis=0)
+
+    return _bootstrap(strata, mean)
+
+
+def iqm_interval(strata: Strata) -> Interval:
+    """Interquartile mean of all runs (a quarter cut off at each end), with its bootstrap interval."""
+
+    def iqm(*samples: np.ndarray, axis: int) -> Any:
+        return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+
+    return _bootstrap(strata, iqm)
+
+
+def _bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
+    """Estimate +- Student's quantile times the bootstrap's standard error, for the fewest seeds.
+
+    Seeds are resampled within each task. The percentiles of the bootstrap themselves are too narrow
+    for a handful of seeds: they cannot leave the range of the scores.
+    """
+    samples = [np.asarray(x, float) for x in strata]
+    estimate = float(statistic(*samples, axis=-1))
+    fewest = min(len(x) for x in samples)
+    if fewest < 2:
+        return Interval(estimate, math.nan, math.nan)
+    found = _resample(samples, statistic)
+    error = float(found.standard_error) * math.sqrt(fewest / (fewest - 1))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, fewest - 1)) * error
+    return Interval(estimate, estimate - reach, estimate + reach)
+
+
+def _resample(samples: Strata, statistic: Callable[..., Any]) -> Any:
+    return stats.bootstrap(
+        tuple(samples),
+        statistic,
+        n_resamples=_RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+        vectorized=True,
+    )
+
+
+def paired_difference(differences: Strata) -> Interval:
+    """Mean difference of paired seeds, then over tasks, with Student's interval.
+
+    Args:
+        differences: for each task [S_k], the arm's score minus the baseline's of the same seed.
+
+    Returns:
+        The mean over tasks of the tasks' means; degrees of freedom by Welch and Satterthwaite.
+    """
+    samples = [np.asarray(x, float) for x in differences]
+    estimate = float(np.mean([x.mean() for x in samples]))
+    if min(len(x) for x in samples) < 2:
+        return Interval(estimate, math.nan, math.nan)
+    # variance of each task's part of the estimate, and its degrees of freedom
+    parts = np.array([x.var(ddof=1) / len(x) for x in samples]) / len(samples) ** 2
+    if parts.sum() == 0.0:
+        return Interval(estimate, estimate, estimate)
+    freedom = parts.sum() ** 2 / np.sum(parts**2 / [len(x) - 1 for x in samples])
+    low, high = stats.t.interval(LEVEL, freedom, loc=estimate, scale=math.sqrt(parts.sum()))
+    return Interval(estimate, float(low), float(high))
+
+
+def probability_of_improvement(arm: Strata, baseline: Strata) -> Interval:
+    """Probability that a run of the arm beats one of the baseline, ties half, mean over tasks.
+
+        P = mean_k mean_ij ([x_ki > y_kj] + [x_ki = y_kj] / 2)
+
+    Seeds are paired, so the bootstrap draws both arms' scores together. Percentile interval.
+    """
+    pairs = [
+        (np.asarray(x, float), np.asarray(y, float)) for x, y in zip(arm, baseline, strict=True)
+    ]
+
+    def probability(*indices: np.ndarray, axis: int) -> Any:
+        del axis  # the last one
+        parts = []
+        for (x, y), drawn in zip(pairs, indices, strict=True):
+            margins = x[drawn][..., :, None] - y[drawn][..., None, :]
+            parts.append(np.mean((np.sign(margins) + 1.0) / 2.0, axis=(-2, -1)))
+        return np.mean(parts, axis=0)
+
+    return _over_seeds([len(x) for x, _ in pairs], probability)
+
+
+def largest_gap(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
+    """The larger of several arms' distances, max_i |mean x_i - mean y_i|, seeds paired throughout.
+
+    The AAI and ACLI of arXiv 2005.12729. Percentile interval; a maximum of absolute values is above
+    zero by noise alone, so compare it with its interval, not with zero.
+    """
+
+    def gap(drawn: np.ndarray, axis: int) -> Any:
+        return np.max([abs(np.mean(x[drawn] - y[drawn], axis=axis)) for x, y in pairs], axis=0)
+
+    return _over_seeds([len(pairs[0][0])], gap)
+
+
+def _over_seeds(counts: Sequence[int], statistic: Callable[..., Any]) -> Interval:
+    """Percentile interval of a statistic of drawn seeds, given as indices."""
+    everyone = [np.arange(count) for count in counts]
+    estimate = float(statistic(*everyone, axis=-1))
+    if min(counts) < 2:
+        return Interval(estimate, math.nan, math.nan)
+    values = _resample(everyone, statistic).bootstrap_distribution
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(estimate, float(low), float(high))
+
+
+def performance_profile(strata: Strata, thresholds: np.ndarray) -> np.ndarray:
+    """Share of runs whose (normalised) score is above each threshold, mean over tasks, [H]."""
+    return np.mean([np.mean(np.asarray(x)[:, None] > thresholds, axis=0) for x in strata], axis=0)
+
+
+def normalised(scores: np.ndarray, baseline_mean: float) -> np.ndarray:
+    """Scores in units of the baseline's mean, 1 where equal; also where returns are negative."""
+    return 1.0 + (scores - baseline_mean) / abs(baseline_mean)
+
+
+def seeds_to_show(differences: np.ndarray, effect: float) -> int:
+    """Paired seeds needed to tell a mean difference of `effect` from none, in 80% of studies.
+
+    Two-sided t-test at 5%, the standard deviation of the differences taken for the true one.
+
+    Returns:
+        At least 2; `MOST_SEEDS` if that is not enough.
+    """
+    spread = float(np.std(differences, ddof=1))
+    if spread == 0.0:
+        return 2
+    low, high = 2, MOST_SEEDS
+    while low < high:  # the power grows with the number of seeds
+        middle = (low + high) // 2
+        if _power(middle, effect / spread) >= POWER:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _power(seeds: int, standardised: float) -> float:
+    quantile = stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
+    shift = standardised * math.sqrt(seeds)
+    upper, lower = (
+        stats.nct.sf(quantile, seeds - 1, shift),
+        stats.nct.cdf(-quantile, seeds - 1, shift),
+    )
+    return float(upper + (0.0 if math.isnan(lower) else lower))
+
+
+def curve_intervals(curves: np.ndarray) -> dict[str, list[float]]:
+    """Mean over seeds at each evaluation [S, E], with Student's 95% interval (no band for one seed)."""
+    mean = curves.mean(axis=0)
+    reach = np.zeros_like(mean)
+    if len(curves) > 1:
+        reach = stats.t.ppf((1 + LEVEL) / 2, len(curves) - 1) * stats.sem(curves, axis=0)
+    return {"mean": mean.tolist(), "low": (mean - reach).tolist(), "high": (mean + reach).tolist()}
+
+
+def summary(scores: Mapping[int, float]) -> np.ndarray:
+    """Scores in the order of their seeds, [S]."""
+    return np.array([scores[seed] for seed in sorted(scores)])

@@ -1,0 +1,68 @@
+"""A worker process: `python -m surefoot.study.worker STUDY` does the job it reads from its input.
+
+It claims a core of its own, so that workers do not slow one another and a result does not depend on
+how many there are; and it ends when whoever started it does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+def claim_core() -> FileLock | None:
+    """Run on one core that no other worker has, where the system can do that; hold the claim."""
+    if sys.platform != "linux":
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    folder = Path(tempfile.gettempdir()) / f"surefoot-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for core in cores:
+        claim = FileLock(folder / f"core-{core}.lock")
+        try:
+            claim.acquire(timeout=0)
+        except Timeout:
+            continue
+        os.sched_setaffinity(0, {core})
+        return claim
+    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})  # more workers than cores
+    return None
+
+
+def end_with_parent() -> None:
+    """Leave when the input is closed, which the parent's death does too."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> int:
+    """Read a job, do it; 0 if it left a result, the run's failure included."""
+    study = Path(sys.argv[1])
+    text = sys.stdin.readline()
+    end_with_parent()
+    claim = claim_core()
+    # what measures or sizes itself by the cores must be imported behind the claim
+    from surefoot.study.jobs import Job, run_job
+
+    try:
+        run_job(Job.from_json(text), study)
+    finally:
+        if claim is not None:
+            claim.release()
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a simulator's threads need not be waited for

@@ -1,0 +1,158 @@
+"""What a study may ask for, and what is refused before anything is trained."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from surefoot.cli.presets import PRESETS
+from surefoot.config import Config, UserError
+from surefoot.study.plan import Study, check, parse_study, write_study
+from surefoot.study.presets import STUDIES, study_preset
+
+TEXT = """
+seeds = 3
+baseline = "clip"
+tasks = ["Hopper-v5"]
+
+[options]
+num_envs = 8
+
+[arms.clip]
+
+[arms."no clip"]
+clip_epsilon = inf
+value_clip_epsilon = "none"
+"""
+
+
+def parse(text: str = TEXT) -> Study:
+    return parse_study(text, where="my.toml", presets=PRESETS)
+
+
+def refused(text: str = TEXT, **changes) -> str:
+    from dataclasses import replace
+
+    with pytest.raises(UserError) as error:
+        check(replace(parse(text), **changes))
+    return str(error.value)
+
+
+def test_a_study_is_read_from_toml() -> None:
+    study = check(parse())
+    assert study.config("Hopper-v5", "clip") == Config(num_envs=8)
+    assert study.config("Hopper-v5", "no clip") == Config(num_envs=8, clip_epsilon=math.inf)
+    assert (study.seeds, study.baseline, study.name) == (3, "clip", "my.toml")
+
+
+def test_a_task_may_start_from_a_preset() -> None:
+    text = TEXT.replace('tasks = ["Hopper-v5"]', "") + '[tasks."Go1"]\npreset = "go1"\ngamma = 0.9\n'
+    assert parse(text).tasks["Go1"] == PRESETS["go1"]().replace(num_envs=8, gamma=0.9)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_preset_is_a_study_and_its_text_reads_back(name: str) -> None:
+    preset = study_preset(name)
+    tasks = {"Hopper-v5": Config(), "Go1JoystickFlatTerrain-v1": PRESETS["go1"]()}
+    study = check(Study(name, tasks, preset.arms, preset.baseline, 10, question=preset.question))
+    again = check(parse_study(write_study(study), where="study.toml", presets=PRESETS))
+    assert again == study
+    assert again.question == study.question
+    for task in tasks:
+        for arm in study.arms:
+            assert again.config(task, arm) == study.config(task, arm)
+
+
+def test_the_arms_of_the_paper_are_as_its_table_says() -> None:
+    arms = study_preset("implementation-matters").arms
+    first = ("value_clip_epsilon", "scale_rewards", "orthogonal_init", "learning_rate_schedule")
+    second = ("normalize_observations", "activation", "max_grad_norm")
+    of = {arm: Config().replace(**options) for arm, options in arms.items()}
+    for name in first:
+        assert getattr(of["PPO"], name) == getattr(of["PPO-NoClip"], name)
+        assert getattr(of["PPO"], name) == getattr(of["TRPO+"], name)
+        assert getattr(of["PPO-M"], name) == getattr(of["TRPO"], name) != getattr(of["PPO"], name)
+    for name in second:
+        assert len({getattr(of[arm], name) for arm in ("PPO", "PPO-M", "PPO-NoClip", "TRPO+")}) == 1
+        assert getattr(of["TRPO"], name) != getattr(of["PPO"], name)
+    assert [of[arm].algorithm for arm in arms] == ["ppo", "ppo", "ppo", "trpo", "trpo"]
+    assert of["PPO-NoClip"].clip_epsilon == math.inf
+
+
+def test_every_stabiliser_is_switched_alone_and_alone_left_out() -> None:
+    arms = study_preset("code-level").arms
+    bare, default = Config().replace(**arms["bare"]), Config()
+    for name in [arm.removeprefix("without ") for arm in arms if arm.startswith("without ")]:
+        out = default.replace(**arms[f"without {name}"])
+        alone = default.replace(**arms[f"bare + {name}"])
+        changed = {k for k in arms["bare"] if getattr(out, k) != getattr(default, k)}
+        assert changed
+        assert changed == {k for k in arms["bare"] if getattr(alone, k) != getattr(bare, k)}
+
+
+def test_an_unknown_arm_option_gets_a_suggestion() -> None:
+    said = refused(TEXT.replace("clip_epsilon = inf", "clip_epsilom = inf"))
+    assert "arm 'no clip'" in said
+    assert "did you mean 'clip_epsilon'" in said
+
+
+def test_an_arms_bad_value_names_arm_and_task() -> None:
+    said = refused(TEXT.replace("clip_epsilon = inf", "clip_epsilon = -1.0"))
+    assert "arm 'no clip' on Hopper-v5: clip_epsilon = -1.0 is out of range" in said
+
+
+@pytest.mark.parametrize("seeds", [0, 1, -3])
+def test_too_few_seeds_are_refused(seeds: int) -> None:
+    assert f"seeds = {seeds}: an interval needs at least 2 seeds" in refused(seeds=seeds)
+
+
+def test_equal_arms_are_refused() -> None:
+    said = refused(TEXT.replace("clip_epsilon = inf", "clip_epsilon = 0.2"))
+    assert "arms 'clip' and 'no clip' have the same options" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tasks": {}}, "at least one task"),
+        ({"arms": {"clip": {}}}, "at least 2 arms"),
+        ({"baseline": "clp"}, "did you mean 'clip'"),
+        ({"tune_lr": 1}, "at least 2 learning rates"),
+        ({"evaluations": 0}, "evaluations = 0"),
+        ({"arms": {"clip": {}, "b": {"seed": 3}}}, "sets seed"),
+        ({"arms": {"clip": {}, "b": {"total_steps": 3}}}, "sets total_steps"),
+        ({"arms": {"clip": {}, "cl/ip": {}, "cl ip": {"gamma": 0.9}}}, "needs a name"),
+        ({"arms": {"clip": {}, "???": {"gamma": 0.9}}}, "needs a name"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(changes: dict, said: str) -> None:
+    assert said in refused(**changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seeds = 3", "seds = 3", "did you mean 'seeds'"),
+        ("seeds = 3", "seeds = 'many'", "seeds in my.toml must be int"),
+        ("seeds = 3", "seeds = true", "seeds in my.toml must be int"),
+        ("seeds = 3", "seeds =", "not valid TOML"),
+        ('["Hopper-v5"]', '["my_module:Env"]', "no import path is taken from a file"),
+        ('["Hopper-v5"]', "[1]", "tasks in my.toml must be tables"),
+        ("[arms.clip]", "arms = 3\n[other]", "arms"),
+        ("num_envs = 8", "num_env = 8", "did you mean 'num_envs'"),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_refused(old: str, new: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(TEXT.replace(old, new))
+    assert said in str(error.value)
+
+
+def test_learning_rates_are_the_arms_own_times_powers_of_three() -> None:
+    from dataclasses import replace
+
+    study = replace(parse(), tune_lr=3)
+    rates = study.learning_rates(Config(learning_rate=3e-4))
+    assert [round(rate / 3e-4, 6) for rate in rates] == [round(1 / 3, 6), 1.0, 3.0]
+    assert len(replace(parse(), tune_lr=4).learning_rates(Config())) == 4

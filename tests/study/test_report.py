@@ -1,0 +1,220 @@
+"""The page, in a real browser: charts drawn, hover and toggles work, readable on a phone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surefoot.cli.main import main
+from surefoot.config import Config
+from surefoot.services.run_folder import describe
+from surefoot.study.plan import Study, write_study
+from surefoot.study.presets import implementation_matters
+from surefoot.study.report import study_page
+from surefoot.study.results import analyse
+
+TASKS = ("Hopper-v5", "Walker2d-v5")
+
+
+def made_up(study: Study) -> list[dict[str, Any]]:
+    """What runs might leave: every arm climbs to a level of its own, one run fails."""
+    jobs = []
+    for level, arm in enumerate(study.arms):
+        for task in study.tasks:
+            for seed in range(study.seeds):
+                head = {"task": task, "arm": arm, "learning_rate": 3e-4, "seeds": [seed]}
+                if arm == "TRPO" and seed == 1:
+                    jobs.append({**head, "error": "<b>the worker died</b>"})
+                    continue
+                top = 2000.0 + 300.0 * level + 40.0 * ((seed * 7) % 5)
+                returns = [top * (k + 1) / 20 for k in range(20)]
+                curves = {"policy/approx_kl": [0.01] * 20, "policy/ratio_max": [2.0] * 19 + [None]}
+                run = {
+                    "final": returns[-1],
+                    "steps": [50_000 * (k + 1) for k in range(20)],
+                    "returns": returns,
+                    "diagnostics": curves,
+                }
+                jobs.append({**head, "runs": {str(seed): run}})
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    preset = implementation_matters()
+    tasks = {task: Config() for task in TASKS}
+    study = Study("matters", tasks, preset.arms, "PPO", 6, question=preset.question)
+    (folder / "study.toml").write_text(write_study(study))
+    found = analyse(study, made_up(study), {})
+    (folder / "results.json").write_text(json.dumps(found))
+    (folder / "provenance.json").write_text(json.dumps(describe(["surefoot"], study="matters")))
+    file = folder / "report.html"
+    file.write_text(study_page(folder), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser() -> Any:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    flags += ["--disable-component-update", "--no-first-run", "--disable-quic"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Any, file: Path, width: int = 1440, **options: Any) -> tuple[Any, list[str]]:
+    """The page, without a network, once its charts are drawn; and what the console said."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
+    tab, said = context.new_page(), []
+    tab.on("console", lambda message: message.type in ("error", "warning") and said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: request.url.startswith("http") and said.append(request.url))
+    tab.goto(file.as_uri())
+    tab.wait_for_function("Bokeh.documents.length > 0 && Bokeh.documents.every(d => d.is_idle)")
+    return tab, said
+
+
+def canvases(tab: Any) -> list[dict[str, float]]:
+    """Size of each chart, and how many pixels are painted on its canvas."""
+    return tab.evaluate(
+        """() => Object.values(Bokeh.index.roots ?? Bokeh.index).map(view => {
+          const canvas = view.canvas_view.primary.canvas
+          const box = view.el.getBoundingClientRect()
+          const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
+          let painted = 0
+          for (let i = 3; i < data.length; i += 4) painted += data[i] > 0
+          return {width: box.width, height: box.height, left: box.left, painted}
+        })"""
+    )
+
+
+def test_the_page_is_one_file_of_at_most_two_megabytes(page: Path) -> None:
+    assert page.stat().st_size <= 2_000_000
+    text = page.read_text()
+    assert "src=" not in text.split("<body>")[1]
+    assert "<b>the worker died</b>" not in text  # what a run printed is text, not markup
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_charts_are_drawn_and_fit(browser, page: Path, width: int, scheme: str) -> None:
+    tab, said = opened(browser, page, width, color_scheme=scheme)
+    charts = canvases(tab)
+    # two tasks: curves, forest and two diagnostics each; one profile
+    assert len(charts) == 2 * 4 + 1
+    for chart in charts:
+        assert chart["painted"] > 2000
+        assert chart["left"] >= 0
+        assert 250 <= chart["width"] <= width
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("getComputedStyle(document.body).fontSize") == "16px"
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+    assert said == []
+
+
+def test_an_arm_can_be_hidden_and_shown(browser, page: Path) -> None:
+    tab, said = opened(browser, page)
+    before = [chart["painted"] for chart in canvases(tab)]
+    button = tab.locator("#arms button", has_text="TRPO+")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    tab.wait_for_function("Bokeh.documents.every(d => d.is_idle)")
+    tab.wait_for_timeout(300)
+    hidden = [chart["painted"] for chart in canvases(tab)]
+    assert all(now < then for now, then in zip(hidden, before, strict=True))
+    button.click()
+    tab.wait_for_timeout(300)
+    assert [chart["painted"] for chart in canvases(tab)] == before
+    assert said == []
+
+
+def test_hovering_tells_the_numbers(browser, page: Path) -> None:
+    tab, said = opened(browser, page)
+    place = tab.evaluate(
+        """() => {
+          const view = Object.values(Bokeh.index.roots ?? Bokeh.index)[0]
+          view.el.scrollIntoView({block: "center"})
+          const renderer = view.model.renderers.find(r => r.glyph.type.includes("Scatter"))
+          const {x, y} = renderer.data_source.data
+          const box = view.canvas_view.el.getBoundingClientRect()
+          return {x: box.left + view.frame.x_scale.compute(x[10]),
+                  y: box.top + view.frame.y_scale.compute(y[10])}
+        }"""
+    )
+    tab.mouse.move(place["x"], place["y"])
+    tab.wait_for_timeout(500)
+    shown = tab.evaluate(
+        """() => {
+          const texts = []
+          const walk = node => {
+            if (node.shadowRoot) walk(node.shadowRoot)
+            for (const child of node.children ?? []) walk(child)
+            if (node.classList?.contains("bk-Tooltip")) texts.push((node.shadowRoot ?? node).textContent)
+          }
+          walk(document.body)
+          return texts.join(" ")
+        }"""
+    )
+    assert "550,000" in shown
+    assert "95%" in shown
+    assert said == []
+
+
+def test_the_verdict_comes_first_and_all_parts_are_there(browser, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    heads = tab.locator("h2").all_text_contents()
+    assert heads == [
+        "Verdict",
+        "Learning curves",
+        "Difference from PPO",
+        "Performance profile",
+        "What explains it",
+        "What the arms change",
+        "Failed runs",
+        "Provenance",
+    ]
+    text = tab.locator("body").inner_text()
+    assert "TRPO+: +" in text
+    assert "better" in text
+    assert "AAI" in text
+    assert "<b>the worker died</b>" in text
+
+
+def test_runs_have_a_page_too(browser, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tiny = ["--total-steps", "2000", "--num-envs", "4", "--num-steps", "16", "--num-minibatches", "4"]
+    folders = []
+    for seed in ("0", "1"):
+        folders.append(str(tmp_path / f"run{seed}"))
+        task = "probe:late-reward/continuous"
+        assert main(["train", task, *tiny, "--seed", seed, "--run-dir", folders[-1]]) == 0
+    assert main(["report", *folders, "--output", str(tmp_path / "both.html")]) == 0
+    assert "both.html" in capsys.readouterr().out
+    tab, said = opened(browser, tmp_path / "both.html")
+    assert len(canvases(tab)) == 6
+    assert all(chart["painted"] > 2000 for chart in canvases(tab))
+    assert "Options that differ" in tab.locator("body").inner_text()
+    assert tab.locator("td", has_text="seed").count() == 1
+    assert said == []
+
+
+def test_what_has_no_report_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path, page) -> None:
+    def error(*arguments: str) -> str:
+        assert main(["report", *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "is not a run folder" in error(str(tmp_path))
+    assert "one study at a time" in error(str(page.parent), str(tmp_path))
+    (tmp_path / "study.toml").write_text((page.parent / "study.toml").read_text())
+    assert "has no results yet" in error(str(tmp_path))
