@@ -17,9 +17,13 @@ import tyro
 import surefoot
 from surefoot.cli.main import VERBS
 from surefoot.cli.presets import PRESETS, preset
+from surefoot.cli.report import parse as parse_report_command
+from surefoot.cli.study import parse as parse_study_command
+from surefoot.cli.study import plan
 from surefoot.cli.train import parse
 from surefoot.config import Config, from_mapping, option_names, to_toml
 from surefoot.envs.probes import PROBES
+from surefoot.study.plan import check
 from surefoot.training import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,6 +134,11 @@ def test_a_command_is_understood(
         lay_config_files(page, arguments)
         task, *_ = parse(arguments)
         assert task
+    elif verb == "study":
+        study, _ = plan(parse_study_command(arguments))
+        assert check(study).tasks
+    elif verb == "report":
+        assert parse_report_command(arguments).folders
     else:
         module = importlib.import_module(f"surefoot.cli.{verb}")
         tyro.cli(module.Arguments, prog=f"surefoot {verb}", args=arguments)

@@ -90,6 +90,7 @@ def train_seeds(
     progress: bool = True,
     hooks: Sequence[Sequence[Hook]] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    reports: int = 20,
     **options: Any,
 ) -> list[TrainResult]:
     """Train several seeds of a task written in JAX at once, in one program.
@@ -103,6 +104,7 @@ def train_seeds(
         progress: show the first seed's progress on the console.
         hooks: further listeners, a list for each seed.
         should_stop: asked now and then; True ends training early, with everything saved.
+        reports: how often the host hears of the runs, at least; hooks see a state that often.
         **options: options that differ from `config`, by name.
 
     Raises:
@@ -126,7 +128,9 @@ def train_seeds(
         own[0].append(ConsoleProgress(console))
     further = hooks or [()] * num_seeds
     listeners = [[*a, *b] for a, b in zip(own, further, strict=True)]
-    states = run_train_seeds(task, config, hooks=listeners, should_stop=should_stop)
+    states = run_train_seeds(
+        task, config, hooks=listeners, should_stop=should_stop, reports=reports
+    )
     return [
         TrainResult(
             folder.path, load_policy(folder.path), state.step, state.step >= config.total_steps

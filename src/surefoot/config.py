@@ -66,9 +66,9 @@ class Config:
     of off; full: both learn behind the next collection, which then acts on an older policy."""
     max_lag: int = 1
     """full: updates that the collecting policy may be behind; 0 is off. [arXiv 2110.00641]"""
-    lag_correction: LagCorrection = "decoupled"
+    lag_correction: LagCorrection = "vtrace"
     """full: what makes up for the lag: ratios to the policy that collected, V-trace, or both policies
-    decoupled (docs/overlap.md). [arXiv 1802.01561, 2110.00641]"""
+    decoupled (docs/overlap.md). [measured; arXiv 1802.01561, 2110.00641]"""
 
     # --- networks
     actor_hidden: tuple[int, ...] = (64, 64)
@@ -422,15 +422,22 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Options in a TOML file as a mapping; see `parse_toml`."""
-    path = Path(path)
+    return parse_toml(read_text(Path(path)), where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """A text file of the user's.
+
+    Raises:
+        ValueError: it is not there, a folder, or not UTF-8.
+    """
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"config file {str(path)!r} {state}")
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"config file {str(path)!r} is not UTF-8 text: {error}") from None
-    return parse_toml(text, where=str(path))
 
 
 def to_toml(config: Config, *, task: str) -> str:

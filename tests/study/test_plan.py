@@ -28,7 +28,7 @@ value_clip_epsilon = "none"
 
 
 def parse(text: str = TEXT) -> Study:
-    return parse_study(text, where="my.toml", presets=PRESETS)
+    return parse_study(text, where="my.toml", presets=PRESETS)[0]
 
 
 def refused(text: str = TEXT, **changes) -> str:
@@ -43,11 +43,13 @@ def test_a_study_is_read_from_toml() -> None:
     study = check(parse())
     assert study.config("Hopper-v5", "clip") == Config(num_envs=8)
     assert study.config("Hopper-v5", "no clip") == Config(num_envs=8, clip_epsilon=math.inf)
-    assert (study.seeds, study.baseline, study.name) == (3, "clip", "my.toml")
+    assert (study.seeds, study.baseline, study.name) == (3, "clip", "my")
 
 
 def test_a_task_may_start_from_a_preset() -> None:
-    text = TEXT.replace('tasks = ["Hopper-v5"]', "") + '[tasks."Go1"]\npreset = "go1"\ngamma = 0.9\n'
+    text = (
+        TEXT.replace('tasks = ["Hopper-v5"]', "") + '[tasks."Go1"]\npreset = "go1"\ngamma = 0.9\n'
+    )
     assert parse(text).tasks["Go1"] == PRESETS["go1"]().replace(num_envs=8, gamma=0.9)
 
 
@@ -56,7 +58,7 @@ def test_a_preset_is_a_study_and_its_text_reads_back(name: str) -> None:
     preset = study_preset(name)
     tasks = {"Hopper-v5": Config(), "Go1JoystickFlatTerrain-v1": PRESETS["go1"]()}
     study = check(Study(name, tasks, preset.arms, preset.baseline, 10, question=preset.question))
-    again = check(parse_study(write_study(study), where="study.toml", presets=PRESETS))
+    again = check(parse_study(write_study(study), where="study.toml", presets=PRESETS)[0])
     assert again == study
     assert again.question == study.question
     for task in tasks:
@@ -83,7 +85,7 @@ def test_the_arms_of_the_paper_are_as_its_table_says() -> None:
 def test_every_stabiliser_is_switched_alone_and_alone_left_out() -> None:
     arms = study_preset("code-level").arms
     bare, default = Config().replace(**arms["bare"]), Config()
-    for name in [arm.removeprefix("without ") for arm in arms if arm.startswith("without ")]:
+    for name in [arm.removeprefix("bare + ") for arm in arms if arm.startswith("bare + ")]:
         out = default.replace(**arms[f"without {name}"])
         alone = default.replace(**arms[f"bare + {name}"])
         changed = {k for k in arms["bare"] if getattr(out, k) != getattr(default, k)}
@@ -122,6 +124,8 @@ def test_equal_arms_are_refused() -> None:
         ({"evaluations": 0}, "evaluations = 0"),
         ({"arms": {"clip": {}, "b": {"seed": 3}}}, "sets seed"),
         ({"arms": {"clip": {}, "b": {"total_steps": 3}}}, "sets total_steps"),
+        ({"arms": {"clip": {}, "b": {"env_options": ["a=1"]}}}, "sets env_options"),
+        ({"tasks": {"Hopper-v5": Config(seed=3)}}, "sets seed = 3"),
         ({"arms": {"clip": {}, "cl/ip": {}, "cl ip": {"gamma": 0.9}}}, "needs a name"),
         ({"arms": {"clip": {}, "???": {"gamma": 0.9}}}, "needs a name"),
     ],
@@ -139,8 +143,9 @@ def test_what_cannot_be_answered_is_refused(changes: dict, said: str) -> None:
         ("seeds = 3", "seeds =", "not valid TOML"),
         ('["Hopper-v5"]', '["my_module:Env"]', "no import path is taken from a file"),
         ('["Hopper-v5"]', "[1]", "tasks in my.toml must be tables"),
-        ("[arms.clip]", "arms = 3\n[other]", "arms"),
+        (TEXT, "arms = 3", "arms in my.toml must be tables"),
         ("num_envs = 8", "num_env = 8", "did you mean 'num_envs'"),
+        ('tasks = ["Hopper-v5"]', "as_it_comes = 1", "as_it_comes in my.toml must be bool"),
     ],
 )
 def test_a_file_that_cannot_be_right_is_refused(old: str, new: str, said: str) -> None:
@@ -155,4 +160,12 @@ def test_learning_rates_are_the_arms_own_times_powers_of_three() -> None:
     study = replace(parse(), tune_lr=3)
     rates = study.learning_rates(Config(learning_rate=3e-4))
     assert [round(rate / 3e-4, 6) for rate in rates] == [round(1 / 3, 6), 1.0, 3.0]
-    assert len(replace(parse(), tune_lr=4).learning_rates(Config())) == 4
+    two = replace(parse(), tune_lr=2).learning_rates(Config(learning_rate=3e-4))
+    assert [round(rate / 3e-4, 6) for rate in two] == [round(1 / 3, 6), 1.0]
+
+
+def test_a_task_that_the_user_named_may_be_code_and_has_the_files_options() -> None:
+    text = TEXT.replace("Hopper-v5", "my_module:Env")
+    study, shared = parse_study(text, where="my.toml", presets=PRESETS, asked=["my_module:Env"])
+    assert list(study.tasks) == ["my_module:Env"]
+    assert shared == {"num_envs": 8}

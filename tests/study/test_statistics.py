@@ -36,13 +36,15 @@ def test_the_paired_interval_covers_the_true_difference(seeds: int) -> None:
 def test_the_interval_over_tasks_covers_though_their_spreads_differ() -> None:
     random, covered = np.random.default_rng(1), 0
     for _ in range(REPETITIONS):
-        differences = [random.normal(mean, spread, 10) for mean, spread in ((1, 1), (3, 5), (-1, 2))]
+        differences = [
+            random.normal(mean, spread, 10) for mean, spread in ((1, 1), (3, 5), (-1, 2))
+        ]
         found = st.paired_difference(differences)
         covered += found.low <= 1.0 <= found.high
     assert 0.93 <= covered / REPETITIONS <= 0.97
 
 
-@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("interval", [st.mean_interval, st.iqm_interval])
 def test_the_bootstrap_intervals_cover(interval, seeds: int, monkeypatch) -> None:
     monkeypatch.setattr(st, "_RESAMPLES", 400)  # 2,000 repetitions of 2,000 would take minutes
@@ -64,6 +66,28 @@ def test_equal_arms_are_told_apart_no_more_often_than_the_level(seeds: int) -> N
     # 2.5% each; 1.1% is three standard errors of 2,000 repetitions
     assert better / REPETITIONS < 0.025 + 0.011
     assert worse / REPETITIONS < 0.025 + 0.011
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 6, 10])
+def test_equal_arms_of_all_or_nothing_are_told_apart_no_more_often(seeds: int) -> None:
+    random, told = np.random.default_rng(seeds), 0
+    for _ in range(REPETITIONS):
+        arm, baseline = random.integers(0, 2, (2, seeds)).astype(float)
+        told += verdict_of(st.paired_difference([arm - baseline])) != "no difference shown"
+    assert told / REPETITIONS < 0.05 + 0.015
+
+
+def test_a_few_differences_that_are_all_alike_have_no_bounds() -> None:
+    few, enough = st.paired_difference([np.ones(5)]), st.paired_difference([np.ones(6)])
+    assert math.isnan(few.low)
+    assert verdict_of(few) == "no difference shown"
+    assert enough == (1.0, 1.0, 1.0)
+
+
+def test_an_arm_is_not_better_for_the_runs_that_did_not_fail() -> None:
+    found = st.Interval(2.0, 1.0, 3.0)
+    assert verdict_of(found, more_failed=True) == "better, but more runs failed"
+    assert verdict_of(found) == "better"
 
 
 def test_a_large_difference_is_shown() -> None:
@@ -127,11 +151,15 @@ def test_the_largest_gap_is_the_papers() -> None:
 
 def test_the_profile_by_hand() -> None:
     strata = [np.array([0.5, 1.5]), np.array([2.0, 2.0])]
-    np.testing.assert_allclose(st.performance_profile(strata, np.array([0.0, 1.0, 1.5])), [1, 0.75, 0.5])
+    np.testing.assert_allclose(
+        st.performance_profile(strata, np.array([0.0, 1.0, 1.5])), [1, 0.75, 0.5]
+    )
 
 
 def test_normalised_scores_keep_their_order_where_returns_are_negative() -> None:
-    np.testing.assert_allclose(st.normalised(np.array([-50.0, -100.0, -200.0]), -100.0), [1.5, 1, 0])
+    np.testing.assert_allclose(
+        st.normalised(np.array([-50.0, -100.0, -200.0]), -100.0), [1.5, 1, 0]
+    )
     np.testing.assert_allclose(st.normalised(np.array([200.0, 100.0]), 100.0), [2.0, 1.0])
 
 

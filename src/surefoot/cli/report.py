@@ -9,8 +9,8 @@ from pathlib import Path
 from surefoot.config import UserError
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the page and say where it is."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="surefoot report",
         description="Write a page of charts from a study, or from one or several runs. It opens in "
@@ -21,7 +21,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="default: report.html in FOLDER"
     )
-    arguments = parser.parse_args(list(argv))
+    return parser.parse_args(list(argv))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page and say where it is."""
+    arguments = parse(argv)
     folders = [folder.expanduser() for folder in arguments.folders]
     from surefoot.study.conduct import STUDY
     from surefoot.study.report import runs_page, study_page

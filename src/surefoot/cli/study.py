@@ -11,7 +11,7 @@ from typing import Any
 
 from surefoot.cli.presets import PRESETS
 from surefoot.cli.train import StopOnSignal
-from surefoot.config import UserError
+from surefoot.config import UserError, read_text
 
 _PRESET_SEEDS = 10
 
@@ -48,6 +48,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--episodes", type=int, metavar="N", help="episodes each time (default: 10)")
     add("--run-dir", type=Path, metavar="DIR", help="the study's folder (default: studies/STUDY)")
     add("--workers", type=int, metavar="N", help="processes at once (default: one for each core)")
+    add("--retry-failed", action="store_true", help="do failed runs again")
     add(
         "--ray",
         nargs="?",
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
     study, run_dir = plan(arguments)
     folder = StudyFolder(run_dir, check(study))
-    shares = {task: shares_program(task, config) for task, config in study.tasks.items()}
+    shares = {task: shares_program(study, task) for task in study.tasks}
     executor = _executor(arguments)
     runs = len(study.tasks) * len(study.arms) * study.seeds
     print(
@@ -81,13 +82,25 @@ def main(argv: Sequence[str]) -> int:
             shares_program=shares.__getitem__,
             progress=Progress(),
             should_stop=stop,
+            retry_failed=arguments.retry_failed,
         )
         if done is None:
-            again = f"surefoot study {run_dir}"
-            print(f"\nStopped. To continue: {again}" + (" --ray ..." if arguments.ray else ""))
+            print(f"\nStopped. To continue: {' '.join(_again(study, run_dir, arguments))}")
             return 130
         finish(folder, *done)
     return 0
+
+
+def _again(study: Any, run_dir: Path, arguments: argparse.Namespace) -> list[str]:
+    """The command that continues a study; your own code must be named again."""
+    from surefoot.envs.tasks import names_code
+
+    words = ["surefoot study", str(run_dir)]
+    if any(names_code(task) for task in study.tasks):
+        words += ["--tasks", *study.tasks]
+    if arguments.ray is not None:
+        words += ["--ray", arguments.ray]
+    return words
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Any, Path]:
@@ -96,28 +109,34 @@ def plan(arguments: argparse.Namespace) -> tuple[Any, Path]:
     from surefoot.study.plan import Study, parse_study, task_options, with_total_steps
     from surefoot.study.presets import TASK_PRESETS, study_preset
 
-    name, given = arguments.study, Path(arguments.study)
-    run_dir = arguments.run_dir
+    name, given = arguments.study, Path(arguments.study).expanduser()
+    run_dir, asked = arguments.run_dir, arguments.tasks or []
     if (given / STUDY).is_file():
         run_dir, given = run_dir or given, given / STUDY
+    shared: Mapping[str, Any] = {}
     if given.suffix == ".toml":
-        if not given.is_file():
-            raise UserError(f"study file {str(given)!r} does not exist")
-        study = parse_study(given.read_text(encoding="utf-8"), where=str(given), presets=PRESETS)
+        study, shared = parse_study(
+            read_text(given), where=str(given), presets=PRESETS, asked=asked
+        )
         run_dir = run_dir or Path("studies") / given.stem
     else:
         preset = study_preset(name)
         study = Study(
-            name, {}, preset.arms, preset.baseline, seeds=_PRESET_SEEDS, question=preset.question
+            name,
+            {},
+            preset.arms,
+            preset.baseline,
+            _PRESET_SEEDS,
+            as_it_comes=True,
+            question=preset.question,
         )
         run_dir = run_dir or Path("studies") / name
-    if arguments.tasks:
-        of_task = {task: {"preset": TASK_PRESETS.get(task)} for task in arguments.tasks}
-        tasks = {
-            task: study.tasks[task] if task in study.tasks else task_options(own, {}, PRESETS)
-            for task, own in of_task.items()
+    if asked:
+        own = {
+            task: {"preset": TASK_PRESETS[task]} if task in TASK_PRESETS else {} for task in asked
         }
-        study = replace(study, tasks=tasks)
+        new = {task: task_options(x, shared, PRESETS) for task, x in own.items()}
+        study = replace(study, tasks={task: study.tasks.get(task, new[task]) for task in asked})
     if arguments.total_steps is not None:
         study = with_total_steps(study, arguments.total_steps)
     numbers = ("seeds", "tune_lr", "evaluations", "episodes")
@@ -134,15 +153,20 @@ def _chosen(study: Any, names: Sequence[str] | None) -> Mapping[str, Any]:
     return {k: v for k, v in study.arms.items() if k in names or k == study.baseline}
 
 
-def shares_program(task: str, config: Any) -> bool:
+def shares_program(study: Any, task: str) -> bool:
     """Whether all seeds of a task can be trained in one program: it is written in JAX.
 
     Raises:
-        ValueError: the task cannot be made.
+        ValueError: the task cannot be made, or an arm's options do not fit it.
     """
-    from surefoot.training import environments
+    from surefoot.training import environments, make_agent_spec
 
-    with environments(task, config.replace(num_envs=1)) as env:
+    with environments(task, study.tasks[task].replace(num_envs=1)) as env:
+        for arm in study.arms:
+            try:
+                make_agent_spec(study.config(task, arm), env.spec)
+            except UserError as error:
+                raise UserError(f"arm {arm!r}: {error}") from None
         return env.spec.in_graph and not env.spec.needs_float64
 
 
@@ -162,22 +186,28 @@ class Progress:
     """A line for each finished job."""
 
     def __init__(self) -> None:
-        self._began, self._first = time.monotonic(), None
+        self._began, self._first, self._last = time.monotonic(), 0, 0
 
     def __call__(self, job: Any, result: Mapping[str, Any], done: int, total: int) -> None:
         """Say what it gave and how long the rest may take."""
         now = time.monotonic()
-        self._first = self._first or done - 1
-        left = (now - self._began) / (done - self._first) * (total - done)
+        if done <= self._last:  # the jobs of the tuning are done, those of the report begin
+            self._began, self._first = now, done
+        elif self._last == 0:
+            self._first = done - 1
+        self._last = done
         seeds = "seed " + str(job.seeds[0])
         if len(job.seeds) > 1:
             seeds = f"seeds {job.seeds[0]} to {job.seeds[-1]}"
-        if "error" in result:
-            told = f"failed: {result['error'].splitlines()[0]}"
-        else:
-            finals = [run["final"] for run in result["runs"].values()]
-            told = f"{sum(finals) / len(finals):,.1f}"
-        rest = f", about {_duration(left)} left" if done < total else ""
+        finals = [run["final"] for run in result["runs"].values()]
+        told = f"{sum(finals) / len(finals):,.1f}" if finals else ""
+        if result["errors"]:
+            first = next(iter(result["errors"].values())).splitlines()[0]
+            told = "; ".join(x for x in (told, f"{len(result['errors'])} failed: {first}") if x)
+        rest = ""
+        if self._first < done < total:
+            left = (now - self._began) / (done - self._first) * (total - done)
+            rest = f", about {_duration(left)} left"
         print(f"[{done}/{total}] {job.task}, {job.arm}, {seeds}: {told}{rest}", flush=True)
 
 
@@ -214,6 +244,8 @@ def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any
     print(f"\nReport: {path / 'report.html'}\nNumbers: {path / 'results.json'}, results.csv")
 
 
-def interval(found: Mapping[str, float]) -> str:
+def interval(found: Mapping[str, Any]) -> str:
     """E.g. `2513 [2391, 2632]`."""
+    if found["low"] is None:
+        return f"{found['estimate']:.4g} (no interval)"
     return f"{found['estimate']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"

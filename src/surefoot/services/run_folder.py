@@ -111,9 +111,17 @@ def describe(command: list[str], **facts: Any) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON as `write_text` does; numbers must be finite."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a power cut, finds the old one or the new one, never half."""
     staging = path.with_name(path.name + ".tmp")
-    staging.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    with staging.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     staging.replace(path)
 
 

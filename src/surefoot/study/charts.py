@@ -11,7 +11,7 @@ from typing import Any
 
 # Okabe and Ito's colours (told apart by the colour-blind), then darker ones for many arms
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b5fc4")
-_COLORS += ("#b03060", "#5f9ea0", "#6b8e23", "#a0522d")
+_COLORS += ("#b03060", "#5f9ea0", "#6b8e23", "#a0522d", "#4169e1", "#c71585", "#2e8b57", "#b8860b")
 _GREY = "#80868c"
 
 
@@ -39,52 +39,65 @@ class Charts:
         self._figures: list[Any] = []
         self._slots: list[str] = []
 
-    def curves(self, series: Sequence[Series], x: str, y: str, *, height: int = 360) -> str:
-        """HTML of a chart of curves; each can be hovered over."""
-        from bokeh.models import ColumnDataSource, HoverTool
+    def curves(
+        self, series: Sequence[Series], x: str, y: str, *, height: int = 360, hover: bool = True
+    ) -> str:
+        """HTML of a chart of curves; each can be hovered over, unless the page would grow too large."""
+        from bokeh.models import CDSView, ColumnDataSource, HoverTool, Line, Scatter, VArea
 
-        figure = _figure(x, y, height)
-        for one in series:
-            columns: dict[str, Any] = {"x": list(one.x), "y": [_gap(v) for v in one.y]}
-            tips = [("", one.name), (x, "@x{0,0.[00]}"), (y, "@y{0,0.[0000]}")]
-            tags = [f"arm:{one.name}"]
-            if one.low is not None and one.high is not None:
-                columns |= {"low": list(one.low), "high": list(one.high)}
-                tips.append(("95%", "[@low{0,0.[0000]}, @high{0,0.[0000]}]"))
-            source = ColumnDataSource(columns)
-            if one.low is not None:
-                band = figure.varea("x", "low", "high", source=source, color=one.color, alpha=0.15)
-                band.tags = tags
-            line = figure.line("x", "y", source=source, color=one.color, width=2)
-            dots = figure.scatter("x", "y", source=source, color=one.color, size=5, alpha=0.8)
-            line.tags = dots.tags = tags
-            figure.add_tools(HoverTool(renderers=[dots], tooltips=tips, mode="mouse"))
+        figure, (columns, places) = _figure(x, y, height), _columns(series)
+        # one source for all: a page of many arms stays small
+        source, view = ColumnDataSource(columns), CDSView()
+        for k, one in enumerate(series):
+            at, to, low, high = places[k], f"y{k}", f"low{k}", f"high{k}"
+            tips = [("", one.name), (x, f"@{at}{{0,0.[00]}}"), (y, f"@{to}{{0,0.[0000]}}")]
+            drawn: list[Any] = [Line(x=at, y=to, line_color=one.color, line_width=2)]
+            if low in columns:
+                tips.append(("95%", f"[@{low}{{0,0.[0000]}}, @{high}{{0,0.[0000]}}]"))
+                drawn.append(VArea(x=at, y1=low, y2=high, fill_color=one.color, fill_alpha=0.15))
+            if hover:
+                drawn.append(
+                    Scatter(x=at, y=to, size=5, fill_color=one.color, line_color=one.color)
+                )
+            for glyph in drawn:
+                figure.add_glyph(source, glyph, view=view, tags=[f"arm:{one.name}"])
+            if hover:
+                dots = [figure.renderers[-1]]
+                figure.add_tools(HoverTool(renderers=dots, tooltips=tips, mode="mouse"))
         return self._keep(figure)
 
-    def forest(self, rows: Sequence[tuple[str, str, Mapping[str, float]]]) -> str:
+    def forest(self, rows: Sequence[tuple[str, str, Mapping[str, float | None]]]) -> str:
         """HTML of a chart of intervals around zero, a row each; given in shares, shown in percent."""
         from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Span
 
         names = [name for name, _, _ in rows]
         figure = _figure(
-            "difference in %",
-            "",
-            90 + 32 * len(rows),
-            y_range=FactorRange(*reversed(names)),
+            "difference in %", "", 90 + 32 * len(rows), y_range=FactorRange(factors=names[::-1])
         )
         figure.add_layout(
             Span(location=0, dimension="height", line_color=_GREY, line_dash="dashed")
         )
+        reach = 1.0
         for name, color, found in rows:
-            percent = {key: [100 * found[key]] for key in ("estimate", "low", "high")}
-            source = ColumnDataSource({"name": [name], **percent})
-            line = figure.segment(
-                "low", "name", "high", "name", source=source, color=color, width=3
+            percent = {key: 100 * x for key, x in found.items() if x is not None}
+            reach = max(reach, *map(abs, percent.values()))
+            source = ColumnDataSource(
+                {"name": [name], **{k: _rounded([v]) for k, v in percent.items()}}
             )
-            dot = figure.scatter("estimate", "name", source=source, color=color, size=10)
-            line.tags = dot.tags = [f"arm:{name}"]
-            tips = [("", "@name"), ("difference", "@estimate{+0.0}% [@low{+0.0}%, @high{+0.0}%]")]
-            figure.add_tools(HoverTool(renderers=[dot, line], tooltips=tips))
+            told = "@estimate{+0.0}%"
+            drawn = []
+            if "low" in percent:
+                told += " [@low{+0.0}%, @high{+0.0}%]"
+                line = figure.segment(
+                    "low", "name", "high", "name", source=source, color=color, width=3
+                )
+                drawn.append(line)
+            drawn.append(figure.scatter("estimate", "name", source=source, color=color, size=10))
+            for renderer in drawn:
+                renderer.tags = [f"arm:{name}"]
+            tips = [("", "@name"), ("difference", told)]
+            figure.add_tools(HoverTool(renderers=drawn, tooltips=tips))
+        figure.x_range.start, figure.x_range.end = -1.1 * reach, 1.1 * reach  # zero in the middle
         return self._keep(figure)
 
     def embedded(self) -> tuple[str, str]:
@@ -112,8 +125,26 @@ class Charts:
         return f'<div id="{slot}"></div>'
 
 
-def _gap(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _rounded(values: Sequence[float | None]) -> list[float]:
+    """Five digits are enough to draw, and a page of many charts stays small; None is a gap."""
+    return [float("nan") if value is None else float(f"{value:.5g}") for value in values]
+
+
+def _columns(series: Sequence[Series]) -> tuple[dict[str, Any], list[str]]:
+    """What to draw in columns of one length, y0, low0, high0, y1, ..., and each curve's column of x."""
+    longest = max(len(one.x) for one in series) if series else 0
+    columns: dict[str, Any] = {}
+    places: dict[tuple[float, ...], str] = {}  # curves at the same places share them
+    for k, one in enumerate(series):
+        x = tuple(one.x)
+        names = {"y": one.y, "low": one.low, "high": one.high}
+        if x not in places:
+            places[x] = f"x{k}"
+            names["x"] = x
+        for name, values in names.items():
+            if values is not None:
+                columns[f"{name}{k}"] = _rounded([*values, *[None] * (longest - len(values))])
+    return columns, [places[tuple(one.x)] for one in series]
 
 
 def _figure(x: str, y: str, height: int, **options: Any) -> Any:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from surefoot.config import UserError
+from surefoot.config import UserError, option_names
+from surefoot.services.run_folder import write_text
 from surefoot.study.executors import Executor, Stop
 from surefoot.study.jobs import RESULT, Job
-from surefoot.study.plan import FIRST_TUNING_SEED, Study, slug, write_study
+from surefoot.study.plan import FIRST_TUNING_SEED, Study, parse_study, slug, write_study
 
 STUDY = "study.toml"
 LOCK = ".lock"
+OUTPUTS = ("results.json", "results.csv", "provenance.json", "report.html")
 Progress = Callable[[Job, Mapping[str, Any], int, int], None]
 Rates = dict[tuple[str, str], float]
 
@@ -25,8 +29,7 @@ class StudyFolder:
     """The folder of one study, which one process at a time works in.
 
     Args:
-        path: the folder; a new one, or one that this very study was begun in. More seeds than it was
-            begun with are fine.
+        path: the folder; a new one, or one that this very study was begun in, if with fewer seeds.
         study: the study.
 
     Raises:
@@ -46,7 +49,7 @@ class StudyFolder:
             raise UserError(
                 f"another process is at work on the study in {str(self.path)!r}"
             ) from None
-        (self.path / STUDY).write_text(write_study(self.study), encoding="utf-8")
+        write_text(self.path / STUDY, write_study(self.study))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,24 +69,54 @@ class StudyFolder:
         if held:
             self._check_same((self.path / STUDY).read_text(encoding="utf-8"))
 
-    def _check_same(self, there: str) -> None:
-        def lines(text: str) -> list[str]:
-            return [line for line in text.splitlines() if not line.startswith("seeds = ")]
-
-        here = write_study(self.study)
-        if lines(there) == lines(here):
-            return
-        differs = [new for old, new in zip(lines(there), lines(here), strict=False) if old != new]
-        first = f": here {differs[0]!r}" if differs else ""
-        raise UserError(
-            f"folder {str(self.path)!r} holds another study{first}; choose another --run-dir, or ask "
-            "for the same study to continue it"
-        )
+    def _check_same(self, text: str) -> None:
+        study, file = self.study, str(self.path / STUDY)
+        there, _ = parse_study(text, where=file, presets={}, asked=study.tasks)
+        if replace(there, seeds=study.seeds, name=study.name) != study:
+            raise UserError(
+                f"folder {str(self.path)!r} holds another study: {_difference(there, study)}; choose "
+                "another --run-dir, or ask for the same study to continue it"
+            )
+        if there.seeds > study.seeds:
+            raise UserError(
+                f"folder {str(self.path)!r} holds a study of {there.seeds} seeds; ask for as many, or "
+                "for more"
+            )
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """What a job left, or None if it has not been finished."""
         file = self.path / job.folder / RESULT
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (
+            FileNotFoundError,
+            json.JSONDecodeError,
+        ):  # a file that a power cut emptied is no result
+            return None
+
+    def groups(self, task: str, arm: str) -> list[tuple[int, ...]]:
+        """Seeds of an arm that were trained in one program, by what is finished."""
+        folder = self.path / "runs" / slug(task) / slug(arm)
+        files = sorted(folder.glob(f"seeds-*/{RESULT}"))
+        return [tuple(json.loads(file.read_text(encoding="utf-8"))["seeds"]) for file in files]
+
+
+def _difference(there: Study, here: Study) -> str:
+    """The first thing that two studies differ in, in words."""
+    for what in ("tasks", "arms"):
+        names = [list(getattr(study, what)) for study in (there, here)]
+        if names[0] != names[1]:
+            return f"its {what} are {', '.join(names[0])}, not {', '.join(names[1])}"
+    for task in here.tasks:
+        for arm in here.arms:
+            pairs = [(s.config(task, arm), s.baseline) for s in (there, here)]
+            for name in option_names():
+                old, new = (getattr(config, name) for config, _ in pairs)
+                if old != new:
+                    return f"arm {arm!r} on {task} has {name} = {old} there and {new} here"
+    names = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "question")]
+    name = next(name for name in names if getattr(there, name) != getattr(here, name))
+    return f"{name} = {getattr(there, name)} there and {getattr(here, name)} here"
 
 
 def conduct(
@@ -93,6 +126,7 @@ def conduct(
     shares_program: Callable[[str], bool],
     progress: Progress,
     should_stop: Stop,
+    retry_failed: bool = False,
 ) -> tuple[list[dict[str, Any]], Rates] | None:
     """Do what is left to do of a study.
 
@@ -102,52 +136,67 @@ def conduct(
         shares_program: whether all seeds of a task can be trained in one program.
         progress: told of each finished job with its result, how many are done and how many there are.
         should_stop: asked now and then.
+        retry_failed: do failed runs again.
 
     Returns:
         The results of the reported jobs in the study's order and the learning rates that were
         chosen; None if it was stopped before its end.
     """
     study, rates = folder.study, {}
+    work = partial(_work, folder, executor, progress, should_stop, retry_failed)
     if study.tune_lr:
         tuning = tuning_jobs(study, shares_program)
-        if _work(folder, executor, tuning, progress, should_stop) is None:
+        if (tried := work(tuning)) is None:
             return None
-        rates = choose_rates(study, [(job, folder.result(job) or {}) for job in tuning])
-    jobs = reported_jobs(study, shares_program, rates)
-    results = _work(folder, executor, jobs, progress, should_stop)
+        rates = choose_rates(list(zip(tuning, tried, strict=True)))
+    results = work(reported_jobs(folder, shares_program, rates))
     return None if results is None else (results, rates)
 
 
 def _work(
     folder: StudyFolder,
     executor: Executor,
-    jobs: Sequence[Job],
     progress: Progress,
     should_stop: Stop,
+    retry_failed: bool,
+    jobs: Sequence[Job],
 ) -> list[dict[str, Any]] | None:
-    left = [job for job in jobs if folder.result(job) is None]
-    done = len(jobs) - len(left)
-    for job in executor.run(left, folder.path, should_stop) if left else ():
-        done += 1
-        result = folder.result(job)
-        assert result is not None
-        progress(job, result, done, len(jobs))
-    results = [folder.result(job) for job in jobs]
-    return None if None in results else [result for result in results if result is not None]
+    results = {job: folder.result(job) for job in jobs}
+    left = [job for job, done in results.items() if not done or (retry_failed and done["errors"])]
+    for name in OUTPUTS if left else ():  # they are not this study's any more
+        (folder.path / name).unlink(missing_ok=True)
+    for done, job in enumerate(
+        _run(executor, left, folder, should_stop), len(jobs) - len(left) + 1
+    ):
+        results[job] = folder.result(job)
+        left.remove(job)
+        progress(job, results[job] or {}, done, len(jobs))
+    return None if left else [result for result in results.values() if result is not None]
 
 
-def reported_jobs(study: Study, shares_program: Callable[[str], bool], rates: Rates) -> list[Job]:
+def _run(
+    executor: Executor, jobs: Sequence[Job], folder: StudyFolder, should_stop: Stop
+) -> Iterator[Job]:
+    return executor.run(list(jobs), folder.path, should_stop) if jobs else iter(())
+
+
+def reported_jobs(
+    folder: StudyFolder, shares_program: Callable[[str], bool], rates: Rates
+) -> list[Job]:
     """Every run that the statistics will see: seed by seed, so that the arms grow together."""
-    jobs = []
+    study, jobs = folder.study, []
     for task in study.tasks:
-        groups = _groups(range(study.seeds), shares_program(task))
-        for seeds in groups:
-            for arm in study.arms:
-                config = study.config(task, arm)
-                if (task, arm) in rates:
-                    config = config.replace(learning_rate=rates[task, arm])
-                jobs.append(_job(study, task, arm, config, seeds, "runs"))
-    return jobs
+        for arm in study.arms:
+            config = study.config(task, arm)
+            if (task, arm) in rates:
+                config = config.replace(learning_rate=rates[task, arm])
+            groups = [(seed,) for seed in range(study.seeds)]
+            if shares_program(task):
+                groups = folder.groups(task, arm)
+                rest = sorted(set(range(study.seeds)) - {s for group in groups for s in group})
+                groups = [*groups, tuple(rest)] if rest else groups
+            jobs += [_job(study, task, arm, config, seeds, "runs") for seeds in groups]
+    return sorted(jobs, key=lambda job: job.seeds[0])
 
 
 def tuning_jobs(study: Study, shares_program: Callable[[str], bool]) -> list[Job]:
@@ -155,7 +204,7 @@ def tuning_jobs(study: Study, shares_program: Callable[[str], bool]) -> list[Job
     seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + study.tuning_seeds)
     jobs = []
     for task in study.tasks:
-        for group in _groups(seeds, shares_program(task)):
+        for group in [tuple(seeds)] if shares_program(task) else [(seed,) for seed in seeds]:
             for arm in study.arms:
                 config = study.config(task, arm)
                 for rate in study.learning_rates(config):
@@ -164,21 +213,18 @@ def tuning_jobs(study: Study, shares_program: Callable[[str], bool]) -> list[Job
     return jobs
 
 
-def choose_rates(study: Study, tried: Sequence[tuple[Job, Mapping[str, Any]]]) -> Rates:
+def choose_rates(tried: Sequence[tuple[Job, Mapping[str, Any]]]) -> Rates:
     """Each arm's learning rate with the best mean final score; a rate with a failed run is out."""
     scores: dict[tuple[str, str], dict[float, list[float]]] = {}
     for job, result in tried:
-        rate = job.config.learning_rate
-        finals = [run["final"] for run in result.get("runs", {}).values()] or [float("-inf")]
-        scores.setdefault((job.task, job.arm), {}).setdefault(rate, []).extend(finals)
+        finals = [run["final"] for run in result["runs"].values()]
+        finals += [-math.inf] * len(result["errors"])
+        of_arm = scores.setdefault((job.task, job.arm), {})
+        of_arm.setdefault(job.config.learning_rate, []).extend(finals)
     return {
         arm: max(sorted(of_rates), key=lambda rate: sum(of_rates[rate]) / len(of_rates[rate]))
         for arm, of_rates in scores.items()
     }
-
-
-def _groups(seeds: Sequence[int], together: bool) -> list[tuple[int, ...]]:
-    return [tuple(seeds)] if together else [(seed,) for seed in seeds]
 
 
 def _job(study: Study, task: str, arm: str, config: Any, seeds: tuple[int, ...], where: str) -> Job:
@@ -191,4 +237,5 @@ def _job(study: Study, task: str, arm: str, config: Any, seeds: tuple[int, ...],
         seeds=seeds,
         evaluations=study.evaluations,
         episodes=study.episodes,
+        as_it_comes=study.as_it_comes,
     )

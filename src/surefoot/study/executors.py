@@ -15,8 +15,6 @@ from pathlib import Path
 from surefoot.machine import usable_cores
 from surefoot.study.jobs import RESULT, Job, write_failure
 
-_TAIL = 2_000  # characters of a dead worker's log that are worth keeping
-
 Stop = Callable[[], bool]
 
 
@@ -61,24 +59,30 @@ def log_of(job: Job, study: Path) -> Path:
 def wait_for(worker: subprocess.Popen[bytes], job: Job, study: Path, should_stop: Stop) -> bool:
     """Wait for the worker; False if it was ended because the study stops.
 
-    A worker that died without a result is a failed run, recorded with the end of what it printed.
+    A worker that died without a result is a failed run; what it printed stays beside its folder.
     """
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.wait(timeout=0.2)
-            break
-        if should_stop():
-            worker.kill()
-            worker.wait()
-            return False
+    with worker:
+        while worker.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(timeout=0.2)
+            if worker.returncode is None and should_stop():
+                worker.kill()
+                return False
     log = log_of(job, study)
-    if not (study / job.folder / RESULT).is_file():
-        printed = log.read_text(encoding="utf-8", errors="replace").strip()
-        code = worker.returncode
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        write_failure(job, study, f"the worker died ({how}): {printed[-_TAIL:]}".rstrip(": "))
-    log.unlink(missing_ok=True)
+    if (study / job.folder / RESULT).is_file():
+        log.unlink(missing_ok=True)
+    else:
+        assert worker.returncode is not None
+        write_failure(job, study, _how_it_ended(worker.returncode, log))
     return True
+
+
+def _how_it_ended(code: int, log: Path) -> str:
+    """In words that do not depend on when and where it was."""
+    if code < 0:
+        return f"the worker died (signal {signal.Signals(-code).name})"
+    printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"the worker failed: {printed[-1] if printed else f'exit code {code}'}"
 
 
 class LocalProcesses(Executor):

@@ -1,6 +1,7 @@
 """One piece of a study's work: train an arm on a task with its seeds, play the policy now and then.
 
-A job leaves run folders, and `result.json` last of all: a folder that has none was not finished.
+A job of one seed leaves its run folder, one of several a folder of run folders, and `result.json` in it
+last of all: a folder that has none was not finished.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Job:
         seeds: one, or several where they share a program.
         evaluations: how many times the policy is played.
         episodes: episodes each time.
+        as_it_comes: whether it is played without the task's env_options.
     """
 
     folder: str
@@ -54,6 +56,11 @@ class Job:
     seeds: tuple[int, ...]
     evaluations: int
     episodes: int
+    as_it_comes: bool = False
+
+    def run_dir(self, seed: int) -> str:
+        """The run folder of a seed, relative to the study's."""
+        return self.folder if len(self.seeds) == 1 else f"{self.folder}/seed-{seed}"
 
     def to_json(self) -> str:
         """As text for another process; `from_json` reads it."""
@@ -74,16 +81,15 @@ class Evaluations(Hook):
     """Plays the deterministic policy at equal distances, the last time at the run's end.
 
     Args:
-        count: how many times.
-        episodes: episodes each time, side by side.
+        job: how many times, how many episodes, and on which task.
 
     Attributes:
         rows: step, mean return and its standard deviation over episodes, each time.
     """
 
-    def __init__(self, count: int, episodes: int) -> None:
+    def __init__(self, job: Job) -> None:
         self.rows: list[tuple[int, float, float]] = []
-        self._count, self._episodes = count, episodes
+        self._job = job
         self._env: Environment | None = None
         self._collect: Any = None
         self._run: Any = None
@@ -95,21 +101,20 @@ class Evaluations(Hook):
         self._run = run
         stream, key = make_streams(run.config.seed).evaluation.spawn(3)[1:]
         self._key = to_key(key)
-        options = parse_options(run.config.env_options)
-        self._env = make_environment(run.task, self._episodes, seed=stream, options=options)
+        options = {} if self._job.as_it_comes else parse_options(run.config.env_options)
+        self._env = make_environment(run.task, self._job.episodes, seed=stream, options=options)
         self._collect = make_collector(self._env, num_steps=STRETCH, deterministic=True)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Play if another share of the budget is used up."""
         import jax
 
-        share = state.step * self._count / self._run.config.total_steps
+        share = state.step * self._job.evaluations / self._run.config.total_steps
         if share < self._next or self._env is None:
             return
         key = jax.random.fold_in(self._key, len(self.rows))
-        played = evaluate(
-            self._run.policy(state), self._env, self._episodes, key=key, collect=self._collect
-        )
+        policy, episodes = self._run.policy(state), self._job.episodes
+        played = evaluate(policy, self._env, episodes, key=key, collect=self._collect)
         row = (state.step, played["episode_return_mean"], played["episode_return_std"])
         self.rows.append(row)
         self._next = int(share) + 1
@@ -121,56 +126,72 @@ class Evaluations(Hook):
 
 
 def run_job(job: Job, study: Path) -> None:
-    """Do the work and write the result, or the error of a run that cannot be.
+    """Do the work and write the result, or the errors of runs that cannot be.
 
     Raises:
         Exception: what is not the user's mistake, such as a simulator's fault.
     """
-    from surefoot.api import train, train_seeds
-
-    folder = study / job.folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    config = job.config.replace(seed=job.seeds[0], measure_held_out_kl=True)
-    watchers = [Evaluations(job.evaluations, job.episodes) for _ in job.seeds]
+    shutil.rmtree(study / job.folder, ignore_errors=True)
+    runs: dict[int, Any] = {}
+    errors: dict[int, str] = {}
     try:
-        if len(job.seeds) == 1:
-            paths = [folder / f"seed-{job.seeds[0]}"]
-            hooks: Any = watchers
-            train(job.task, config=config, run_dir=paths[0], progress=False, hooks=hooks)
-        else:
-            done = train_seeds(
-                job.task,
-                num_seeds=len(job.seeds),
-                config=config,
-                run_dir=folder,
-                progress=False,
-                hooks=[[watcher] for watcher in watchers],
-            )
-            paths = [result.run_dir for result in done]
+        runs = _train(job, study, job.seeds)
     except UserError as error:
-        write_failure(job, study, str(error))
-        return
-    runs = {
-        str(seed): outcome(watcher.rows, path / METRICS, job.evaluations)
-        for seed, watcher, path in zip(job.seeds, watchers, paths, strict=True)
-    }
-    write_json(folder / RESULT, {**_head(job), "runs": runs})
+        errors = {job.seeds[0]: str(error)}
+    if errors and len(job.seeds) > 1:
+        # one seed's fault ends them all: each goes alone
+        shutil.rmtree(study / job.folder, ignore_errors=True)
+        errors = {}
+        for seed in job.seeds:
+            try:
+                runs |= _train(job, study, (seed,))
+            except UserError as error:
+                errors[seed] = str(error)
+    _write(job, study, runs, errors)
 
 
 def write_failure(job: Job, study: Path, error: str) -> None:
     """Record that a job cannot be done."""
+    _write(job, study, {}, dict.fromkeys(job.seeds, error))
+
+
+def _write(job: Job, study: Path, runs: dict[int, Any], errors: dict[int, str]) -> None:
     folder = study / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RESULT, {**_head(job), "error": error})
-
-
-def _head(job: Job) -> dict[str, Any]:
-    return {
+    result = {
         "task": job.task,
         "arm": job.arm,
         "learning_rate": job.config.learning_rate,
         "seeds": list(job.seeds),
+        "runs": {str(seed): run for seed, run in runs.items()},
+        "errors": {str(seed): error for seed, error in errors.items()},
+    }
+    write_json(folder / RESULT, result)
+
+
+def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
+    """What each seed's run leaves for the statistics."""
+    from surefoot.api import train, train_seeds
+
+    config = job.config.replace(seed=seeds[0], measure_held_out_kl=True)
+    watchers = {seed: Evaluations(job) for seed in seeds}
+    if len(seeds) == 1:
+        run_dir = study / job.run_dir(seeds[0])
+        hooks = list(watchers.values())
+        train(job.task, config=config, run_dir=run_dir, progress=False, hooks=hooks)
+    else:
+        train_seeds(
+            job.task,
+            num_seeds=len(seeds),
+            config=config,
+            run_dir=study / job.folder,
+            progress=False,
+            hooks=[[watcher] for watcher in watchers.values()],
+            reports=job.evaluations,
+        )
+    return {
+        seed: outcome(watcher.rows, study / job.run_dir(seed) / METRICS, job.evaluations)
+        for seed, watcher in watchers.items()
     }
 
 

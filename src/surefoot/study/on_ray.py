@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from surefoot.config import UserError
 from surefoot.study.executors import Executor, Stop, start_worker, wait_for
 from surefoot.study.jobs import Job
 
-_PATIENCE_S = 5.0  # for a head node's port to answer
+_PATIENCE_S = 4.0  # for a head node's port to answer
+_PATIENCE_TO_JOIN_S = 10.0
+_TRIES = 5  # nodes that a run may be lost with
 _DEFAULT_PORT = 6379
 
 
@@ -28,18 +31,31 @@ class OnRay(Executor):
 
     def __init__(self, address: str = "") -> None:
         self._ray = _import_ray()
-        self.address = address
         if address and address != "auto":
             _check_answers(address)
-        try:
-            self._ray.init(
-                address=address or None,
-                include_dashboard=False if not address else None,
-                log_to_driver=False,
-                logging_level="ERROR",
+        failed: list[BaseException] = []
+
+        def join() -> None:
+            try:
+                self._ray.init(
+                    address=address or "local",
+                    include_dashboard=False if not address else None,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
+            except BaseException as error:  # Ray has many kinds
+                failed.append(error)
+
+        # what answers at the address may not be Ray, which then asks for long
+        joining = threading.Thread(target=join, daemon=True)
+        joining.start()
+        joining.join(timeout=None if not address else _PATIENCE_TO_JOIN_S)
+        if joining.is_alive():
+            raise UserError(
+                f"--ray {address}: what answers there is no Ray cluster of this version"
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--ray {address}: {str(error).splitlines()[0]}") from None
+        if failed:
+            raise UserError(f"--ray {address}: {str(failed[0]).strip().splitlines()[0]}")
 
     def describe(self) -> str:
         """E.g. `8 cores of a Ray cluster of 2 nodes`."""
@@ -50,14 +66,19 @@ class OnRay(Executor):
     def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
         """See `Executor.run`."""
         ray = self._ray
-        remote = ray.remote(num_cpus=1, max_retries=-1)(_do)
+        remote = ray.remote(num_cpus=1, max_retries=_TRIES)(_do)
         waiting = {remote.remote(job.to_json()): job for job in jobs}
         try:
             while waiting and not should_stop():
                 ready, _ = ray.wait(list(waiting), timeout=0.5)
                 for reference in ready:
                     job = waiting.pop(reference)
-                    _unpack(ray.get(reference), study / job.folder)
+                    try:
+                        files = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        told = str(error).strip().splitlines()[-1]
+                        raise UserError(f"Ray could not do a run: {told}") from None
+                    _unpack(files, study / job.folder)
                     yield job
         finally:
             for reference in waiting:

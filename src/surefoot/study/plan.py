@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from surefoot.config import (
@@ -48,6 +49,8 @@ class Study:
     """How many times a run's policy is played, at equal distances, the last at its end."""
     episodes: int = 10
     """Episodes each time."""
+    as_it_comes: bool = False
+    """Play on the task without its env_options, which may shape the reward that is trained on."""
     tune_lr: int = 0
     """Learning rates every arm may choose from on seeds of their own; 0: as they are."""
     tuning_seeds: int = 2
@@ -63,15 +66,17 @@ class Study:
             raise UserError(f"arm {arm!r} on {task}: {error}") from None
 
     def learning_rates(self, config: Config) -> list[float]:
-        """The rates an arm may choose from: its own times powers of 3, as many below as above."""
-        middle = (self.tune_lr - 1) / 2
-        return [
-            config.learning_rate * RATE_FACTOR ** (k - int(middle)) for k in range(self.tune_lr)
-        ]
+        """The rates an arm may choose from: its own, and powers of 3 around it, the lower ones first.
+
+        Three: a third of it, itself, three times it. Four: a ninth of it too.
+        """
+        lowest = -(self.tune_lr // 2)
+        return [config.learning_rate * RATE_FACTOR ** (lowest + k) for k in range(self.tune_lr)]
 
 
 _SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms")]
-_ARM_MAY_NOT = ("seed", "total_steps")
+# what would make scores incomparable: an arm may not have another budget, or another reward
+_SHARED = ("seed", "total_steps", "env_options")
 
 
 def check(study: Study) -> Study:
@@ -99,10 +104,12 @@ def check(study: Study) -> Study:
     _check_folders(study)
     for arm, options in study.arms.items():
         check_names(options, option_names(), what=f"option of arm {arm!r}:")
-        for name in _ARM_MAY_NOT:
+        for name in _SHARED:
             if name in options:
                 raise UserError(f"arm {arm!r} sets {name}, which all arms of a study share")
-    for task in study.tasks:
+    for task, config in study.tasks.items():
+        if config.seed:
+            raise UserError(f"{task} sets seed = {config.seed}: a study's seeds are 0 to seeds - 1")
         known: dict[Config, str] = {}
         for arm in study.arms:
             twin = known.setdefault(study.config(task, arm), arm)
@@ -130,14 +137,17 @@ def _check_folders(study: Study) -> None:
                 )
 
 
-def parse_study(text: str, *, where: str, presets: Presets) -> Study:
-    """A study from TOML text.
+def parse_study(
+    text: str, *, where: str, presets: Presets, asked: Collection[str] = ()
+) -> tuple[Study, Options]:
+    """A study from TOML text, and the options that it has for tasks it does not name.
 
     Args:
         text: keys of `Study`; `tasks` as a list of names, or as tables of options by name, where
             `preset` names options to start from; `options` for all tasks; `arms` as tables.
-        where: the file's name, for errors.
+        where: the file's name, for errors; a study without a name is called like it.
         presets: options by name.
+        asked: tasks that the user named; only those of the file's tasks may be your own code.
 
     Raises:
         ValueError: no TOML, an unknown key or option (with near matches), a value of the wrong kind.
@@ -149,8 +159,8 @@ def parse_study(text: str, *, where: str, presets: Presets) -> Study:
     check_names(table, [*_SETTINGS, "tasks", "arms", "options"], what=f"key in {where}:")
     settings = {name: table[name] for name in _SETTINGS if name in table}
     for name, value in settings.items():
-        wanted = int if name not in ("name", "baseline", "question") else str
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        wanted = {"name": str, "baseline": str, "question": str, "as_it_comes": bool}.get(name, int)
+        if type(value) is not wanted:
             raise UserError(f"{name} in {where} must be {wanted.__name__}, not {value!r}")
     arms = _tables(table.get("arms", {}), what=f"arms in {where}")
     tasks = table.get("tasks", {})
@@ -158,20 +168,21 @@ def parse_study(text: str, *, where: str, presets: Presets) -> Study:
         tasks = {task: {} for task in tasks}
     tasks = _tables(tasks, what=f"tasks in {where}")
     for task in tasks:
-        if names_code(task):
+        if names_code(task) and task not in asked:
             raise UserError(
                 f"{where}: {task!r} is your own code, and no import path is taken from a file; name "
                 "it with --tasks"
             )
     shared = _tables({"options": table.get("options", {})}, what=where)["options"]
-    settings.setdefault("name", where)
+    settings.setdefault("name", Path(where).stem)
     settings.setdefault("baseline", next(iter(arms), ""))
     settings.setdefault("seeds", 10)
-    return Study(
+    study = Study(
         tasks={task: task_options(table, shared, presets) for task, table in tasks.items()},
         arms={arm: {k: _from_toml(v) for k, v in table.items()} for arm, table in arms.items()},
         **settings,
     )
+    return study, shared
 
 
 def task_options(own: Options, shared: Options, presets: Presets) -> Config:
@@ -179,8 +190,8 @@ def task_options(own: Options, shared: Options, presets: Presets) -> Config:
     own = dict(own)
     name = own.pop("preset", None)
     if name is not None:
-        check_names([name], presets, what=f"preset ({', '.join(presets)}):")
-    base = presets[name]() if name is not None else Config()
+        check_names([str(name)], presets, what=f"preset ({', '.join(presets)}):")
+    base = presets[str(name)]() if name is not None else Config()
     changes = {**shared, **own}
     return from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
 

@@ -17,7 +17,6 @@ class Preset(NamedTuple):
     arms: Mapping[str, Mapping[str, Any]]
     baseline: str
     question: str
-    tune_lr: int = 0
 
 
 def clipping() -> Preset:
@@ -41,7 +40,9 @@ def implementation_matters() -> Preset:
 
     Code-level optimisations are, of the first kind: value clipping, reward scaling, orthogonal
     initialisation with layer scaling, annealing; and of the second: reward clipping, normalised and
-    clipped observations, tanh, gradient clipping. PPO-M lacks the first kind, TRPO both.
+    clipped observations, tanh, gradient clipping. PPO-M lacks the first kind, TRPO both. Here reward
+    clipping acts on scaled rewards alone, so it goes with the scaling. The paper tuned PPO-NoClip anew:
+    `--tune-lr` does so for every arm.
     """
     first_on = {"value_clip_epsilon": 0.2}  # the others are on by default
     first_off = {
@@ -113,6 +114,11 @@ _STABILISERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fresh shuffling": ({"shuffle_each_epoch": True}, {"shuffle_each_epoch": False}),
     "separate networks": ({"shared_trunk": False}, {"shared_trunk": True}),
 }
+# what acts only together with another: name -> options without it
+_COMPANIONS: dict[str, dict[str, Any]] = {
+    "observation clipping": {"observation_clip": math.inf},
+    "reward clipping": {"reward_clip": math.inf},
+}
 # off by default: name -> options that switch it on
 _EXTRAS: dict[str, dict[str, Any]] = {
     "value clipping": {"value_clip_epsilon": 0.2},
@@ -127,6 +133,7 @@ def code_level() -> Preset:
     bare = {name: value for _, off in _STABILISERS.values() for name, value in off.items()}
     arms: dict[str, Mapping[str, Any]] = {"default": {}}
     arms |= {f"without {name}": off for name, (_, off) in _STABILISERS.items()}
+    arms |= {f"without {name}": off for name, off in _COMPANIONS.items()}
     arms |= {f"with {name}": on for name, on in _EXTRAS.items()}
     arms["bare"] = bare
     arms |= {f"bare + {name}": {**bare, **on} for name, (on, _) in _STABILISERS.items()}

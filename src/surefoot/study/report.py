@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -73,7 +74,7 @@ def runs_page(folders: Sequence[Path]) -> str:
         if not lines:
             raise UserError(f"{str(folder)!r} holds a run without a finished iteration")
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        runs[str(folder)] = (task, config, [json.loads(line) for line in lines], meta)
+        runs[str(folder)] = (task, config, _rows(lines), meta)
     charts, names = Charts(), list(runs)
     parts = [f"<h1>{len(runs)} run{'s' * (len(runs) > 1)}</h1>", *_run_table(runs), _toggles(names)]
     for metric in _RUN_CHARTS:
@@ -88,6 +89,13 @@ def runs_page(folders: Sequence[Path]) -> str:
     for name, (_, _, _, meta) in runs.items():
         parts += [f"<h3>{escape(name)}</h3>", *_provenance(meta)]
     return _page("Surefoot: runs", parts, charts)
+
+
+def _rows(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """The iterations of a run; the last line of one that is at work may not be complete yet."""
+    with contextlib.suppress(json.JSONDecodeError):
+        return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def _page(title: str, parts: Sequence[str], charts: Charts) -> str:
@@ -114,6 +122,8 @@ def _number(found: Found | None, form: str = ".4g") -> str:
     """`2513 [2391, 2632]`, or a dash."""
     if found is None:
         return "&ndash;"
+    if found["low"] is None:
+        return f"{found['estimate']:{form}}"
     return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
 
 
@@ -170,7 +180,7 @@ def _verdict_row(name: str, arm: Found, is_baseline: bool) -> list[str]:
     if is_baseline or "verdict" not in arm:
         return [*row, "&ndash;", "&ndash;", "baseline" if is_baseline else "too few runs", ""]
     verdict = arm["verdict"]
-    style = f" class={verdict}" if verdict in ("better", "worse") else ""
+    style = f" class={verdict.split(',')[0]}" if verdict != "no difference shown" else ""
     needed = arm["seeds_to_show_10_percent"]
     relative = arm["relative"]
     return [
@@ -248,7 +258,7 @@ def _diagnostics(found: Found, charts: Charts) -> Iterator[str]:
                     whole = found["total_steps"][task]
                     steps = [whole * (i + 0.5) / len(values) for i in range(len(values))]
                     series.append(Series(name, color_of(k), steps, values))
-            yield f"<figure>{charts.curves(series, 'environment steps', metric, height=220)}"
+            yield f"<figure>{charts.curves(series, 'environment steps', metric, height=220, hover=False)}"
             yield f"<figcaption>{escape(metric)}: {escape(MEANINGS[metric])}</figcaption></figure>"
         yield "</div>"
 

@@ -42,9 +42,9 @@ def analyse(
     failed = []
     for result in results:
         task, arm = result["task"], result["arm"]
-        for seed in result["seeds"] if "error" in result else ():
-            failed.append({"task": task, "arm": arm, "seed": seed, "error": result["error"]})
-        for seed, run in result.get("runs", {}).items():
+        for seed, error in result["errors"].items():
+            failed.append({"task": task, "arm": arm, "seed": int(seed), "error": error})
+        for seed, run in result["runs"].items():
             scores[task][arm][int(seed)] = run["final"]
             runs.setdefault((task, arm), {})[int(seed)] = run
     tasks = {}
@@ -53,7 +53,7 @@ def analyse(
             arm: _of_arm(study, task, arm, scores[task], runs.get((task, arm), {}), rates)
             for arm in study.arms
         }
-    return {
+    found = {
         "study": study.name,
         "question": study.question,
         "baseline": study.baseline,
@@ -64,8 +64,18 @@ def analyse(
         "across_tasks": _across(study, scores),
         "gaps": _gaps(study, scores),
         "options": _options(study),
-        "failed": failed,
+        "failed": sorted(failed, key=lambda x: (x["task"], x["arm"], x["seed"])),
     }
+    return _finite(found)
+
+
+def _finite(value: Any) -> Any:
+    """With None in place of what is no number, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _finite(x) for name, x in value.items()}
+    if isinstance(value, list):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _of_arm(
@@ -91,12 +101,12 @@ def _of_arm(
     found["curve"] = _curve(runs)
     found["diagnostics"] = _diagnostics(runs)
     if arm != study.baseline:
-        found |= _compare(arm, study.baseline, task, own, base)
+        found |= _compare(study, arm, task, own, base)
     return found
 
 
 def _compare(
-    arm: str, baseline: str, task: str, own: Mapping[int, float], base: Mapping[int, float]
+    study: Study, arm: str, task: str, own: Mapping[int, float], base: Mapping[int, float]
 ) -> dict[str, Any]:
     seeds = sorted(own.keys() & base.keys())
     if len(seeds) < 2:
@@ -106,7 +116,13 @@ def _compare(
     unit = abs(float(theirs.mean()))
     relative = difference.over(unit) if unit else None
     needed = st.seeds_to_show(mine - theirs, EFFECT * unit) if unit else None
-    verdict = verdict_of(difference)
+    verdict = verdict_of(difference, more_failed=len(own) < len(base))
+    told = sentence(arm, study.baseline, task, difference, relative, len(seeds), verdict)
+    if missing := study.seeds - len(own):
+        told += f" ({missing} of {study.seeds} runs failed)"
+    if needed is not None:
+        count = f"more than {st.MOST_SEEDS:,}" if needed >= st.MOST_SEEDS else f"{needed:,}"
+        told += f". To show a difference of {EFFECT:.0%} takes {count} seeds"
     return {
         "pairs": len(seeds),
         "difference": difference._asdict(),
@@ -114,14 +130,17 @@ def _compare(
         "probability_of_improvement": st.probability_of_improvement([mine], [theirs])._asdict(),
         "verdict": verdict,
         "seeds_to_show_10_percent": needed,
-        "sentence": sentence(arm, baseline, task, difference, relative, len(seeds), needed),
+        "sentence": told,
     }
 
 
-def verdict_of(difference: Interval) -> str:
-    """`better` or `worse` where the interval leaves out zero, else `no difference shown`."""
+def verdict_of(difference: Interval, *, more_failed: bool = False) -> str:
+    """`better` or `worse` where the interval leaves out zero, else `no difference shown`.
+
+    An arm more of whose runs failed than the baseline's is not better for those that remain.
+    """
     if difference.low > 0.0:
-        return "better"
+        return "better, but more runs failed" if more_failed else "better"
     return "worse" if difference.high < 0.0 else "no difference shown"
 
 
@@ -132,19 +151,12 @@ def sentence(
     difference: Interval,
     relative: Interval | None,
     seeds: int,
-    needed: int | None = None,
+    verdict: str,
 ) -> str:
     """E.g. `no clip: -3% [-11%, +6%] against PPO on Hopper-v5, 10 seeds: no difference shown`."""
-    shown = (
-        f"{difference.estimate:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}]"
-        if relative is None
-        else f"{relative.estimate:+.0%} [{relative.low:+.0%}, {relative.high:+.0%}]"
-    )
-    text = f"{arm}: {shown} against {baseline} on {where}, {seeds} seeds: {verdict_of(difference)}"
-    if needed is None:
-        return text
-    count = f"more than {st.MOST_SEEDS:,}" if needed >= st.MOST_SEEDS else f"{needed:,}"
-    return f"{text}. To show a difference of {EFFECT:.0%} takes {count} seeds"
+    form, found = (".4g", difference) if relative is None else (".0%", relative)
+    bounds = f" [{found.low:+{form}}, {found.high:+{form}}]" if math.isfinite(found.low) else ""
+    return f"{arm}: {found.estimate:+{form}}{bounds} against {baseline} on {where}, {seeds} seeds: {verdict}"
 
 
 def _across(study: Study, scores: Scores) -> dict[str, Any]:
@@ -171,12 +183,14 @@ def _across(study: Study, scores: Scores) -> dict[str, Any]:
             difference = st.paired_difference([x - y for x, y in zip(mine, theirs, strict=True)])
             chance = st.probability_of_improvement(mine, theirs)
             where = f"{len(study.tasks)} tasks" if len(study.tasks) > 1 else next(iter(study.tasks))
-            pairs = min(len(x) for x in mine)
+            pairs, baseline = min(len(x) for x in mine), study.baseline
+            counts = [[len(scores[t][a]) for t in study.tasks] for a in (arm, baseline)]
+            verdict = verdict_of(difference, more_failed=sum(counts[0]) < sum(counts[1]))
             of_arm |= {
                 "difference": difference._asdict(),
                 "probability_of_improvement": chance._asdict(),
-                "verdict": verdict_of(difference),
-                "sentence": sentence(arm, study.baseline, where, difference, difference, pairs),
+                "verdict": verdict,
+                "sentence": sentence(arm, baseline, where, difference, difference, pairs, verdict),
             }
         found["arms"][arm] = of_arm
     return found
@@ -240,10 +254,10 @@ def to_csv(results: Sequence[Mapping[str, Any]]) -> str:
     for result in results:
         head = [result["task"], result["arm"]]
         for seed in result["seeds"]:
-            run = result.get("runs", {}).get(str(seed))
+            run = result["runs"].get(str(seed))
             start = [*head, seed, result["learning_rate"]]
             if run is None:
-                writer.writerow([*start, "", "", "", result["error"]])
+                writer.writerow([*start, "", "", "", result["errors"][str(seed)]])
                 continue
             for step, value in zip(run["steps"], run["returns"], strict=True):
                 writer.writerow([*start, step, value, run["final"], ""])

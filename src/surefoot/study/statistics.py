@@ -11,7 +11,7 @@ arXiv 1411.5279, section 4 (why a few seeds need Student's quantile and the fact
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ LEVEL = 0.95
 POWER = 0.8
 MOST_SEEDS = 10_000
 _RESAMPLES = 2_000
+_SIGNS = 6  # equal signs that a two-sided sign test at 5% believes: 2 / 2^6
 
 Strata = Sequence[np.ndarray]
 
@@ -43,7 +44,7 @@ def mean_interval(strata: Strata) -> Interval:
     def mean(*samples: np.ndarray, axis: int) -> Any:
         return np.mean([np.mean(x, axis=axis) for x in samples], axis=0)
 
-    return _bootstrap(strata, mean)
+    return _bootstrap(strata, mean, lacks=_fewest(strata))
 
 
 def iqm_interval(strata: Strata) -> Interval:
@@ -52,22 +53,29 @@ def iqm_interval(strata: Strata) -> Interval:
     def iqm(*samples: np.ndarray, axis: int) -> Any:
         return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
-    return _bootstrap(strata, iqm)
+    # resampling makes up for what a cut mean lacks: the ends that are cut come in again
+    cut = sum(len(x) for x in strata) >= 4
+    return _bootstrap(strata, iqm, lacks=None if cut else _fewest(strata))
 
 
-def _bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
+def _fewest(strata: Strata) -> int:
+    return min(len(x) for x in strata)
+
+
+def _bootstrap(strata: Strata, statistic: Callable[..., Any], *, lacks: int | None) -> Interval:
     """Estimate +- Student's quantile times the bootstrap's standard error, for the fewest seeds.
 
     Seeds are resampled within each task. The percentiles of the bootstrap themselves are too narrow
-    for a handful of seeds: they cannot leave the range of the scores.
+    for a handful of seeds: they cannot leave the range of the scores. With `lacks` = n the standard
+    error gets the factor n / (n - 1) (in its square) that resampling a mean leaves out.
     """
-    samples = [np.asarray(x, float) for x in strata]
+    samples, fewest = [np.asarray(x, float) for x in strata], _fewest(strata)
     estimate = float(statistic(*samples, axis=-1))
-    fewest = min(len(x) for x in samples)
     if fewest < 2:
         return Interval(estimate, math.nan, math.nan)
-    found = _resample(samples, statistic)
-    error = float(found.standard_error) * math.sqrt(fewest / (fewest - 1))
+    error = float(_resample(samples, statistic).standard_error)
+    if lacks:
+        error *= math.sqrt(lacks / (lacks - 1))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, fewest - 1)) * error
     return Interval(estimate, estimate - reach, estimate + reach)
 
@@ -91,7 +99,8 @@ def paired_difference(differences: Strata) -> Interval:
         differences: for each task [S_k], the arm's score minus the baseline's of the same seed.
 
     Returns:
-        The mean over tasks of the tasks' means; degrees of freedom by Welch and Satterthwaite.
+        The mean over tasks of the tasks' means; degrees of freedom by Welch and Satterthwaite. No
+        bounds (NaN) where fewer than six pairs all differ by the same.
     """
     samples = [np.asarray(x, float) for x in differences]
     estimate = float(np.mean([x.mean() for x in samples]))
@@ -100,7 +109,10 @@ def paired_difference(differences: Strata) -> Interval:
     # variance of each task's part of the estimate, and its degrees of freedom
     parts = np.array([x.var(ddof=1) / len(x) for x in samples]) / len(samples) ** 2
     if parts.sum() == 0.0:
-        return Interval(estimate, estimate, estimate)
+        # all alike: the signs alone speak, and five of the same sign still happen by chance
+        certain = estimate == 0.0 or min(len(x) for x in samples) >= _SIGNS
+        bound = estimate if certain else math.nan
+        return Interval(estimate, bound, bound)
     freedom = parts.sum() ** 2 / np.sum(parts**2 / [len(x) - 1 for x in samples])
     low, high = stats.t.interval(LEVEL, freedom, loc=estimate, scale=math.sqrt(parts.sum()))
     return Interval(estimate, float(low), float(high))
@@ -200,8 +212,3 @@ def curve_intervals(curves: np.ndarray) -> dict[str, list[float]]:
     if len(curves) > 1:
         reach = stats.t.ppf((1 + LEVEL) / 2, len(curves) - 1) * stats.sem(curves, axis=0)
     return {"mean": mean.tolist(), "low": (mean - reach).tolist(), "high": (mean + reach).tolist()}
-
-
-def summary(scores: Mapping[int, float]) -> np.ndarray:
-    """Scores in the order of their seeds, [S]."""
-    return np.array([scores[seed] for seed in sorted(scores)])

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,16 +54,18 @@ def main() -> int:
     # what measures or sizes itself by the cores must be imported behind the claim
     from surefoot.study.jobs import Job, run_job
 
-    try:
-        run_job(Job.from_json(text), study)
-    finally:
-        if claim is not None:
-            claim.release()
+    run_job(Job.from_json(text), study)
+    if claim is not None:
+        claim.release()
     return 0
 
 
 if __name__ == "__main__":
-    code = main()
+    code = 1
+    try:
+        code = main()
+    except BaseException:
+        traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # a simulator's threads need not be waited for

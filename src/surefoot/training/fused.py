@@ -26,7 +26,7 @@ from surefoot.training.loop import Trainer, environments
 from surefoot.training.reports import to_numbers
 from surefoot.training.state import TrainState
 
-REPORTS = 20  # scans of a run, each followed by its reports
+REPORTS = 20  # scans of a run at least, each followed by its reports
 _MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits inside the program
 
 
@@ -36,6 +36,7 @@ def train_seeds(
     *,
     hooks: Sequence[Sequence[Hook]],
     should_stop: Callable[[], bool] = lambda: False,
+    reports: int = REPORTS,
 ) -> list[tuple[TrainState, Policy]]:
     """Train one policy a seed, all at once: `config.seed`, `config.seed + 1`, ...
 
@@ -47,6 +48,7 @@ def train_seeds(
         hooks: listeners, a list for each seed; there are as many seeds as lists. They hear of every
             iteration's metrics, with the state at the end of the scan it was in.
         should_stop: asked between scans.
+        reports: scans of the run, at least (if it has as many iterations).
 
     Returns:
         State and policy of each seed.
@@ -66,7 +68,7 @@ def train_seeds(
                 f"total_steps = {config.total_steps} with num_seeds: at most {_MOST_STEPS}"
             )
         trainer = Trainer(config.replace(overlap="off"), env)
-        teams = _make_teams(trainer, hooks)
+        teams = _make_teams(trainer, hooks, reports)
         runs = [run for team in teams for run in team.runs]
         with contextlib.ExitStack() as at_end:
             for run in runs:
@@ -99,8 +101,8 @@ class _Team:
         return seen
 
 
-def _make_teams(trainer: Trainer, hooks: Sequence[Sequence[Hook]]) -> list[_Team]:
-    scan, programs, teams = _make_scan(trainer), {}, []
+def _make_teams(trainer: Trainer, hooks: Sequence[Sequence[Hook]], reports: int) -> list[_Team]:
+    scan, programs, teams = _make_scan(trainer, reports), {}, []
     cores = usable_cores() if jax.default_backend() == "cpu" else 1
     for members in np.array_split(np.arange(len(hooks)), min(cores, len(hooks))):
         seeds = [trainer.config.seed + int(k) for k in members]
@@ -122,10 +124,10 @@ def _on_host(states: TrainState) -> TrainState:
     return jax.tree.map(on_host, states)
 
 
-def _make_scan(trainer: Trainer) -> Any:
+def _make_scan(trainer: Trainer, reports: int) -> Any:
     """The jitted program: some iterations of every seed; those beyond `total_steps` do nothing."""
     config = trainer.config
-    length = -(-config.total_steps // (config.batch_size * REPORTS))
+    length = max(1, config.total_steps // (config.batch_size * reports))
 
     def iteration(state: TrainState) -> tuple[TrainState, Any]:
         state, rollout = trainer.collect(state, trainer.policy(state))

@@ -126,7 +126,7 @@ class Trainer:
             metrics = (*metrics, {"async/lag": len(state.behind)})
         if state.previous is not None:
             held_out = self.algorithm.lanes.actor.start(
-                self._held_out, state.previous, state.learners[main], experience
+                self._held_out, state.previous, state.learners[main], experience, state.iteration
             )
             metrics = (*metrics, held_out)
             state = state._replace(previous=state.learners[main])
@@ -184,10 +184,15 @@ class Trainer:
             measured["optim/kl_coef"] = main.kl_coef
         return measured
 
-    def _measure_held_out(self, before: Learner, after: Learner, unseen: Experience) -> Metrics:
+    def _measure_held_out(
+        self, before: Learner, after: Learner, unseen: Experience, iteration: Any
+    ) -> Metrics:
         old, new = self.algorithm.actor(before), self.algorithm.actor(after)
-        kl = old(unseen.actor_features).kl(new(unseen.actor_features))
-        return {"policy/held_out_kl": F.masked_mean(kl, unseen.weights)}
+        kl = F.masked_mean(
+            old(unseen.actor_features).kl(new(unseen.actor_features)), unseen.weights
+        )
+        # before the first rollout there was no update
+        return {"policy/held_out_kl": jnp.where(iteration > 0, kl, jnp.nan)}
 
 
 def train(

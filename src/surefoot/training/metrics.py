@@ -28,7 +28,7 @@ METRICS: dict[str, str] = {
     "policy/entropy": "entropy of the action distribution in nats",
     "policy/approx_kl": "KL from the old to the new policy (k3 estimate), mean over steps taken",
     "policy/held_out_kl": "KL of the update before, on this rollout, whose states it did not learn from",
-    "policy/clip_fraction": "share of samples whose ratio left the clip range",
+    "policy/clip_fraction": "share of samples whose ratio left the clip range (0.2 if nothing is clipped)",
     "policy/ratio_max": "largest probability ratio seen in the update",
     "policy/std": "mean standard deviation of a Gaussian policy, in canonical actions",
     "value/explained_variance": "share of the targets' variance that the old values explain",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from surefoot.update.epochs import KLControl, Learner, run_epochs
 from surefoot.update.experience import Estimates, Experience
 
 Metrics = dict[str, jax.Array]
+_USUAL_CLIP = 0.2  # what would be clipped is worth knowing where nothing is
+
 Update = Callable[..., tuple[Learner, Metrics]]
 
 
@@ -100,14 +103,13 @@ def policy_loss(
 def policy_metrics(seen: PolicySeen, batch: ActorBatch, config: Config) -> Metrics:
     """The metrics of the policy on a minibatch, before the step on it."""
     weights = batch.weights
+    watched = config.clip_epsilon if math.isfinite(config.clip_epsilon) else _USUAL_CLIP
     ratios = (seen.log_probs, batch.old_log_probs)
     return {
         "loss/policy": seen.loss,
         "policy/entropy": F.masked_mean(seen.entropies, weights),
         "policy/approx_kl": F.approx_kl(*ratios, weights=weights),
-        "policy/clip_fraction": F.clip_fraction(
-            *ratios, clip_epsilon=config.clip_epsilon, weights=weights
-        ),
+        "policy/clip_fraction": F.clip_fraction(*ratios, clip_epsilon=watched, weights=weights),
         "policy/ratio_max": F.max_ratio(*ratios, weights=weights),
     }
 
