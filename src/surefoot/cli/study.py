@@ -66,8 +66,9 @@ def main(argv: Sequence[str]) -> int:
     from surefoot.study.plan import check
 
     study, run_dir = plan(arguments)
-    folder = StudyFolder(run_dir, check(study))
+    check(study)
     shares = {task: shares_program(study, task) for task in study.tasks}
+    folder = StudyFolder(run_dir, study)
     executor = _executor(arguments)
     runs = len(study.tasks) * len(study.arms) * study.seeds
     print(

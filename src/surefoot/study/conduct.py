@@ -72,14 +72,15 @@ class StudyFolder:
     def _check_same(self, text: str) -> None:
         study, file = self.study, str(self.path / STUDY)
         there, _ = parse_study(text, where=file, presets={}, asked=study.tasks)
-        if replace(there, seeds=study.seeds, name=study.name) != study:
+        seeds, there = there.seeds, replace(there, seeds=study.seeds, name=study.name)
+        if there != study:
             raise UserError(
                 f"folder {str(self.path)!r} holds another study: {_difference(there, study)}; choose "
                 "another --run-dir, or ask for the same study to continue it"
             )
-        if there.seeds > study.seeds:
+        if seeds > study.seeds:
             raise UserError(
-                f"folder {str(self.path)!r} holds a study of {there.seeds} seeds; ask for as many, or "
+                f"folder {str(self.path)!r} holds a study of {seeds} seeds; ask for as many, or "
                 "for more"
             )
 
