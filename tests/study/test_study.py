@@ -153,13 +153,14 @@ def test_a_finished_run_is_never_repeated(study: tuple[Path, str], tmp_path: Pat
     assert set(results(run_dir)["tasks"][TASK]["clip"]["scores"]) == {"0", "1", "2"}
 
 
-def test_killed_at_any_moment_it_continues_to_the_same_results(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_continues_to_the_same_results(tmp_path: Path, kills: int) -> None:
     file, killed = write(tmp_path), tmp_path / "killed"
     began = time.monotonic()
     finished(file, tmp_path / "whole")
     took = time.monotonic() - began
-    chance, kept = random.Random(0), {}
-    for _ in range(10):
+    chance, kept = random.Random(kills), {}
+    for _ in range(kills):
         with start(file, killed) as process:
             try:
                 process.wait(timeout=chance.uniform(0.1, 1.0) * took)
@@ -168,7 +169,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_results(tmp_path: Path) -
         now = {path: path.stat().st_mtime_ns for path in killed.rglob("result.json")}
         assert kept.items() <= now.items()  # what was finished was not done again
         kept = now
-    assert kept
+    assert kept or kills < 10  # a few kills may all come before the first run is finished
     finished(file, killed)
     whole = tmp_path / "whole"
     assert (whole / "results.json").read_bytes() == (killed / "results.json").read_bytes()

@@ -36,8 +36,7 @@ class Charts:
     """Draws charts and keeps them until the page is put together."""
 
     def __init__(self) -> None:
-        self._figures: list[Any] = []
-        self._slots: list[str] = []
+        self._scripts: list[str] = []
 
     def curves(
         self, series: Sequence[Series], x: str, y: str, *, height: int = 360, hover: bool = True
@@ -101,28 +100,17 @@ class Charts:
         return self._keep(figure)
 
     def embedded(self) -> tuple[str, str]:
-        """HTML of the library for the head, and of the charts for the end of the body."""
-        from bokeh.embed import components
+        """HTML of the library for the head, and of the charts' scripts for the end of the body."""
         from bokeh.resources import Resources
 
-        if not self._figures:
-            return "", ""
-        script, places = components(self._figures)
-        fill = "\n".join(
-            f"<template data-slot='{slot}'>{place}</template>"
-            for slot, place in zip(self._slots, places, strict=True)
-        )
-        move = (
-            "<script>document.querySelectorAll('template[data-slot]').forEach(t => "
-            "document.getElementById(t.dataset.slot).replaceWith(t.content));</script>"
-        )
-        return Resources(mode="inline", components=["bokeh"]).render_js(), fill + move + script
+        return Resources(mode="inline", components=["bokeh"]).render_js(), "\n".join(self._scripts)
 
     def _keep(self, figure: Any) -> str:
-        slot = f"chart-{len(self._figures)}"
-        self._figures.append(figure)
-        self._slots.append(slot)
-        return f'<div id="{slot}"></div>'
+        from bokeh.embed import components
+
+        script, place = components(figure)
+        self._scripts.append(script)
+        return place
 
 
 def _rounded(values: Sequence[float | None]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,20 +87,20 @@ class StudyFolder:
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """What a job left, or None if it has not been finished."""
-        file = self.path / job.folder / RESULT
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except (
-            FileNotFoundError,
-            json.JSONDecodeError,
-        ):  # a file that a power cut emptied is no result
-            return None
+        return _read(self.path / job.folder / RESULT)
 
     def groups(self, task: str, arm: str) -> list[tuple[int, ...]]:
-        """Seeds of an arm that were trained in one program, by what is finished."""
+        """Seeds of an arm that were trained together, by what is finished."""
         folder = self.path / "runs" / slug(task) / slug(arm)
-        files = sorted(folder.glob(f"seeds-*/{RESULT}"))
-        return [tuple(json.loads(file.read_text(encoding="utf-8"))["seeds"]) for file in files]
+        found = [_read(file) for file in sorted(folder.glob(f"seed*-*/{RESULT}"))]
+        return [tuple(result["seeds"]) for result in found if result]
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """A result; None where there is none, or one that a power cut emptied."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    return None
 
 
 def _difference(there: Study, here: Study) -> str:
@@ -110,9 +111,9 @@ def _difference(there: Study, here: Study) -> str:
             return f"its {what} are {', '.join(names[0])}, not {', '.join(names[1])}"
     for task in here.tasks:
         for arm in here.arms:
-            pairs = [(s.config(task, arm), s.baseline) for s in (there, here)]
+            configs = [study.config(task, arm) for study in (there, here)]
             for name in option_names():
-                old, new = (getattr(config, name) for config, _ in pairs)
+                old, new = (getattr(config, name) for config in configs)
                 if old != new:
                     return f"arm {arm!r} on {task} has {name} = {old} there and {new} here"
     names = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "question")]

@@ -25,9 +25,9 @@ class Executor(abc.ABC):
     def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
         """Do the jobs, in any order; yields each when its result is in the study's folder."""
 
+    @abc.abstractmethod
     def describe(self) -> str:
         """Where the jobs run, for the progress line."""
-        return type(self).__name__
 
 
 def start_worker(job: Job, study: Path) -> subprocess.Popen[bytes]:

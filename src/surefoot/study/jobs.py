@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from surefoot.config import Config, UserError, from_mapping, parse_options, parse_toml, to_toml
@@ -84,11 +85,11 @@ class Evaluations(Hook):
         job: how many times, how many episodes, and on which task.
 
     Attributes:
-        rows: step, mean return and its standard deviation over episodes, each time.
+        rows: step and mean return, each time.
     """
 
     def __init__(self, job: Job) -> None:
-        self.rows: list[tuple[int, float, float]] = []
+        self.rows: list[tuple[int, float]] = []
         self._job = job
         self._env: Environment | None = None
         self._collect: Any = None
@@ -107,16 +108,13 @@ class Evaluations(Hook):
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Play if another share of the budget is used up."""
-        import jax
-
         share = state.step * self._job.evaluations / self._run.config.total_steps
         if share < self._next or self._env is None:
             return
         key = jax.random.fold_in(self._key, len(self.rows))
         policy, episodes = self._run.policy(state), self._job.episodes
         played = evaluate(policy, self._env, episodes, key=key, collect=self._collect)
-        row = (state.step, played["episode_return_mean"], played["episode_return_std"])
-        self.rows.append(row)
+        self.rows.append((state.step, played["episode_return_mean"]))
         self._next = int(share) + 1
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
@@ -195,9 +193,7 @@ def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
     }
 
 
-def outcome(
-    rows: Sequence[tuple[int, float, float]], metrics: Path, evaluations: int
-) -> dict[str, Any]:
+def outcome(rows: Sequence[tuple[int, float]], metrics: Path, evaluations: int) -> dict[str, Any]:
     """What a seed's run leaves for the statistics.
 
     The final score is the mean of the last tenth of the evaluations, at least of the last one.
