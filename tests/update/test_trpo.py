@@ -95,16 +95,22 @@ def test_the_critic_learns_by_epochs_as_in_ppo() -> None:
 
 
 def test_the_actors_learning_rate_is_the_length_of_its_step() -> None:
-    config = CONFIG.replace(max_kl=0.02)
-    env = make_environment("probe:both/discrete", 8, seed=np.random.SeedSequence(0))
-    trainer = Trainer(config, env)
-    state = trainer.start()
-    state, rollout = trainer.collect(state, trainer.policy(state))
-    state, experience, _ = trainer.digest(state, rollout)
-    state, _ = trainer.optimise(state, experience)
-    assert float(state.learners["actor"].learning_rate) > 0.0
-    assert float(state.learners["actor"].learning_rate) != config.learning_rate
-    assert int(jnp.ravel(state.learners["actor"].opt_state[1].count)[0]) == 0  # Adam has no part
+    def first_update(max_kl: float):
+        env = make_environment("probe:both/discrete", 8, seed=np.random.SeedSequence(0))
+        trainer = Trainer(CONFIG.replace(max_kl=max_kl), env)
+        state = trainer.start()
+        before = state.learners["actor"]
+        state, rollout = trainer.collect(state, trainer.policy(state))
+        state, experience, _ = trainer.digest(state, rollout)
+        after = trainer.optimise(state, experience)[0].learners["actor"]
+        assert int(after.opt_state[1].count) == 0  # Adam has no part
+        moved = ravel_pytree(after.params)[0] - ravel_pytree(before.params)[0]
+        return float(after.learning_rate), float(jnp.linalg.norm(moved))
+
+    # along one direction: lengths are as the learning rates, and as the roots of the regions
+    (rate, length), (wider_rate, wider_length) = first_update(1e-4), first_update(4e-4)
+    np.testing.assert_allclose(wider_rate / rate, 2.0, rtol=1e-4)
+    np.testing.assert_allclose(wider_length / length, 2.0, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
