@@ -18,7 +18,7 @@ from surefoot.services.console import ConsoleProgress
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy
 from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
-from surefoot.training import Hook, make_streams, to_key
+from surefoot.training import REPORTS, Hook, make_streams, to_key
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
 from surefoot.training import train_seeds as run_train_seeds
@@ -90,10 +90,10 @@ def train_seeds(
     progress: bool = True,
     hooks: Sequence[Sequence[Hook]] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    reports: int = 20,
+    reports: int = REPORTS,
     **options: Any,
 ) -> list[TrainResult]:
-    """Train several seeds of a task written in JAX at once, in one program.
+    """Train several seeds of a task written in JAX side by side, in one process.
 
     Args:
         task: `gymnax:ID`, `probe:NAME`, or an environment in JAX of your own.
@@ -122,7 +122,7 @@ def train_seeds(
     if progress:
         console = Console()
         console.print(
-            f"{num_seeds} seeds of {escape(name)} in one program; progress of the first:",
+            f"{num_seeds} seeds of {escape(name)} side by side; progress of the first:",
             highlight=False,
         )
         own[0].append(ConsoleProgress(console))

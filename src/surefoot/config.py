@@ -433,11 +433,11 @@ def read_text(path: Path) -> str:
     """
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"config file {str(path)!r} {state}")
+        raise UserError(f"file {str(path)!r} {state}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"config file {str(path)!r} is not UTF-8 text: {error}") from None
+        raise UserError(f"file {str(path)!r} is not UTF-8 text: {error}") from None
 
 
 def to_toml(config: Config, *, task: str) -> str:

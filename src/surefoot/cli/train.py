@@ -30,7 +30,7 @@ class Arguments:
     run_dir: Path | None = None
     """The run folder (default: runs/TASK-seedS-DATE-TIME). It is never overwritten."""
     num_seeds: int | None = None
-    """Train this many seeds at once, in one program (tasks written in JAX: gymnax:, probe:, your own)."""
+    """Train this many seeds in one process (tasks written in JAX: gymnax:, probe:, your own)."""
     options: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
     """In the order of a run: collecting, networks, normalisation, objective, optimisation."""
 

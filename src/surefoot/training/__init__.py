@@ -2,7 +2,7 @@
 
 from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
 from surefoot.training.evaluate import STRETCH, Played, Tally, evaluate, play
-from surefoot.training.fused import train_seeds
+from surefoot.training.fused import REPORTS, train_seeds
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.loop import Trainer, environments, train
 from surefoot.training.metrics import METRICS
@@ -10,6 +10,7 @@ from surefoot.training.state import TrainState, make_streams, to_key
 
 __all__ = [
     "METRICS",
+    "REPORTS",
     "STRETCH",
     "AgentSpec",
     "Hook",

@@ -1,4 +1,4 @@
-"""Several seeds of a task written in JAX, trained side by side in one program.
+"""Several seeds of a task written in JAX, trained side by side.
 
 The loop of `training.loop`, with nothing of it on the host: an iteration is a function of the state, a
 scan repeats it, `vmap` runs it for several seeds at once: a team for each core of the CPU, because the
