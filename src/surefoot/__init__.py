@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from surefoot import envs, functional
-    from surefoot.api import evaluate, train, train_seeds
+    from surefoot.api import evaluate, resume, train, train_seeds
     from surefoot.config import Config
     from surefoot.services.policy_file import LoadedPolicy, load_policy
 
@@ -21,6 +21,7 @@ _HOMES = {
     "LoadedPolicy": "surefoot.services.policy_file",
     "load_policy": "surefoot.services.policy_file",
     "evaluate": "surefoot.api",
+    "resume": "surefoot.api",
     "train": "surefoot.api",
     "train_seeds": "surefoot.api",
 }
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "functional",
     "load_policy",
+    "resume",
     "train",
     "train_seeds",
 ]

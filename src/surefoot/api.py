@@ -11,14 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from surefoot.config import Config, UserError, from_mapping, parse_options
+from surefoot.config import Config, UserError, from_mapping, option_names, parse_options
 from surefoot.envs import Environment, make_environment
 from surefoot.envs.tasks import names_code, task_name
+from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.metrics_file import MetricsFile
-from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy
+from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy, save_policy
 from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
-from surefoot.training import REPORTS, Hook, make_streams, to_key
+from surefoot.training import REPORTS, Beginning, Hook, Run, TrainState, make_streams, to_key
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
 from surefoot.training import train_seeds as run_train_seeds
@@ -68,15 +69,136 @@ def train(
     config = from_mapping(options, base=config)
     name = task_name(task)
     folder = RunFolder(Path(run_dir) if run_dir else default_run_dir(name, config.seed))
-    own: list[Hook] = [folder, MetricsFile(folder.path / METRICS), PolicyFile(folder.path)]
+    own = _services(folder, config, None)
+    return _run(task, config, folder, [*own, *hooks], should_stop, progress=progress)
+
+
+def resume(
+    run: str | Path,
+    *,
+    task: Any = None,
+    total_steps: int | None = None,
+    from_step: int | None = None,
+    progress: bool = True,
+    hooks: Sequence[Hook] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Go on with a run that was interrupted, from its newest sound checkpoint.
+
+    Args:
+        run: the run folder.
+        task: the task again, where it is the user's own code: no import path is taken from a file.
+        total_steps: a new end for the run, for one that is finished too.
+        from_step: go on from this checkpoint; later ones are put aside.
+        progress: show progress on the console.
+        hooks: further listeners.
+        should_stop: asked after each iteration; True ends training early, with everything saved.
+
+    Raises:
+        ValueError: there is no run, it is finished, or every checkpoint is damaged; nothing is changed.
+    """
+    folder = Path(run)
+    stored_task, config = read_config(folder)
+    task = _task_again(stored_task, task)
+    asked = (
+        config if total_steps is None else from_mapping({"total_steps": total_steps}, base=config)
+    )
+    wants_exact = config.exact_resume == "on"
+    checkpoint, complaints = find_checkpoint(folder, step=from_step, exact=wants_exact)
+    step = checkpoint.step if checkpoint else 0
+    if step >= asked.total_steps:
+        raise UserError(
+            f"{str(folder)!r} has finished its {step:,} steps; to go on, give it more: "
+            f"--total-steps {2 * step}"
+        )
+    words = [*complaints, *_how_exact(folder, checkpoint, asked)]
+    facts = {"from_step": step, "words": words}
+    own = _services(RunFolder(folder, resumes=facts), asked, checkpoint)
+    if progress:
+        for text in words:
+            Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
+    beginning = checkpoint.beginning() if checkpoint else Beginning()
+    return _run(
+        task, asked, own[0], [*own, *hooks], should_stop, progress=progress, beginning=beginning
+    )
+
+
+def _how_exact(folder: Path, checkpoint: Checkpoint | None, config: Config) -> list[str]:
+    """Where a run goes on, and whether what it will be is what it would have been, in words."""
+    if checkpoint is None:
+        return [f"{folder}: no checkpoint to go on from yet; beginning at the start"]
+    why = []
+    if not checkpoint.exact:
+        left = checkpoint.environments == "left"
+        why.append(
+            "its simulators could not be saved, so they begin new episodes"
+            if left
+            else "its seeds were trained side by side, which rounds otherwise"
+        )
+    before = read_config(checkpoint.path)[1]
+    if before.total_steps != config.total_steps and config.learning_rate_schedule != "constant":
+        why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
+    changed = [n for n in option_names() if getattr(before, n) != getattr(config, n)]
+    why += [
+        f"{name} was {getattr(before, name)}, is {getattr(config, name)}"
+        for name in changed
+        if name not in ("total_steps", "checkpoint_every", "keep_checkpoints")
+    ]
+    why += checkpoint.differences()
+    where = f"Going on from step {checkpoint.step:,} of {folder}"
+    if why:
+        return [f"{where}: statistically equal, not exact ({'; '.join(why)})"]
+    return [f"{where}: exact, with the very numbers of a run that was not interrupted"]
+
+
+def _task_again(stored: str, given: Any) -> Any:
+    """The task of a run: the stored name, unless it is code, which must be named again."""
+    if given is None and names_code(stored):
+        again = "pass it as task=" if stored.startswith("python:") else f"--task {stored}"
+        raise UserError(
+            f"this run was on {stored!r}, which is your own code; name it again: {again} "
+            "(no import path is taken from a file)"
+        )
+    return stored if given is None else given
+
+
+def _services(
+    folder: RunFolder, config: Config, after: Checkpoint | None, *, alone: bool = True
+) -> list[Any]:
+    """What every run folder has."""
+    resumes = folder.resumes is not None
+    step = (after.step if after else 0) if resumes else None
+    services: list[Any] = [folder, MetricsFile(folder.path / METRICS, after=step)]
+    services.append(PolicyFile(folder.path))
+    if config.checkpoint_every is not None:
+        services.append(Checkpoints(folder.path, _save_policy, after=after, alone=alone))
+    return services
+
+
+def _save_policy(folder: Path, policy: Any, run: Run, state: TrainState) -> None:
+    facts = {"step": state.step, "finished": state.step >= run.config.total_steps}
+    save_policy(folder, policy, run.env, task=run.task, extra=facts)
+
+
+def _run(
+    task: Any,
+    config: Config,
+    folder: RunFolder,
+    hooks: list[Hook],
+    should_stop: Callable[[], bool],
+    *,
+    progress: bool,
+    beginning: Beginning | None = None,
+) -> TrainResult:
     if progress:
         console = Console()
         # some simulators load a model for each environment, which takes a while
         console.print(
-            f"Making {config.num_envs} environments of {escape(name)}...", highlight=False
+            f"Making {config.num_envs} environments of {escape(task_name(task))}...",
+            highlight=False,
         )
-        own.append(ConsoleProgress(console))
-    state, _ = run_training(task, config, hooks=[*own, *hooks], should_stop=should_stop)
+        hooks = [*hooks, ConsoleProgress(console)]
+    state, _ = run_training(task, config, hooks=hooks, should_stop=should_stop, beginning=beginning)
     finished = state.step >= config.total_steps
     return TrainResult(folder.path, load_policy(folder.path), state.step, finished)
 
@@ -116,9 +238,7 @@ def train_seeds(
     name = task_name(task)
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
-    own: list[list[Hook]] = [
-        [folder, MetricsFile(folder.path / METRICS), PolicyFile(folder.path)] for folder in folders
-    ]
+    own = [_services(folder, config, None, alone=False) for folder in folders]
     if progress:
         console = Console()
         console.print(
@@ -192,15 +312,10 @@ def open_run(
             raise UserError(f"{name} = {number} must be at least 1")
     stored_task, config = read_config(Path(run))
     policy = load_policy(run)
-    if task is None and names_code(stored_task):
-        again = "pass it as task=" if stored_task.startswith("python:") else f"--task {stored_task}"
-        raise UserError(
-            f"this run was on {stored_task!r}, which is your own code; name it again: {again} "
-            "(no import path is taken from a file)"
-        )
+    task = _task_again(stored_task, task)
     streams = make_streams(config.seed if seed is None else seed).evaluation
     env = make_environment(
-        task or stored_task,
+        task,
         task.spec.num_envs if isinstance(task, Environment) else num_envs or min(episodes, 20),
         seed=streams,
         options=parse_options(config.env_options if env_options is None else env_options),

@@ -24,6 +24,7 @@ Distribution = Literal["gaussian", "squashed_gaussian", "beta"]
 Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
 Normalization = Literal["minibatch", "batch", "off"]
 Overlap = Literal["off", "exact", "full"]
+ExactResume = Literal["auto", "on", "off"]
 LagCorrection = Literal["behaviour", "vtrace", "decoupled"]
 
 
@@ -168,6 +169,15 @@ class Config:
     measure_held_out_kl: bool = False
     """Report each update's KL on the next rollout too, whose states it did not learn from."""
 
+    # --- checkpoints
+    checkpoint_every: int | None = 200_000
+    """Environment steps between checkpoints; none: no checkpoints."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints to keep, beside the best one and one for each quarter of the run."""
+    exact_resume: ExactResume = "auto"
+    """Whether environments that cannot be saved begin anew at each checkpoint, so that a resumed run
+    ends with the same bytes; auto: where that takes at most 2% of the time (docs/checkpoints.md)."""
+
     @property
     def batch_size(self) -> int:
         """Rows of one batch, num_envs * num_steps."""
@@ -262,6 +272,8 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "cg_steps": (1, 10_000, True, True),
     "cg_damping": (0, math.inf, True, False),
     "line_search_steps": (1, 1_000, True, True),
+    "checkpoint_every": (1, 2**62, True, True),
+    "keep_checkpoints": (2, 1_000_000, True, True),
 }
 
 

@@ -1,12 +1,18 @@
-"""What this process may use of the machine. Imports the standard library alone."""
+"""What this process may use of the machine, and what it is. Imports the standard library alone."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
+import re
 import sys
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+_LIBRARIES = ("surefoot", "jax", "jaxlib", "equinox", "optax", "numpy", "envpool", "gymnasium")
+_LIBRARIES += ("mujoco", "gymnax", "safetensors")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "QUOTA PERIOD" in microseconds, or "max PERIOD"
 
 
@@ -14,6 +20,33 @@ def usable_cores() -> int:
     """Cores that this process may run on: its affinity (`taskset`), within a container's quota."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return int(min(cores, _quota()))
+
+
+def circumstances() -> dict[str, Any]:
+    """Versions and hardware on which the last bits of a run depend."""
+    return {
+        "versions": {name: _version(name) for name in _LIBRARIES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": usable_cores(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        if found:
+            return found.group(1)
+    return platform.processor()
 
 
 def _quota() -> float:

@@ -257,7 +257,7 @@ def test_ctrl_c_saves_the_policy_and_complete_metrics(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert "Stopped early, policy saved" in out
+    assert "Stopped early, everything saved" in out
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     description = json.loads((tmp_path / "r" / "policy.json").read_text())
     assert description["step"] == steps[-1]

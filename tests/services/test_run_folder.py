@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_folder_holds_what_is_documented(run: Path) -> None:
     names = {entry.name for entry in run.iterdir()}
     documented = {"config.toml", "meta.json", "metrics.jsonl", "policy.json", "policy.safetensors"}
-    assert names == documented
+    assert names == documented | {"checkpoints", ".lock"}
 
 
 def test_config_is_resolved_and_complete(run: Path) -> None:
@@ -58,15 +58,15 @@ def test_meta_tells_versions_hardware_and_seed(run: Path) -> None:
 
 
 def test_nothing_on_disk_is_a_pickle(run: Path) -> None:
-    for entry in run.iterdir():
+    for entry in (path for path in run.rglob("*") if path.is_file()):
         assert not entry.read_bytes().startswith((b"\x80\x04", b"\x80\x05", b"PK"))
 
 
 def test_a_run_folder_is_never_overwritten(run: Path) -> None:
-    before = {entry.name: entry.read_bytes() for entry in run.iterdir()}
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="in use: it holds a run"):
         surefoot.train("probe:late-reward", run_dir=run, **TINY)
-    assert {entry.name: entry.read_bytes() for entry in run.iterdir()} == before
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

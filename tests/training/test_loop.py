@@ -133,9 +133,10 @@ AGAINST: dict[str, dict[str, Any]] = {
     # a region so wide that its full step is refused
     "line_search_steps": {"algorithm": "trpo", "max_kl": 2.0},
 }
-# tested where they act: env_options in tests/envs, the groups in test_agent.py, what is measured below
+# tested where they act: env_options in tests/envs, the groups in test_agent.py, what is measured below,
+# checkpoints in tests/services
 ELSEWHERE = {"env_options", "actor_groups", "critic_groups", "ignore_groups"}
-ELSEWHERE |= {"measure_held_out_kl"}
+ELSEWHERE |= {"measure_held_out_kl", "checkpoint_every", "keep_checkpoints", "exact_resume"}
 _traces: dict[str, Any] = {}
 
 

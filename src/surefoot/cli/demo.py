@@ -11,7 +11,8 @@ from typing import Any
 import tyro
 
 from surefoot.cli.presets import preset
-from surefoot.cli.train import StopOnSignal
+from surefoot.cli.resume import report
+from surefoot.cli.signals import StopOnSignal
 from surefoot.config import UserError
 
 TASK = "Go1JoystickFlatTerrain-v1"
@@ -46,8 +47,7 @@ def main(argv: Sequence[str]) -> int:
     with stop:
         result = train(TASK, config=config, run_dir=arguments.run_dir, should_stop=stop)
     if not result.finished:
-        print(f"Stopped early after {result.step:,} steps, policy saved in {result.run_dir}")
-        return 130
+        return report(result, stop)
     print("\nMeasuring the trained policy (deterministic), then one that stands still...")
     walking, standing = measure(result.run_dir, episodes=arguments.episodes)
     print(table(walking, standing))

@@ -11,6 +11,7 @@ from surefoot.config import UserError, near_matches
 
 VERBS = {
     "train": "train a policy on a task",
+    "resume": "go on with a run that was interrupted",
     "eval": "play a trained policy and report what it is worth",
     "bench": "measure how near training comes to what this machine allows",
     "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",

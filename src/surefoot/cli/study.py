@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.cli.presets import PRESETS
-from surefoot.cli.train import StopOnSignal
+from surefoot.cli.signals import StopOnSignal
 from surefoot.config import UserError, read_text
 
 _PRESET_SEEDS = 10
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
         )
         if done is None:
             print(f"\nStopped. To continue: {' '.join(_again(study, run_dir, arguments))}")
-            return 130
+            return stop.code or 1
         finish(folder, *done)
     return 0
 
@@ -222,7 +222,8 @@ def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any
     """Write results.json, results.csv and report.html, and print what the study shows."""
     import sys
 
-    from surefoot.services.run_folder import describe, write_json
+    from surefoot.files import write_json
+    from surefoot.services.run_folder import describe
     from surefoot.study.report import study_page
     from surefoot.study.results import analyse, to_csv
 

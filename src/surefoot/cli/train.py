@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.presets import PRESETS, preset
+from surefoot.cli.resume import report
+from surefoot.cli.signals import StopOnSignal
 from surefoot.config import Config, UserError, from_mapping, read_toml, validate
 
 
@@ -82,50 +82,19 @@ def _names_code(task: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train; Ctrl-C once ends the run after the present iteration with everything saved."""
+    """Train; a signal once ends the run after the present iteration with everything saved."""
     task, run_dir, num_seeds, config = parse(argv)
     from surefoot.api import train, train_seeds
 
     stop = StopOnSignal()
     common = {"config": config, "run_dir": run_dir, "should_stop": stop}
-    if num_seeds is not None:
+    if num_seeds is None:
         with stop:
-            results = train_seeds(task, num_seeds=num_seeds, **common)
-        ended = "Trained" if all(result.finished for result in results) else "Stopped early:"
-        print(f"\n{ended} {len(results)} seeds; run folders: {results[0].run_dir.parent}/seed-*")
-        return 0 if all(result.finished for result in results) else 130
+            result = train(task, **common)
+        return report(result, stop)
     with stop:
-        result = train(task, **common)
-    end = "Trained" if result.finished else "Stopped early, policy saved,"
-    print(f"\n{end} {result.step:,} steps; run folder: {result.run_dir}")
-    print(f"Next: surefoot eval {result.run_dir}")
-    return 0 if result.finished else 130
-
-
-class StopOnSignal:
-    """True once the user has pressed Ctrl-C; pressed again, it interrupts at once.
-
-    Args:
-        note: what happens now, said after the first Ctrl-C.
-    """
-
-    def __init__(self, note: str = "finishing this iteration, then saving") -> None:
-        self._asked, self._say = False, note
-        self._before: Any = None
-
-    def __call__(self) -> bool:
-        """Whether to stop after this iteration."""
-        return self._asked
-
-    def __enter__(self) -> StopOnSignal:
-        self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, *_: object) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        print(f"\n{self._say} (Ctrl-C again: leave now)", file=sys.stderr)
+        results = train_seeds(task, num_seeds=num_seeds, **common)
+    finished = all(result.finished for result in results)
+    ended = "Trained" if finished else "Stopped early:"
+    print(f"\n{ended} {len(results)} seeds; run folders: {results[0].run_dir.parent}/seed-*")
+    return 0 if finished else stop.code or 1

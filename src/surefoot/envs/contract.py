@@ -170,6 +170,8 @@ class EnvSpec:
         needs_float64: whether `step` must be traced with 64-bit types enabled.
         threads: threads the simulator steps with, where it has its own.
         exact_truncation: whether the true last observation arrives at a truncation.
+        saves_state: whether the state that `reset` and `step` return, arrays and random keys, is all
+            there is, so that a checkpoint holds it.
     """
 
     name: str
@@ -182,6 +184,7 @@ class EnvSpec:
     needs_float64: bool = False
     threads: int | None = None
     exact_truncation: bool = True
+    saves_state: bool = False
 
 
 class Environment(abc.ABC):

@@ -72,6 +72,7 @@ class JaxEnvironment(Environment):
             action=single.action,
             in_graph=True,
             info=single.info,
+            saves_state=True,
         )
 
     def reset(self, key: jax.Array) -> tuple[_BatchState, Step]:

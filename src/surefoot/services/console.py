@@ -72,6 +72,10 @@ class ConsoleProgress(Hook):
             self._last_line = now
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
+    def on_note(self, text: str) -> None:
+        """Say it, above the table."""
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Leave the last table standing."""
         if self._live is not None:
@@ -81,7 +85,7 @@ class ConsoleProgress(Hook):
     def _progress(self) -> tuple[str, str, str]:
         assert self._run is not None
         step, total = self._seen["step"], self._run.config.total_steps
-        rate = step / self._seen["wall_time_s"]
+        rate = step / self._seen["wall_time_s"]  # resumed or not: both count from the start
         left = max(0.0, (total - step) / rate)
         return (
             f"{step:,} / {total:,} ({min(1.0, step / total):.0%})",

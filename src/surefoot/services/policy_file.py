@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from surefoot.config import UserError
 from surefoot.envs import ActionSpec, Encoding, EnvSpec
+from surefoot.files import load_arrays, read_json, save_arrays, write_json
 from surefoot.networks import PolicyHead, make_actor, make_normalizer
 from surefoot.networks.mlp import ACTIVATIONS
 from surefoot.rollout import Policy, act
@@ -134,8 +132,6 @@ def save_policy(
     """Write a policy; a reader sees the old files or the new ones."""
     used = {name: policy.normalizer.moments[name] for name in policy.groups}
     policy = eqx.tree_at(lambda p: p.normalizer.moments, policy, used)
-    staging = folder / (WEIGHTS + ".tmp")
-    save_file(_arrays(policy), staging)
     description = {
         "format": _FORMAT,
         "task": task,
@@ -151,11 +147,9 @@ def save_policy(
         "head": dataclasses.asdict(policy.actor.head),
         "action": dataclasses.asdict(env.action),
     }
+    save_arrays(folder / WEIGHTS, policy)
     # JSON has no infinity: the text "inf" stands for it, as `float` reads it
-    text = json.dumps(_spell(description), indent=2, allow_nan=False) + "\n"
-    (folder / (DESCRIPTION + ".tmp")).write_text(text, encoding="utf-8")
-    staging.replace(folder / WEIGHTS)
-    (folder / (DESCRIPTION + ".tmp")).replace(folder / DESCRIPTION)
+    write_json(folder / DESCRIPTION, _spell(description))
 
 
 def load_policy(run: str | Path) -> LoadedPolicy:
@@ -167,42 +161,59 @@ def load_policy(run: str | Path) -> LoadedPolicy:
     folder = Path(run)
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            raise UserError(f"{str(folder)!r} holds no policy (there is no {name})")
+            saved = sorted(folder.glob("checkpoints/step-*"))
+            hint = f"; its newest checkpoint has one: {saved[-1]}" if saved else ""
+            raise UserError(f"{str(folder)!r} holds no policy (there is no {name}){hint}")
+    description = read_json(folder / DESCRIPTION)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if description["format"] != _FORMAT:
             raise UserError(
                 f"{folder / DESCRIPTION}: format {description['format']}, this version reads "
                 f"{_FORMAT}"
             )
-        template = _template(description)
+        template = _template(description, folder / WEIGHTS)
         action = ActionSpec(**_tuples(description["action"]))
         encodings = {k: Encoding(**_tuples(v)) for k, v in description["encodings"].items()}
         task = str(description["task"])
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged: {error!r}") from None
-    policy = _fill(template, folder / WEIGHTS)
+    policy = load_arrays(folder / WEIGHTS, template)
     return LoadedPolicy(policy, action, task, encodings)
 
 
-def _template(description: Mapping[str, Any]) -> Policy:
-    """A policy of the described shape, its numbers without meaning."""
+def _template(description: Mapping[str, Any], weights: Path) -> Policy:
+    """A policy of the described shape, its numbers without meaning.
+
+    Args:
+        description: what policy.json says.
+        weights: the file beside it; nothing larger is allocated on the description's word.
+    """
     head = PolicyHead(**_tuples(description["head"]))
     sizes = description["observations"]
+    widths = [sum(sizes[name] for name in description["groups"]), *description["hidden"]]
+    if any(type(width) is not int or width < 1 for width in widths):
+        raise ValueError(f"layers of widths {widths}")
+    if description["activation"] not in ACTIVATIONS:
+        raise ValueError(f"activation {description['activation']!r}")
+    needed = sum(a * b for a, b in itertools.pairwise([*widths, sum(head.sizes)]))
+    most = weights.stat().st_size // 4
+    if needed > most:
+        raise UserError(
+            f"{weights} is damaged: it holds {most:,} numbers at most, and {DESCRIPTION} describes a "
+            f"network of {needed:,} weights"
+        )
     actor = make_actor(
         jax.random.key(0),
-        sum(sizes[name] for name in description["groups"]),
+        widths[0],
         head,
-        hidden=tuple(description["hidden"]),
+        hidden=tuple(widths[1:]),
         activation=description["activation"],
         orthogonal=False,  # the numbers are replaced
         output_scale=1.0,
         initial_std=head.min_std + 1.0,
     )
-    if description["activation"] not in ACTIVATIONS:
-        raise KeyError(description["activation"])
     stored = {name: _unspell(value) for name, value in description["normalizer"].items()}
     normalizer = make_normalizer(sizes, **stored)
     return Policy(actor, normalizer, tuple(description["groups"]))
@@ -222,37 +233,6 @@ def _spell(value: Any) -> Any:
 
 def _unspell(value: Any) -> Any:
     return float(value) if value in ("inf", "-inf") else value
-
-
-def _arrays(policy: Policy) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree.flatten_with_path(policy)
-    return {_name(path): np.array(leaf, order="C") for path, leaf in leaves}
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    """`.actor.body.layers[0].weight` -> `actor.body.layers.0.weight`."""
-    parts = [getattr(p, "name", getattr(p, "key", getattr(p, "idx", None))) for p in path]
-    return ".".join(str(part) for part in parts)
-
-
-def _fill(template: Policy, file: Path) -> Policy:
-    leaves, structure = jax.tree.flatten_with_path(template)
-    wanted = {_name(path): leaf for path, leaf in leaves}
-    try:
-        with safe_open(file, framework="numpy") as stored:
-            if set(stored.keys()) != set(wanted):
-                odd = sorted(set(stored.keys()) ^ set(wanted))
-                raise UserError(f"{file} and {DESCRIPTION} do not fit: {odd[0]!r} is in only one")
-            arrays = {name: stored.get_tensor(name) for name in wanted}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged: {error}") from None
-    for name, leaf in wanted.items():
-        if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
-            raise UserError(
-                f"{file}: {name} is {arrays[name].dtype}{arrays[name].shape}, "
-                f"{DESCRIPTION} says {leaf.dtype}{leaf.shape}"
-            )
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
 
 __all__ = ["LoadedPolicy", "PolicyFile", "load_policy", "save_policy"]

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
-import platform
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+from filelock import FileLock, Timeout
 
-from surefoot.config import Config, UserError, from_mapping, parse_toml, to_toml
-from surefoot.machine import usable_cores
-from surefoot.training import Hook, Run
+from surefoot.config import Config, UserError, from_mapping, parse_toml, read_text, to_toml
+from surefoot.files import read_json, write_json, write_text
+from surefoot.machine import circumstances
+from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS = "config.toml", "meta.json", "metrics.jsonl"
-_LIBRARIES = ("surefoot", "jax", "jaxlib", "equinox", "optax", "numpy", "envpool", "gymnasium")
-_LIBRARIES += ("mujoco", "gymnax", "safetensors")
+LOCK = ".lock"
 
 
 def default_run_dir(task: str, seed: int) -> Path:
@@ -33,41 +31,55 @@ def default_run_dir(task: str, seed: int) -> Path:
 
 
 class RunFolder(Hook):
-    """Makes the folder of a new run and writes its options and circumstances.
+    """Makes the folder of a run, or finds it again, and holds it for this process alone.
 
     Args:
         path: the folder.
+        resumes: what is known of a run that goes on, for meta.json; None: the run is new.
 
     Raises:
-        ValueError: it holds files already (nothing is ever overwritten), or cannot be written.
+        ValueError: a new run's folder holds files already (nothing is ever overwritten), or cannot be
+            written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        _check_usable(path)
+    def __init__(self, path: Path, *, resumes: Mapping[str, Any] | None = None) -> None:
+        self.path, self.resumes = path, resumes
+        self._lock = FileLock(path / LOCK)
+        if resumes is None:
+            _check_usable(path)
 
     def on_start(self, run: Run) -> None:
         """Write config.toml and meta.json."""
         self.path.mkdir(parents=True, exist_ok=True)
-        text = to_toml(run.config, task=run.task)
         try:
-            with (self.path / CONFIG).open("x", encoding="utf-8") as file:
-                file.write(text)
-        except FileExistsError:  # another process was quicker
-            _check_usable(self.path)
-            raise
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another process is training in {str(self.path)!r}") from None
+        if self.resumes is None:
+            _check_usable(self.path)  # another process may have been quicker
+        write_text(self.path / CONFIG, to_toml(run.config, task=run.task))
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        write_json(self.path / META, describe(command, seed=run.config.seed, task=run.task))
+        now = describe(command, seed=run.config.seed, task=run.task)
+        file = self.path / META
+        if self.resumes is not None and file.is_file():
+            first = read_json(file)
+            now = first | {"resumed": [*first.get("resumed", []), {**now, **self.resumes}]}
+        write_json(file, now)
+
+    def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
+        """Let others at the folder."""
+        self._lock.release()
 
 
 def _check_usable(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"run folder {str(path)!r} is a file; choose another --run-dir")
-    if path.is_dir() and (held := sorted(entry.name for entry in path.iterdir())):
+    held = [e.name for e in path.iterdir() if e.name != LOCK] if path.is_dir() else []
+    if held := sorted(held):
         what = "a run" if CONFIG in held else f"{len(held)} file(s), such as {held[0]!r}"
         raise UserError(
-            f"run folder {str(path)!r} is in use: it holds {what}. Choose another --run-dir, or "
-            "remove it if you no longer need it"
+            f"run folder {str(path)!r} is in use: it holds {what}. Choose another --run-dir, go on "
+            f"with it (surefoot resume {path}), or remove it if you no longer need it"
         )
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
@@ -87,7 +99,7 @@ def read_config(path: Path) -> tuple[str, Config]:
         near = [p.name for p in sorted(path.parent.glob("*")) if (p / CONFIG).is_file()]
         have = f"; runs in {str(path.parent)!r}: {', '.join(near[-5:])}" if near else ""
         raise UserError(f"{str(path)!r} is not a run folder (it has no {CONFIG}){have}")
-    options = parse_toml(file.read_text(encoding="utf-8"), where=str(file))
+    options = parse_toml(read_text(file), where=str(file))
     task = options.pop("task", None)
     if not isinstance(task, str):
         raise UserError(f"{file}: the entry `task` is missing")
@@ -100,45 +112,10 @@ def describe(command: list[str], **facts: Any) -> dict[str, Any]:
         **facts,
         "command": command,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {name: _version(name) for name in _LIBRARIES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": usable_cores(),
+        **circumstances(),
         "devices": [str(device) for device in jax.devices()],
         "git": _git(),
     }
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON as `write_text` does; numbers must be finite."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a power cut, finds the old one or the new one, never half."""
-    staging = path.with_name(path.name + ".tmp")
-    with staging.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
-        if found:
-            return found.group(1)
-    return platform.processor()
 
 
 def _git() -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from surefoot.config import UserError, option_names
-from surefoot.services.run_folder import write_text
+from surefoot.files import write_text
 from surefoot.study.executors import Executor, Stop
 from surefoot.study.jobs import RESULT, Job
 from surefoot.study.plan import FIRST_TUNING_SEED, Study, parse_study, slug, write_study

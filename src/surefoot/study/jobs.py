@@ -18,8 +18,9 @@ import numpy as np
 
 from surefoot.config import Config, UserError, from_mapping, parse_options, parse_toml, to_toml
 from surefoot.envs import Environment, make_environment
+from surefoot.files import write_json
 from surefoot.rollout import make_collector
-from surefoot.services.run_folder import METRICS, write_json
+from surefoot.services.run_folder import METRICS
 from surefoot.training import STRETCH, Hook, Run, TrainState, evaluate, make_streams, to_key
 
 RESULT = "result.json"
@@ -171,7 +172,9 @@ def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
     """What each seed's run leaves for the statistics."""
     from surefoot.api import train, train_seeds
 
-    config = job.config.replace(seed=seeds[0], measure_held_out_kl=True)
+    # what is interrupted begins again, so checkpoints would only take room
+    changes = {"measure_held_out_kl": True, "checkpoint_every": None}
+    config = job.config.replace(seed=seeds[0], **changes)
     watchers = {seed: Evaluations(job) for seed in seeds}
     if len(seeds) == 1:
         run_dir = study / job.run_dir(seeds[0])

@@ -4,8 +4,9 @@ from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
 from surefoot.training.evaluate import STRETCH, Played, Tally, evaluate, play
 from surefoot.training.fused import REPORTS, train_seeds
 from surefoot.training.hooks import Hook, Run
-from surefoot.training.loop import Trainer, environments, train
+from surefoot.training.loop import Beginning, Trainer, environments, train
 from surefoot.training.metrics import METRICS
+from surefoot.training.stage import is_checkpoint
 from surefoot.training.state import TrainState, make_streams, to_key
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "REPORTS",
     "STRETCH",
     "AgentSpec",
+    "Beginning",
     "Hook",
     "Played",
     "Run",
@@ -21,6 +23,7 @@ __all__ = [
     "Trainer",
     "environments",
     "evaluate",
+    "is_checkpoint",
     "make_agent_spec",
     "make_networks",
     "make_streams",

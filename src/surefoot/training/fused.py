@@ -165,10 +165,14 @@ class _Seed:
     def begin(self, at_end: contextlib.ExitStack, task: str, config: Config) -> None:
         trainer = self.trainer
         config = config.replace(seed=self.seed)
-        run = Run(task, config, trainer.env.spec, trainer.agent, trainer.policy)
+        run = Run(task, config, trainer.env.spec, trainer.agent, trainer.policy, self.note)
         for hook in self.hooks:
             hook.on_start(run)
             at_end.callback(self._end, hook)
+
+    def note(self, text: str) -> None:
+        for hook in self.hooks:
+            hook.on_note(text)
 
     def report(
         self, states: TrainState, steps: Any, metrics: Any, *, wall: float, elapsed: float

@@ -17,7 +17,7 @@ from surefoot.training.state import TrainState
 class Run:
     """What does not change during a run: options, environment, networks' spec.
 
-    `policy` gives the newest policy in a state.
+    `policy` gives the newest policy in a state; `note` tells every hook something in words.
     """
 
     task: str
@@ -25,6 +25,7 @@ class Run:
     env: EnvSpec
     agent: AgentSpec
     policy: Callable[[TrainState], Policy]
+    note: Callable[[str], None]
 
 
 class Hook:
@@ -35,6 +36,9 @@ class Hook:
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """After each iteration, with its metrics (see `training.metrics.METRICS`)."""
+
+    def on_note(self, text: str) -> None:
+        """Something that a user should know, in a sentence."""
 
     def on_end(self, state: TrainState, policy: Policy, *, finished: bool) -> None:
         """After the last iteration; `finished` is False if training was interrupted."""

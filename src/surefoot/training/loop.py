@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot import functional as F
-from surefoot.config import Config, parse_options, validate
-from surefoot.envs import Environment, make_environment
+from surefoot.config import Config, validate
+from surefoot.envs import Environment
 from surefoot.envs.tasks import task_name
 from surefoot.networks import Normalizer
 from surefoot.rollout import Policy, Rollout, make_collector, start
@@ -25,6 +26,7 @@ from surefoot.training import metrics as report
 from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.reports import Reports
+from surefoot.training.stage import Renewal, Stage
 from surefoot.training.state import TrainState, make_streams
 from surefoot.update import (
     Experience,
@@ -53,7 +55,7 @@ class Trainer:
 
     def __init__(self, config: Config, env: Environment, lanes: Lanes | None = None) -> None:
         self.config = config
-        self.env = env
+        self._use(env)
         self.agent: AgentSpec = make_agent_spec(config, env.spec)
         if not env.spec.exact_truncation:
             warnings.warn(
@@ -62,13 +64,16 @@ class Trainer:
                 stacklevel=3,
             )
         self.algorithm = make_algorithm(config, lanes)
-        self._collector = make_collector(env, num_steps=config.num_steps)
         self._digest = jax.jit(self._digest_rollout)
         self._measure = jax.jit(self._measure_update)
         self._held_out = jax.jit(self._measure_held_out)
 
     def start(self, seed: int | None = None) -> TrainState:
         """Fresh networks and freshly reset environments; the options' seed if none is given."""
+        return self.enter(self.fresh(seed), self.env, seed)
+
+    def fresh(self, seed: int | None = None) -> TrainState:
+        """Fresh networks, and no environments yet."""
         streams = make_streams(self.config.seed if seed is None else seed)
         actor, critic, normalizer = make_networks(self.config, self.agent, streams.networks)
         learners = self.algorithm.init(actor, critic)
@@ -78,11 +83,28 @@ class Trainer:
             previous=learners[self.algorithm.main] if self.config.measure_held_out_kl else None,
             normalizer=normalizer,
             reward_scaler=make_reward_scaler(self.config),
-            collector=start(self.env, streams.reset),
+            collector=None,
             key=streams.training,
             step=0,
             iteration=0,
         )
+
+    def enter(self, state: TrainState, env: Environment, seed: int | None = None) -> TrainState:
+        """The state with environments that begin anew, at its step."""
+        if env is not self.env:
+            self._use(env)
+        streams = make_streams(self.config.seed if seed is None else seed, state.step)
+        return state._replace(
+            collector=start(env, streams.reset), reward_scaler=state.reward_scaler.begin_anew()
+        )
+
+    def saved(self, iteration: int) -> TrainState:
+        """A state of the shape that one has after so many iterations, its numbers without meaning."""
+        state = self.fresh()
+        if self.env.spec.saves_state:
+            state = self.enter(state, self.env)
+        main = state.learners[self.algorithm.main]
+        return state._replace(behind=(main,) * min(iteration, self.config.lag))
 
     def policy(self, state: TrainState) -> Policy:
         """The newest policy."""
@@ -95,6 +117,7 @@ class Trainer:
 
     def collect(self, state: TrainState, policy: Policy) -> tuple[TrainState, Rollout]:
         """Step the environments with a policy, its normaliser frozen."""
+        assert state.collector is not None
         key = jax.random.fold_in(state.key, 2 * state.iteration)
         collector, rollout = self._collector(policy, state.collector, key)
         return state._replace(collector=collector), rollout
@@ -152,6 +175,11 @@ class Trainer:
         shared = not follows_kl and config.critic_learning_rate is None
         return {"actor": main, "critic": main if shared else scheduled(config.first_critic_rate)}
 
+    def _use(self, env: Environment) -> None:
+        self.env = env
+        # some simulators' calls are part of the program, so that each needs one of its own
+        self._collector = make_collector(env, num_steps=self.config.num_steps)
+
     def _policy(self, learner: Any, normalizer: Normalizer) -> Policy:
         actor = self.algorithm.actor(settle(learner))
         return Policy(actor, normalizer, self.agent.actor_groups)
@@ -195,12 +223,30 @@ class Trainer:
         return {"policy/held_out_kl": jnp.where(iteration > 0, kl, jnp.nan)}
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run begins: with fresh networks, or where a checkpoint left it.
+
+    Attributes:
+        step: environment steps that came before.
+        wall_time_s: seconds that they took.
+        anew: whether the environments begin anew at checkpoints; None: not decided yet.
+        restore: gives the first state.
+    """
+
+    step: int = 0
+    wall_time_s: float = 0.0
+    anew: bool | None = None
+    restore: Callable[[Trainer], TrainState] = Trainer.fresh
+
+
 def train(
     task: Any,
     config: Config | None = None,
     *,
     hooks: Sequence[Hook] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    beginning: Beginning | None = None,
 ) -> tuple[TrainState, Policy]:
     """Train a policy.
 
@@ -209,6 +255,7 @@ def train(
         config: the options; the defaults if left out.
         hooks: listeners.
         should_stop: asked after each iteration; True ends training early.
+        beginning: a checkpoint to go on from.
 
     Returns:
         The last state and its policy.
@@ -216,25 +263,31 @@ def train(
     Raises:
         ValueError: an option, task or environment that cannot be trained, before any training.
     """
-    config = validate(config or Config())
+    config, beginning = validate(config or Config()), beginning or Beginning()
     with contextlib.ExitStack() as at_end:
         # what began is ended whatever happens, each hook even if another's end fails
-        env = at_end.enter_context(environments(task, config))
+        stage = at_end.enter_context(contextlib.closing(Stage(task, config, beginning.step)))
         lanes = at_end.enter_context(contextlib.closing(_lanes(config)))
-        trainer = Trainer(config, env, lanes)
-        state = trainer.start()
-        reports = Reports(state, hooks, config, env.spec.name)
+        trainer = Trainer(config, stage.env, lanes)
+        state = beginning.restore(trainer)
+        reports = Reports(state, hooks, config, stage.env.spec.name, beginning.wall_time_s)
+        renew = Renewal(config, stage, step=state.step, decided=beginning.anew, tell=reports.note)
+        run = Run(
+            task_name(task), config, stage.env.spec, trainer.agent, trainer.policy, reports.note
+        )
         for hook in hooks:
-            hook.on_start(Run(task_name(task), config, env.spec, trainer.agent, trainer.policy))
+            hook.on_start(run)
             at_end.callback(lambda hook=hook: reports.end(hook, trainer.policy))
         at_end.callback(reports.deliver)
         time = reports.clock.time
         while state.step < config.total_steps and not should_stop():
+            if state.collector is None:
+                state = trainer.enter(state, stage.at(state.step))
             policy = time("update", trainer.acting_policy, state)
             state, rollout = time("collect", trainer.collect, state, policy)
             state, experience, seen = time("update", trainer.digest, state, rollout)
             state, learned = time("update", trainer.optimise, state, experience)
-            state = state.after(int(experience.num_steps()))
+            state = renew(state.after(int(experience.num_steps())), reports.clock.first("collect"))
             reports.add(state, (seen, *learned))
     return reports.state, trainer.policy(reports.state)
 
@@ -242,17 +295,8 @@ def train(
 @contextlib.contextmanager
 def environments(task: Any, config: Config) -> Iterator[Environment]:
     """The environments of a run; closed at the end unless `task` was an environment already."""
-    env = make_environment(
-        task,
-        config.num_envs,
-        seed=make_streams(config.seed).environments,
-        options=parse_options(config.env_options),
-    )
-    try:
-        yield env
-    finally:
-        if env is not task:
-            env.close()
+    with contextlib.closing(Stage(task, config)) as stage:
+        yield stage.env
 
 
 def _lanes(config: Config) -> Lanes:

@@ -22,18 +22,30 @@ Metrics = dict[str, Any]
 
 
 class Clock:
-    """Where an iteration's time goes."""
+    """Where an iteration's time goes.
 
-    def __init__(self) -> None:
-        self._began = self._lap = time.perf_counter()
+    Args:
+        before: seconds that went by before an interruption.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._lap = time.perf_counter()
+        self._began = self._lap - before
         self._spent: dict[str, float] = {}
+        self._first: dict[str, float] = {}
 
     def time(self, share: str, step: Callable[..., Any], *args: Any) -> Any:
         """Call `step`, wait for what it computes itself, and book the time under `share`."""
         before = time.perf_counter()
         result = jax.block_until_ready(step(*args))
-        self._spent[share] = self._spent.get(share, 0.0) + time.perf_counter() - before
+        took = time.perf_counter() - before
+        self._first.setdefault(share, took)
+        self._spent[share] = self._spent.get(share, 0.0) + took
         return result
+
+    def first(self, share: str) -> float:
+        """Seconds of the first step booked under `share`, compilation included."""
+        return self._first[share]
 
     def lap(self, steps: int) -> Metrics:
         """The iteration's time metrics; the next iteration starts here."""
@@ -56,16 +68,24 @@ class Reports:
         hooks: who hears.
         config: `in_making` says how many iterations may be in the making.
         task: the environments' name, for errors.
+        wall_time_s: seconds that went by before an interruption.
 
     Attributes:
         state: the newest state that is complete and sound.
         clock: the iterations' times.
     """
 
-    def __init__(self, state: TrainState, hooks: Sequence[Hook], config: Config, task: str) -> None:
+    def __init__(
+        self,
+        state: TrainState,
+        hooks: Sequence[Hook],
+        config: Config,
+        task: str,
+        wall_time_s: float = 0.0,
+    ) -> None:
         self.state = state
         self._task = task
-        self.clock = Clock()
+        self.clock = Clock(wall_time_s)
         self._hooks = hooks
         self._total = config.total_steps
         self._in_making = config.in_making
@@ -95,6 +115,11 @@ class Reports:
             self.state = state
             for hook in self._hooks:
                 hook.on_iteration(state, numbers | times)
+
+    def note(self, text: str) -> None:
+        """Tell the hooks something in words."""
+        for hook in self._hooks:
+            hook.on_note(text)
 
     def end(self, hook: Hook, policy: Callable[[TrainState], Policy]) -> None:
         """Tell a hook that training is over."""

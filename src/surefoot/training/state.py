@@ -25,7 +25,8 @@ class TrainState(NamedTuple):
             `measure_held_out_kl` asks for it.
         normalizer: moments of the observations.
         reward_scaler: moments of the discounted return and the running returns.
-        collector: simulator state, last observation, running episodes.
+        collector: simulator state, last observation, running episodes; None where the environments
+            begin anew.
         key: the random stream of actions and shuffling; iterations fold their number into it.
         step: environment steps of experience so far.
         iteration: iterations so far.
@@ -36,7 +37,7 @@ class TrainState(NamedTuple):
     previous: Any
     normalizer: Normalizer
     reward_scaler: RewardScaler
-    collector: CollectorState
+    collector: CollectorState | None
     key: jax.Array
     step: int
     iteration: int
@@ -56,10 +57,18 @@ class Streams(NamedTuple):
     training: jax.Array
 
 
-def make_streams(seed: int) -> Streams:
-    """Spawn (never add to) the seed: neighbouring seeds share no stream."""
-    environments, evaluation, *rest = np.random.SeedSequence(seed).spawn(5)
-    return Streams(environments, evaluation, *(to_key(child) for child in rest))
+def make_streams(seed: int, step: int = 0) -> Streams:
+    """Spawn (never add to) the seed: neighbouring seeds share no stream.
+
+    Args:
+        seed: of the run.
+        step: where its environments begin anew; they have streams of their own there.
+    """
+    environments, evaluation, networks, reset, training = np.random.SeedSequence(seed).spawn(5)
+    if step:
+        later = np.random.SeedSequence(seed, spawn_key=(5, step))
+        environments, reset = later.spawn(2)
+    return Streams(environments, evaluation, *map(to_key, (networks, reset, training)))
 
 
 def to_key(sequence: np.random.SeedSequence) -> jax.Array:

@@ -48,6 +48,10 @@ class RewardScaler(eqx.Module):
         after = RewardScaler(moments, accumulators, self.enabled, self.clip, self.gamma)
         return after, F.scale_rewards(rollout.rewards, moments, clip=self.clip)
 
+    def begin_anew(self) -> RewardScaler:
+        """The scaler where all environments begin new episodes."""
+        return eqx.tree_at(lambda s: s.accumulators, self, jnp.zeros_like(self.accumulators))
+
 
 def make_reward_scaler(config: Config) -> RewardScaler:
     """A scaler that has seen nothing."""

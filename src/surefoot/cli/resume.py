@@ -1,0 +1,55 @@
+"""`surefoot resume RUN`: go on with a run that was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from surefoot.cli.signals import StopOnSignal
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Go on with a run that was interrupted, from its newest undamaged checkpoint."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    total_steps: int | None = None
+    """A new end for the run, in environment steps; a finished run needs one."""
+    from_step: int | None = None
+    """Go on from the checkpoint at this step; later ones are put aside."""
+    task: str | None = None
+    """The task again; needed if it is your own code."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Resume; signals end it as they end `surefoot train`."""
+    arguments = tyro.cli(Arguments, prog="surefoot resume", args=list(argv))
+    from surefoot.api import resume
+
+    with StopOnSignal() as stop:
+        result = resume(
+            arguments.run.expanduser(),
+            task=arguments.task,
+            total_steps=arguments.total_steps,
+            from_step=arguments.from_step,
+            should_stop=stop,
+        )
+    return report(result, stop)
+
+
+def report(result: object, stop: StopOnSignal) -> int:
+    """What training left, and what comes next; the exit code."""
+    from surefoot.api import TrainResult
+
+    assert isinstance(result, TrainResult)
+    end = "Trained" if result.finished else "Stopped early, everything saved,"
+    print(f"\n{end} {result.step:,} steps; run folder: {result.run_dir}")
+    if not result.finished:
+        print(f"To go on: surefoot resume {result.run_dir}")
+    print(f"Next: surefoot eval {result.run_dir}")
+    return 0 if result.finished else stop.code or 1

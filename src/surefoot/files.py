@@ -1,0 +1,204 @@
+"""Files that survive: written whole or not at all, read within bounds, numbers and text only.
+
+A folder of files that belong together is written beside its place and moved there when it is complete:
+whoever looks, even after a power cut, finds all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from surefoot.config import UserError
+
+_STAGING = ".tmp-"
+_MOST_TEXT = 2**24  # bytes of a JSON file that is read; ours have a few thousand
+_HEADER, _HEADER_PER_ARRAY = 2**16, 2**10  # bytes of a safetensors header at most
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a power cut, finds the old one or the new one, never half."""
+    staging = path.with_name(f"{_STAGING}{uuid.uuid4().hex}")
+    try:
+        with staging.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(path)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON as `write_bytes` does; numbers must be finite."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `path` at the end of the block, or vanishes if it failed.
+
+    Its files must have been written by this module, whose writes are on the disk when they return.
+    """
+    staging = path.with_name(f"{_STAGING}{uuid.uuid4().hex}")
+    staging.mkdir()
+    try:
+        yield staging
+        _sync_folder(staging)
+        staging.replace(path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def remove_staging(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder."""
+    for left in folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: it is not there, too large, or damaged.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_TEXT:
+            raise UserError(f"{path}: {size:,} bytes, which is more than any such file has")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return value
+
+
+def checksum(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": file.tell(), "sha256": digest}
+
+
+def save_arrays(path: Path, tree: Any) -> dict[str, Any]:
+    """Write the arrays of a tree as safetensors, each under its place in it.
+
+    Returns:
+        dtype and shape of each, by name.
+    """
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    arrays = {_name(where): _to_numpy(leaf) for where, leaf in leaves}
+    write_bytes(path, save(arrays))
+    return {name: [str(x.dtype), list(x.shape)] for name, x in arrays.items()}
+
+
+def load_arrays(path: Path, template: Any) -> Any:
+    """A tree like the template, with the numbers of a file that `save_arrays` wrote.
+
+    Args:
+        path: the file.
+        template: a tree of arrays (of which only shape and dtype count) and plain integers.
+
+    Raises:
+        ValueError: the file is damaged, too large, or holds other arrays; with the first difference.
+    """
+    leaves, structure = jax.tree.flatten_with_path(template)
+    wanted = {_name(where): leaf for where, leaf in leaves}
+    expected = {name: _described(leaf) for name, leaf in wanted.items()}
+    most = _HEADER + sum(
+        _HEADER_PER_ARRAY + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        for dtype, shape in expected.values()
+    )
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise UserError(f"{path}: {size:,} bytes; its arrays need {most:,} at most")
+        arrays = load(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if set(arrays) != set(wanted):
+        odd = sorted(set(arrays) ^ set(wanted))[0]
+        state = "is not part of this run" if odd in arrays else "is missing"
+        raise UserError(f"{path} does not fit: {odd!r} {state}")
+    for name, (dtype, shape) in expected.items():
+        found = arrays[name]
+        if (found.dtype, found.shape) != (dtype, shape):
+            raise UserError(
+                f"{path} does not fit: {name} is {found.dtype}{found.shape}, need {dtype}{shape}"
+            )
+    return jax.tree.unflatten(
+        structure, [_like(leaf, arrays[name]) for name, leaf in wanted.items()]
+    )
+
+
+def _sync_folder(path: Path) -> None:
+    """Put a folder's entries on the disk, where the system can do that."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _name(where: tuple[Any, ...]) -> str:
+    """`.actor.body.layers[0].weight` -> `actor.body.layers.0.weight`."""
+    parts = [getattr(p, "name", getattr(p, "key", getattr(p, "idx", None))) for p in where]
+    return ".".join(str(part) for part in parts)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_numpy(leaf: Any) -> np.ndarray:
+    """A leaf in the machine's byte order, without gaps; random keys as their bits."""
+    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf, order="C")
+
+
+def _described(leaf: Any) -> tuple[np.dtype, tuple[int, ...]]:
+    if _is_key(leaf):
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
+    elif not hasattr(leaf, "dtype"):
+        leaf = np.asarray(leaf)
+    return np.dtype(leaf.dtype), tuple(leaf.shape)
+
+
+def _like(leaf: Any, array: np.ndarray) -> Any:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    if not hasattr(leaf, "dtype"):
+        return array.item()
+    return jnp.asarray(array)

@@ -1,0 +1,386 @@
+"""Checkpoints: what a run needs to go on, `checkpoints/step-NNNNNNNNNNNN/`, each whole or not there.
+
+A checkpoint is written beside its place, every file on the disk before the manifest, which holds sizes
+and checksums, and moved there last. What is read is checked first; nothing in it can name code to run.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surefoot.config import UserError, to_toml
+from surefoot.files import (
+    checksum,
+    load_arrays,
+    read_json,
+    remove_staging,
+    save_arrays,
+    whole_folder,
+    write_json,
+    write_text,
+)
+from surefoot.machine import circumstances
+from surefoot.rollout import Policy
+from surefoot.training import Beginning, Hook, Run, Trainer, TrainState, is_checkpoint
+
+FOLDER, MANIFEST, LATEST = "checkpoints", "manifest.json", "latest.json"
+_TRAINER, _RANDOM, _SIMULATORS = (
+    "trainer.safetensors",
+    "rng.safetensors",
+    "environments.safetensors",
+)
+_ALWAYS = {"config.toml", "policy.json", "policy.safetensors", _TRAINER, _RANDOM}
+_FORMAT = 1
+_NAME = re.compile(r"step-(\d{12,18})")
+_MILESTONES = 4  # checkpoints kept for good, spread over the run
+
+SavePolicy = Callable[[Path, Policy, Run, TrainState], None]
+
+
+class Best(NamedTuple):
+    """The checkpoint before which training episodes had the highest mean return."""
+
+    step: int
+    episode_return: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk whose files are complete and undamaged.
+
+    Attributes:
+        path: its folder.
+        step: environment steps of experience.
+        iteration: iterations.
+        wall_time_s: seconds of training.
+        environments: `saved` (in the checkpoint), `anew` (they began anew here in the run itself), or
+            `left` (they went on, and are lost).
+        anew: whether they begin anew at checkpoints; None: not decided yet.
+        exact: whether a run that goes on from here is the same, byte for byte.
+        best: the best checkpoint so far, if any episode has ended.
+        milestones: steps of the checkpoints that are kept for good.
+        machine: versions and hardware it was made with.
+    """
+
+    path: Path
+    step: int
+    iteration: int
+    wall_time_s: float
+    environments: str
+    anew: bool | None
+    exact: bool
+    best: Best | None
+    milestones: tuple[int, ...]
+    machine: Mapping[str, Any]
+
+    def restore(self, trainer: Trainer) -> TrainState:
+        """The state.
+
+        Raises:
+            ValueError: it does not fit the run's networks, or is damaged.
+        """
+        template = trainer.saved(self.iteration)
+        rest = template._replace(key=None, collector=None)
+        state = load_arrays(self.path / _TRAINER, rest)
+        random = load_arrays(self.path / _RANDOM, {"training": template.key})
+        collector = None
+        if self.environments == "saved":
+            collector = load_arrays(self.path / _SIMULATORS, template.collector)
+        if (state.step, state.iteration) != (self.step, self.iteration):
+            raise UserError(f"{self.path}: {MANIFEST} and {_TRAINER} are of different steps")
+        return state._replace(key=random["training"], collector=collector)
+
+    def beginning(self) -> Beginning:
+        """Where the run goes on."""
+        return Beginning(self.step, self.wall_time_s, self.anew, self.restore)
+
+    def differences(self) -> list[str]:
+        """What is other than when it was made, of all that the last bits of a run depend on."""
+        return _differences(self.machine, circumstances())
+
+
+class Checkpoints(Hook):
+    """Saves the run now and then, and at its end.
+
+    Args:
+        run_folder: the run folder.
+        save_policy: writes a policy into a folder.
+        after: the checkpoint that the run goes on from.
+        alone: False where other seeds share its program, whose rounding is not that of a run alone.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        save_policy: SavePolicy,
+        *,
+        after: Checkpoint | None = None,
+        alone: bool = True,
+    ) -> None:
+        self._folder = run_folder / FOLDER
+        self._save_policy, self._alone = save_policy, alone
+        self._step = after.step if after else 0
+        self._saved = self._step
+        self._time = after.wall_time_s if after else 0.0
+        self._best = after.best if after else None
+        self._milestones = after.milestones if after else ()
+        self._episodes, self._total_return = 0, 0.0
+        self._anew = after.anew if after else None
+        self._exact_at = after.step if after and after.exact else None
+        self._run: Run | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Make the folder; put away what is of a later step than the run begins at."""
+        self._run = run
+        self._folder.mkdir(exist_ok=True)
+        remove_staging(self._folder)
+        later = [path for step, path in _by_step(self._folder) if step > self._step]
+        if later:
+            number = len(list(self._folder.glob("replaced-*"))) + 1
+            aside = self._folder / f"replaced-{number}"
+            aside.mkdir()
+            for path in later:
+                path.replace(aside / path.name)
+            run.note(f"{len(later)} later checkpoint(s) are in {aside} now")
+
+    def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
+        """Save if it is time to."""
+        assert self._run is not None
+        self._time = metrics["wall_time_s"]
+        if metrics.get("rollout/episode_return") is not None:
+            self._episodes += metrics["rollout/episodes"]
+            self._total_return += metrics["rollout/episodes"] * metrics["rollout/episode_return"]
+        before, self._step = self._step, state.step
+        if is_checkpoint(before, state.step, self._run.config):
+            self._anew = state.collector is None
+            self._save(state)
+
+    def on_end(self, state: TrainState, policy: Policy, *, finished: bool) -> None:
+        """Save what came after the last checkpoint."""
+        if state.step > self._saved:
+            self._save(state)
+
+    def _save(self, state: TrainState) -> None:
+        """Save a state; if that fails, say so and go on: the one before is still there."""
+        run = self._run
+        assert run is not None
+        if not _is_finite(state):
+            run.note(f"step {state.step:,}: a number is not finite, so no checkpoint is made of it")
+            return
+        target = self._folder / _name(state.step)
+        best, milestones = self._judged(state.step)
+        try:
+            if target.exists():
+                shutil.rmtree(target)
+            with whole_folder(target) as folder:
+                self._write(folder, state, best, milestones)
+            made = read_checkpoint(target)
+            write_json(self._folder / LATEST, {"checkpoint": target.name})
+        except (OSError, UserError) as error:
+            run.note(
+                f"the checkpoint at step {state.step:,} could not be written ({error}); training "
+                f"goes on, the one at step {self._saved:,} is kept"
+            )
+            return
+        self._saved, self._best, self._milestones = state.step, best, milestones
+        self._exact_at = state.step if made.exact else self._exact_at
+        self._episodes, self._total_return = 0, 0.0
+        self._forget()
+
+    def _judged(self, step: int) -> tuple[Best | None, tuple[int, ...]]:
+        """The best checkpoint and the milestones, this one included."""
+        assert self._run is not None
+        best = self._best
+        if self._episodes:
+            now = Best(step, self._total_return / self._episodes)
+            best = now if best is None or now.episode_return > best.episode_return else best
+        total = self._run.config.total_steps
+        part = step * _MILESTONES // total
+        is_milestone = part > self._saved * _MILESTONES // total
+        return best, (*self._milestones, step) if is_milestone else self._milestones
+
+    def _write(
+        self, folder: Path, state: TrainState, best: Best | None, milestones: tuple[int, ...]
+    ) -> None:
+        run = self._run
+        assert run is not None
+        write_text(folder / "config.toml", to_toml(run.config, task=run.task))
+        self._save_policy(folder, run.policy(state), run, state)
+        arrays = {
+            _TRAINER: save_arrays(folder / _TRAINER, state._replace(key=None, collector=None)),
+            _RANDOM: save_arrays(folder / _RANDOM, {"training": state.key}),
+        }
+        environments = "anew" if state.collector is None else "left"
+        if run.env.saves_state:
+            environments = "saved"
+            arrays[_SIMULATORS] = save_arrays(folder / _SIMULATORS, state.collector)
+        manifest = {
+            "format": _FORMAT,
+            "task": run.task,
+            "seed": run.config.seed,
+            "step": state.step,
+            "iteration": state.iteration,
+            "wall_time_s": self._time,
+            "environments": environments,
+            "anew": self._anew,
+            "exact": environments != "left" and self._alone,
+            "best": best and best._asdict(),
+            "milestones": list(milestones),
+            "machine": circumstances(),
+            "precision": "float32",
+            "arrays": arrays,
+            "files": {file.name: checksum(file) for file in sorted(folder.iterdir())},
+        }
+        write_json(folder / MANIFEST, manifest)
+
+    def _forget(self) -> None:
+        """Remove the checkpoints that nothing asks for."""
+        assert self._run is not None
+        here = _by_step(self._folder)
+        kept = {step for step, _ in here[: self._run.config.keep_checkpoints]}
+        kept |= {*self._milestones, self._exact_at, self._best and self._best.step}
+        for step, path in here:
+            if step not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint, every file of it compared with the manifest.
+
+    Raises:
+        ValueError: it is damaged or of another format, with the file and what is wrong.
+    """
+    file = path / MANIFEST
+    manifest = read_json(file)
+    try:
+        if manifest["format"] != _FORMAT:
+            raise UserError(f"{file}: format {manifest['format']}, this version reads {_FORMAT}")
+        best = manifest["best"]
+        found = Checkpoint(
+            path=path,
+            step=_integer(manifest["step"]),
+            iteration=_integer(manifest["iteration"]),
+            wall_time_s=float(manifest["wall_time_s"]),
+            environments=str(manifest["environments"]),
+            anew=None if manifest["anew"] is None else bool(manifest["anew"]),
+            exact=bool(manifest["exact"]),
+            best=best and Best(_integer(best["step"]), float(best["episode_return"])),
+            milestones=tuple(map(_integer, manifest["milestones"])),
+            machine=dict(manifest["machine"]),
+        )
+        files = {str(name): dict(entry) for name, entry in manifest["files"].items()}
+        if found.environments not in ("saved", "anew", "left"):
+            raise ValueError(f"environments = {found.environments!r}")
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{file} is damaged: {error!r}") from None
+    if path.name != _name(found.step):
+        raise UserError(f"{file} is of step {found.step:,}, and its folder of another")
+    if set(files) != _ALWAYS | ({_SIMULATORS} if found.environments == "saved" else set()):
+        raise UserError(f"{file} is damaged: it lists the files {sorted(files)}")
+    for name, entry in files.items():
+        _compare(path / name, entry)
+    return found
+
+
+def find_checkpoint(
+    run_folder: Path, *, step: int | None = None, exact: bool = False
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a run that is sound, and what was wrong with those after it.
+
+    Args:
+        run_folder: the run folder.
+        step: the one at this step, and no other.
+        exact: rather an older one from which the run goes on exactly, if there is any.
+
+    Returns:
+        The checkpoint, or None if the run has none yet.
+
+    Raises:
+        ValueError: there is none at `step`, or every one is damaged.
+    """
+    here = _by_step(run_folder / FOLDER)
+    if step is not None:
+        found = [path for at, path in here if at == step]
+        if not found:
+            have = ", ".join(f"{at}" for at, _ in here) or "none"
+            raise UserError(f"{str(run_folder)!r} has no checkpoint at step {step} (it has {have})")
+        return read_checkpoint(found[0]), []
+    complaints: list[str] = []
+    newest: Checkpoint | None = None
+    for _, path in here:
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            complaints.append(str(error))
+            continue
+        newest = newest or checkpoint
+        if checkpoint.exact or not exact:
+            return checkpoint, complaints
+    if here and newest is None:
+        raise UserError(f"every checkpoint of {str(run_folder)!r} is damaged: {complaints[0]}")
+    return newest, complaints
+
+
+def _by_step(folder: Path) -> list[tuple[int, Path]]:
+    """Checkpoints by number (never by name), newest first."""
+    if not folder.is_dir():
+        return []
+    named = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
+    return sorted(((int(m.group(1)), path) for m, path in named if m), reverse=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:012d}"
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _compare(file: Path, entry: Mapping[str, Any]) -> None:
+    """Raise ValueError if a file is not the one that was written."""
+    try:
+        size = file.stat().st_size
+        if size != entry.get("size"):
+            raise UserError(f"{file} is damaged: {size:,} bytes, {entry.get('size')} were written")
+        if checksum(file)["sha256"] != entry.get("sha256"):
+            raise UserError(f"{file} is damaged: its checksum is not that of what was written")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _is_finite(state: TrainState) -> bool:
+    """Whether every number that training computes with is finite; simulators keep what they like."""
+    leaves = jax.tree.leaves(state._replace(key=None, collector=None))
+    return all(
+        np.isfinite(np.asarray(leaf)).all()
+        for leaf in leaves
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _differences(old, new)
+        elif old != new:
+            found.append(f"{name} was {old}, is {new}")
+    return found
+
+
+__all__ = ["Checkpoint", "Checkpoints", "find_checkpoint", "read_checkpoint"]

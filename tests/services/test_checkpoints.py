@@ -1,0 +1,643 @@
+"""What is interrupted goes on, with the same bytes where that can be; what is damaged is not used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import surefoot
+from surefoot import api
+from surefoot.config import UserError
+from surefoot.services import checkpoints
+from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
+from surefoot.services.run_folder import RunFolder, read_config
+from surefoot.training import Hook
+
+TINY: dict[str, Any] = {
+    "total_steps": 600,
+    "num_envs": 4,
+    "num_steps": 16,
+    "num_minibatches": 4,
+    "num_epochs": 2,
+    "actor_hidden": (8,),
+    "critic_hidden": (8,),
+    "checkpoint_every": 100,
+    "keep_checkpoints": 1000,
+    "exact_resume": "on",
+    "progress": False,
+}
+PROBE = "probe:late-reward/continuous"
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Metrics without times."""
+    parsed = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "wall"))} for row in parsed]
+
+
+def steps(run: Path) -> list[int]:
+    return sorted(int(p.name[5:]) for p in (run / "checkpoints").glob("step-*"))
+
+
+def interrupted_at(run: Path, to: Path, step: int) -> Path:
+    """The run as a kill behind its checkpoint at `step` would have left it."""
+    shutil.copytree(run, to)
+    for later in steps(run):
+        if later > step:
+            shutil.rmtree(to / "checkpoints" / f"step-{later:012d}")
+    for name in ("policy.json", "policy.safetensors"):
+        (to / name).unlink()
+    lines = (to / "metrics.jsonl").read_text().splitlines(keepends=True)
+    done = [line for line in lines if json.loads(line)["step"] <= step + 100]
+    (to / "metrics.jsonl").write_text(
+        "".join(done) + '{"step": 9'
+    )  # killed in the middle of a line
+    return to
+
+
+def assert_same(run: Path, other: Path) -> None:
+    assert rows(run) == rows(other)
+    last = f"checkpoints/step-{steps(run)[-1]:012d}/"
+    names = ["policy.safetensors", "trainer.safetensors", "rng.safetensors"]
+    if (run / last / "environments.safetensors").exists():
+        names.append("environments.safetensors")
+    for name in ["policy.safetensors", *(last + name for name in names)]:
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def settled(run: Path) -> str:
+    return (run / "checkpoints" / "latest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"task": PROBE},
+        {"task": PROBE, "overlap": "off"},
+        {"task": PROBE, "overlap": "full", "max_lag": 2},
+        {"task": PROBE, "overlap": "full", "max_lag": 1, "measure_held_out_kl": True},
+        {"task": PROBE, "shared_trunk": True},
+        {"task": PROBE, "learning_rate_schedule": "kl_adaptive"},
+        {"task": PROBE, "surrogate": "kl_penalty", "recompute_advantages": False},
+        {"task": PROBE, "algorithm": "trpo"},
+        {"task": "CartPole-v1"},
+        {"task": "CartPole-v1", "overlap": "full"},
+        {"task": "gymnasium:CartPole-v1"},
+        {"task": "gymnax:CartPole-v1"},
+    ],
+    ids=lambda options: "-".join(str(v) for v in options.values()),
+)
+def test_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, options: dict) -> None:
+    whole = surefoot.train(run_dir=tmp_path / "whole", **TINY | options).run_dir
+    middle = steps(whole)[len(steps(whole)) // 2]
+    half = interrupted_at(whole, tmp_path / "half", middle)
+    said: list[str] = []
+    result = api.resume(half, progress=False, hooks=[Listener(said)])
+    assert result.finished
+    assert_same(whole, half)
+    resumed = json.loads((half / "meta.json").read_text())["resumed"]
+    assert resumed[0]["from_step"] == middle
+    assert "exact" in resumed[0]["words"][0]
+
+
+class Listener(Hook):
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def on_note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_going_on_twice_is_the_same_too(tmp_path: Path) -> None:
+    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **TINY).run_dir
+    run = interrupted_at(whole, tmp_path / "run", steps(whole)[1])
+    first = api.resume(run, progress=False, should_stop=After(2))
+    assert not first.finished
+    api.resume(run, progress=False)
+    assert_same(whole, run)
+
+
+class After:
+    """Stops a run after some iterations."""
+
+    def __init__(self, iterations: int) -> None:
+        self.left = iterations
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_environments_that_began_anew_are_not_those_of_the_start(tmp_path: Path) -> None:
+    on = surefoot.train("CartPole-v1", run_dir=tmp_path / "on", **TINY).run_dir
+    off = surefoot.train("CartPole-v1", run_dir=tmp_path / "off", **TINY | {"exact_resume": "off"})
+    ours, theirs = rows(on), rows(off.run_dir)
+    border = next(i for i, row in enumerate(ours) if row["step"] >= 100)
+    assert ours[: border + 1] == theirs[: border + 1]
+    assert ours[border + 1] != theirs[border + 1]
+    assert not find_checkpoint(off.run_dir)[0].exact
+
+
+def test_without_exactness_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    options = TINY | {"exact_resume": "off"}
+    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **options).run_dir
+    half = interrupted_at(whole, tmp_path / "half", steps(whole)[1])
+    api.resume(half, progress=False)
+    words = json.loads((half / "meta.json").read_text())["resumed"][0]["words"]
+    assert "statistically equal, not exact (its simulators could not be saved" in words[0]
+    assert rows(half)[-1]["step"] >= 600
+
+
+def test_auto_decides_by_the_cost_says_it_and_keeps_to_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    options = TINY | {"exact_resume": "auto"}
+    # a new pool costs more than 2% of the 20 ms between these checkpoints
+    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "a", hooks=[Listener(said)], **options)
+    assert len(said) == 1
+    assert said[0].startswith("exact resume is off: making the environments anew")
+    manifest = run.run_dir / "checkpoints" / f"step-{steps(run.run_dir)[1]:012d}" / "manifest.json"
+    assert json.loads(manifest.read_text())["anew"] is False
+    said.clear()
+    half = interrupted_at(run.run_dir, tmp_path / "b", steps(run.run_dir)[1])
+    api.resume(half, progress=False, hooks=[Listener(said)])
+    assert said == []
+
+
+def test_auto_turns_it_on_where_it_is_cheap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("surefoot.training.stage.WORTH", 1e6)
+    said: list[str] = []
+    options = TINY | {"exact_resume": "auto"}
+    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "a", hooks=[Listener(said)], **options)
+    assert said[0].startswith("exact resume is on")
+    assert find_checkpoint(run.run_dir, exact=True)[0].exact
+
+
+def test_a_run_that_was_stopped_goes_on_from_there(tmp_path: Path) -> None:
+    whole = surefoot.train(PROBE, run_dir=tmp_path / "whole", **TINY).run_dir
+    stopped = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY)
+    assert not stopped.finished
+    assert steps(stopped.run_dir)[-1] == rows(stopped.run_dir)[-1]["step"]
+    api.resume(stopped.run_dir, progress=False)
+    assert_same(whole, stopped.run_dir)
+
+
+def test_where_exactness_was_asked_for_it_goes_back_to_where_it_holds(tmp_path: Path) -> None:
+    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **TINY).run_dir
+    between = next(row["iteration"] for row in rows(whole)[4:] if row["step"] not in steps(whole))
+    stop = After(between)
+    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", should_stop=stop, **TINY)
+    newest = read_checkpoint(run.run_dir / "checkpoints" / f"step-{steps(run.run_dir)[-1]:012d}")
+    assert newest.environments == "left"
+    said: list[str] = []
+    api.resume(run.run_dir, progress=False, hooks=[Listener(said)])
+    assert_same(whole, run.run_dir)
+    assert said == [f"1 later checkpoint(s) are in {run.run_dir}/checkpoints/replaced-1 now"]
+    assert (run.run_dir / "checkpoints" / "replaced-1" / newest.path.name).is_dir()
+    assert (run.run_dir / "metrics-replaced.jsonl").exists()
+
+
+def test_a_run_without_a_checkpoint_begins_at_its_start(tmp_path: Path) -> None:
+    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **TINY).run_dir
+    run = interrupted_at(whole, tmp_path / "run", 0)
+    shutil.rmtree(run / "checkpoints")
+    api.resume(run, progress=False)
+    assert_same(whole, run)
+    words = json.loads((run / "meta.json").read_text())["resumed"][0]["words"]
+    assert "beginning at the start" in words[0]
+
+
+def test_a_finished_run_asks_for_more_steps(tmp_path: Path) -> None:
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", **TINY).run_dir
+    done = steps(run)[-1]
+    with pytest.raises(
+        UserError, match=f"finished its {done:,} steps; .* --total-steps {2 * done}"
+    ):
+        api.resume(run, progress=False)
+    result = api.resume(run, total_steps=900, progress=False)
+    assert result.step >= 900
+    assert read_config(run)[1].total_steps == 900
+    words = json.loads((run / "meta.json").read_text())["resumed"][0]["words"]
+    assert "its learning rate now anneals over 900 steps" in words[0]
+    assert [row["iteration"] for row in rows(run)] == list(range(1, len(rows(run)) + 1))
+
+
+def test_more_steps_at_a_constant_rate_are_those_of_a_longer_run(tmp_path: Path) -> None:
+    options = TINY | {"learning_rate_schedule": "constant"}
+    longer = surefoot.train(PROBE, run_dir=tmp_path / "a", **options | {"total_steps": 900}).run_dir
+    run = surefoot.train(PROBE, run_dir=tmp_path / "b", **options).run_dir
+    api.resume(run, total_steps=900, progress=False)
+    assert rows(longer) == rows(run)
+
+
+def test_an_older_checkpoint_can_be_chosen(tmp_path: Path) -> None:
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", **TINY).run_dir
+    before, at = rows(run), steps(run)[1]
+    api.resume(run, from_step=at, progress=False)
+    assert rows(run) == before
+    assert (run / "checkpoints" / "replaced-1").is_dir()
+    with pytest.raises(UserError, match=rf"no checkpoint at step 7 \(it has {steps(run)[-1]}, "):
+        api.resume(run, from_step=7, progress=False)
+
+
+def test_time_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY).run_dir
+    api.resume(run, progress=False)
+    walls = [json.loads(x)["wall_time_s"] for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert walls == sorted(walls)
+
+
+def test_another_machine_or_option_is_named_and_not_called_exact(tmp_path: Path) -> None:
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY).run_dir
+    manifest = run / "checkpoints" / f"step-{steps(run)[-1]:012d}" / "manifest.json"
+    found = json.loads(manifest.read_text())
+    found["machine"]["versions"]["jax"] = "0.1"
+    found["machine"]["cores"] = 77
+    manifest.write_text(json.dumps(found))
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("gamma = 0.99", "gamma = 0.9"))
+    api.resume(run, progress=False)
+    words = json.loads((run / "meta.json").read_text())["resumed"][0]["words"][0]
+    assert "statistically equal, not exact (" in words
+    assert "gamma was 0.99, is 0.9" in words
+    assert "cores was 77, is" in words
+    assert f"jax was 0.1, is {jax.__version__}" in words
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY).run_dir
+    before = rows(run)
+
+    class Other(Hook):
+        def on_start(self, run_: Any) -> None:
+            with pytest.raises(UserError, match="another process is training in"):
+                api.resume(run, progress=False)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.resume(run, progress=False, hooks=[Other()])
+    assert rows(run) == before
+
+
+def test_a_used_folder_is_refused_with_the_way_on(tmp_path: Path) -> None:
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", **TINY).run_dir
+    with pytest.raises(UserError, match=f"go on with it \\(surefoot resume {run}\\)"):
+        RunFolder(run)
+    with pytest.raises(UserError, match="is not a run folder"):
+        api.resume(tmp_path, progress=False)
+
+
+def test_seeds_trained_together_go_on_alone(tmp_path: Path) -> None:
+    options = TINY | {"total_steps": 3000, "checkpoint_every": 500}
+    results = surefoot.train_seeds(PROBE, num_seeds=2, run_dir=tmp_path / "s", **options)
+    run = results[1].run_dir
+    checkpoint, _ = find_checkpoint(run)
+    assert (checkpoint.exact, checkpoint.environments) == (False, "saved")
+    result = api.resume(run, total_steps=3300, progress=False)
+    assert result.step >= 3300
+    words = json.loads((run / "meta.json").read_text())["resumed"][0]["words"][0]
+    assert "its seeds were trained side by side" in words
+
+
+# --- which checkpoints there are
+
+
+def test_the_newest_the_best_and_the_milestones_are_kept(tmp_path: Path) -> None:
+    options = TINY | {"total_steps": 4000, "keep_checkpoints": 2}
+    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", **options).run_dir
+    found, _ = find_checkpoint(run)
+    here = steps(run)
+    assert len(found.milestones) == 4
+    assert {*found.milestones, found.best.step} <= set(here)
+    assert len(here) <= 2 + 4 + 1 + 1
+    for quarter, milestone in enumerate(found.milestones, start=1):
+        assert quarter * 1000 <= milestone < quarter * 1000 + 200
+    # the best of the means between checkpoints
+    means: dict[int, float] = {}
+    total = count = border = 0
+    for row in rows(run):
+        if row["rollout/episodes"]:
+            total += row["rollout/episodes"] * row["rollout/episode_return"]
+            count += row["rollout/episodes"]
+        if row["step"] // 100 > border or row["step"] >= 4000:
+            border = row["step"] // 100
+            if count:
+                means[row["step"]], total, count = total / count, 0, 0
+    assert found.best.step == max(means, key=lambda step: means[step])
+    assert found.best.episode_return == pytest.approx(max(means.values()))
+
+
+def test_the_best_of_before_the_interruption_stays_the_best(tmp_path: Path) -> None:
+    options = TINY | {"keep_checkpoints": 2}
+    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", should_stop=After(6), **options)
+    manifest = run.run_dir / "checkpoints" / f"step-{steps(run.run_dir)[-1]:012d}" / "manifest.json"
+    found = json.loads(manifest.read_text())
+    found["best"]["episode_return"] = 1e6  # as good as none will be
+    manifest.write_text(json.dumps(found))
+    api.resume(run.run_dir, progress=False, from_step=found["step"])
+    after, _ = find_checkpoint(run.run_dir)
+    assert after.best == checkpoints.Best(found["best"]["step"], 1e6)
+    assert found["best"]["step"] in steps(run.run_dir)
+
+
+def test_the_newest_is_found_by_number_among_junk(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for name in (
+        *("step-000000000009", "step-000000000010", "step-1000000000000", "step-11"),
+        *(".tmp-77", "step-000000000012.old", "stepxx", "replaced-1", "step--00000000001"),
+    ):
+        (folder / name).mkdir(parents=True)
+    (folder / "step-000000000099").touch()  # a file
+    found = [step for step, _ in checkpoints._by_step(folder)]
+    assert found == [1_000_000_000_000, 10, 9]
+
+
+# --- what is damaged or hostile
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound") / "run"
+    return surefoot.train(PROBE, run_dir=folder, should_stop=After(6), **TINY).run_dir
+
+
+FILES = (
+    *("config.toml", "manifest.json", "policy.json", "policy.safetensors"),
+    *("trainer.safetensors", "rng.safetensors", "environments.safetensors"),
+)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch /tmp/surefoot-was-here",)
+
+
+def hide_pickle(file: Path) -> None:
+    file.write_bytes(pickle.dumps(Bomb()))
+
+
+def zip_bomb(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x", b"\0" * 10_000_000)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "a flipped bit": flip,
+    "a short file": truncate,
+    "a missing file": Path.unlink,
+    "a pickle": hide_pickle,
+    "a zip bomb": zip_bomb,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_damaged_is_named_and_the_one_before_is_used(
+    sound: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    newest, before = steps(run)[-1], steps(run)[-2]
+    file = run / "checkpoints" / f"step-{newest:012d}" / name
+    DAMAGES[damage](file)
+    if name == "manifest.json" and damage == "a flipped bit":
+        text = file.read_text(encoding="utf-8", errors="replace")
+        file.write_text(text.replace('"format"', '"fxrmat"'))
+    heard: list[str] = []
+    sys.addaudithook(lambda event, _: heard.append(event) if LISTENING else None)
+    LISTENING.append(True)
+    began = time.perf_counter()
+    try:
+        found, complaints = find_checkpoint(run)
+    finally:
+        LISTENING.clear()
+    assert time.perf_counter() - began < 1.0
+    assert found.step == before
+    assert len(complaints) == 1
+    assert str(file) in complaints[0]
+    assert not {"exec", "compile", "os.system", "subprocess.Popen", "pickle.find_class"} & {*heard}
+
+
+LISTENING: list[bool] = []
+
+
+def test_going_on_past_a_damaged_checkpoint_says_so(sound: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    newest, before = steps(run)[-1], steps(run)[-2]
+    flip(run / "checkpoints" / f"step-{newest:012d}" / "trainer.safetensors")
+    result = api.resume(run, progress=False)
+    assert result.finished
+    resumed = json.loads((run / "meta.json").read_text())["resumed"][0]
+    assert resumed["from_step"] == before
+    assert "trainer.safetensors is damaged: its checksum" in resumed["words"][0]
+
+
+def test_where_all_are_damaged_it_stops_and_nothing_is_begun_anew(
+    sound: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    for step in steps(run):
+        truncate(run / "checkpoints" / f"step-{step:012d}" / "policy.json")
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    with pytest.raises(UserError, match=r"every checkpoint of .* is damaged: .*policy\.json"):
+        api.resume(run, progress=False)
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": 2}, "format 2, this version reads 1"),
+        ({"step": 10**30}, "is not a count"),
+        ({"step": True}, "is not a count"),
+        ({"step": 5}, "is of step 5, and its folder of another"),
+        ({"environments": "gone"}, "environments = 'gone'"),
+        ({"files": {"../../secret": {"size": 1, "sha256": ""}}}, "it lists the files"),
+        ({"files": {"/etc/passwd": {"size": 1, "sha256": ""}}}, "it lists the files"),
+        ({"files": []}, "is damaged"),
+        ({"best": [1]}, "is damaged"),
+        ({"milestones": 3}, "is damaged"),
+        ({"machine": None}, "is damaged"),
+        ({"wall_time_s": "soon"}, "is damaged"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(
+    sound: Path, tmp_path: Path, change: dict, says: str
+) -> None:
+    path = tmp_path / f"step-{steps(sound)[-1]:012d}"
+    shutil.copytree(sound / "checkpoints" / path.name, path)
+    manifest = json.loads((path / "manifest.json").read_text()) | change
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=says):
+        read_checkpoint(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_a_manifest_says_it_is_read_or_refused(
+    sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz" / f"step-{steps(sound)[-1]:012d}"
+    if not path.exists():
+        shutil.copytree(sound / "checkpoints" / path.name, path)
+    manifest = json.loads((sound / "checkpoints" / path.name / "manifest.json").read_text())
+    field = data.draw(st.sampled_from(sorted(manifest)))
+    if data.draw(st.booleans()):
+        manifest[field] = data.draw(JSON)
+    else:
+        del manifest[field]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with contextlib.suppress(UserError):
+        assert read_checkpoint(path).step == steps(sound)[-1]
+
+
+# --- when saving fails
+
+
+def full_disk(path: Path, tree: Any) -> Any:
+    path.write_bytes(b"half of it")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = surefoot.train(PROBE, run_dir=tmp_path / "whole", **TINY).run_dir
+    at = steps(whole)
+    save_arrays, said = checkpoints.save_arrays, []
+
+    def sometimes(path: Path, tree: Any) -> Any:
+        full = len(list(path.parent.parent.glob("step-*"))) == 2 and not said
+        return (full_disk if full else save_arrays)(path, tree)
+
+    monkeypatch.setattr(checkpoints, "save_arrays", sometimes)
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", hooks=[Listener(said)], **TINY).run_dir
+    assert_same(whole, run)
+    assert steps(run) == [*at[:2], *at[3:]]
+    assert said == [
+        f"the checkpoint at step {at[2]:,} could not be written ([Errno 28] No space left on "
+        f"device); training goes on, the one at step {at[1]:,} is kept"
+    ]
+    assert not list((run / "checkpoints").glob(".tmp-*"))
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = checkpoints.Checkpoints(tmp_path, api._save_policy)
+
+    class Poison(Hook):
+        def on_start(self, run: Any) -> None:
+            made.on_start(run)
+
+        def on_iteration(self, state: Any, metrics: Any) -> None:
+            bad = state.normalizer.moments["observation"].mean.at[0].set(jnp.nan)
+            moments = {"observation": state.normalizer.moments["observation"]._replace(mean=bad)}
+            normalizer = type(state.normalizer)(moments, True, 10.0)
+            made.on_iteration(state._replace(normalizer=normalizer), metrics)
+
+    options = TINY | {"total_steps": 150}
+    hooks = [Poison(), Listener(said)]
+    surefoot.train(PROBE, run_dir=tmp_path / "run", hooks=hooks, **options)
+    assert not list((tmp_path / "checkpoints").glob("step-*"))
+    assert "a number is not finite, so no checkpoint is made of it" in said[0]
+
+
+def test_no_checkpoints_where_none_are_wanted(tmp_path: Path) -> None:
+    run = surefoot.train(
+        PROBE, run_dir=tmp_path / "run", **TINY | {"checkpoint_every": None}
+    ).run_dir
+    assert not (run / "checkpoints").exists()
+
+
+# --- processes that are ended
+
+
+def command(*words: str, folder: Path) -> subprocess.Popen:
+    call = [sys.executable, "-m", "surefoot", *words]
+    return subprocess.Popen(
+        call, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+LONG = ("CartPole-v1", "--total-steps", "40000", "--checkpoint-every", "5000")
+LONG += ("--exact-resume", "on", "--run-dir", "run", "--num-epochs", "2")
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    whole = command("train", *LONG[:-4], "--run-dir", "whole", *LONG[-2:], folder=tmp_path)
+    assert "Trained" in whole.communicate()[0]
+    run = tmp_path / "b" / "run"
+    process = command("train", *LONG, folder=tmp_path / "b")
+    wait_for(lambda: len(steps(run)) >= 1, process)
+    process.kill()
+    process.communicate()
+    process = command("resume", "run", folder=tmp_path / "b")
+    wait_for(lambda: len(steps(run)) >= 4, process)
+    process.kill()
+    process.communicate()
+    process = command("resume", "run", folder=tmp_path / "b")
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert "exact, with the very numbers" in output
+    assert_same(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+def test_a_signal_ends_it_with_everything_saved(tmp_path: Path, number: str, code: int) -> None:
+    process = command("train", *LONG[:2], "9000000", *LONG[3:], folder=tmp_path)
+    run = tmp_path / "run"
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) > 3, process)
+    process.send_signal(getattr(signal, number))
+    output = process.communicate()[0]
+    assert process.returncode == code, output
+    assert "finishing this iteration, then saving" in output
+    assert "To go on: surefoot resume run" in output
+    assert steps(run)[-1] == rows(run)[-1]["step"]
+    surefoot.evaluate(run, episodes=2)
