@@ -154,6 +154,8 @@ class Config:
     """Gradients are scaled down to this global norm (inf: off). [37]"""
     adam_epsilon: float = 1e-5
     """Adam's epsilon. [37]"""
+    max_refused_updates: int = 5
+    """Updates that are not finite: not applied, the step size halved, this often; then the run ends."""
     joint_loss: bool = False
     """Optimise actor and critic on one total loss with joint gradient clipping."""
     max_kl: float = 0.01
@@ -268,6 +270,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "target_kl": (0, math.inf, False, False),
     "max_grad_norm": (0, math.inf, False, True),
     "adam_epsilon": (0, 1, False, False),
+    "max_refused_updates": (0, 1_000_000, True, True),
     "max_kl": (0, math.inf, False, False),
     "cg_steps": (1, 10_000, True, True),
     "cg_damping": (0, math.inf, True, False),

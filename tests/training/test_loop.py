@@ -136,7 +136,13 @@ AGAINST: dict[str, dict[str, Any]] = {
 # tested where they act: env_options in tests/envs, the groups in test_agent.py, what is measured below,
 # checkpoints in tests/services
 ELSEWHERE = {"env_options", "actor_groups", "critic_groups", "ignore_groups"}
-ELSEWHERE |= {"measure_held_out_kl", "checkpoint_every", "keep_checkpoints", "exact_resume"}
+ELSEWHERE |= {
+    "max_refused_updates",
+    "measure_held_out_kl",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "exact_resume",
+}
 _traces: dict[str, Any] = {}
 
 
@@ -274,20 +280,70 @@ def test_a_hook_that_fails_to_end_does_not_keep_others_from_it() -> None:
     assert first.events[-1] == last.events[-1] == "end"
 
 
-def test_a_diverged_update_is_named_and_never_kept() -> None:
-    class Keeps(Recorder):
-        def on_end(self, state, policy, *, finished) -> None:
-            self.policy = policy
+class Keeps(Recorder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
 
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def on_failure(self, state, error) -> None:
+        self.error = error
+        self.events.append("failure")
+
+    def on_end(self, state, policy, *, finished) -> None:
+        super().on_end(state, policy, finished=finished)
+        self.state, self.policy = state, policy
+
+
+@pytest.mark.parametrize("options", [{}, {"shared_trunk": True}, {"recompute_advantages": True}])
+def test_updates_that_diverge_are_not_applied_and_the_run_ends_after_a_few(options) -> None:
     keeper = Keeps()
     wild = TINY.replace(learning_rate=1e30, max_grad_norm=float("inf"), total_steps=10_000)
-    with pytest.raises(ValueError, match=r"diverged in iteration \d+ .*loss/.* is (nan|inf)"):
+    wild = wild.replace(max_refused_updates=2, learning_rate_schedule="constant", **options)
+    with pytest.raises(
+        ValueError, match=r"diverged: the \w+'s update in iteration 3 is not finite"
+    ):
         train(TASK, wild, hooks=[keeper])
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(keeper.policy.actor))
+    learners = keeper.state.learners
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(learners))
+    assert keeper.state.iteration == 2
+    assert keeper.events[-2:] == ["failure", "end"]
+    for name, learner in learners.items():
+        assert int(learner.refused) == 2
+        assert float(learner.learning_rate) == pytest.approx(1e30 / 4)
+        # not a step was taken
+        env = make_environment(TASK, wild.num_envs, seed=np.random.SeedSequence(0))
+        fresh = Trainer(wild, env).start().learners[name].params
+        for kept, first in zip(
+            jax.tree.leaves(learner.params), jax.tree.leaves(fresh), strict=True
+        ):
+            np.testing.assert_array_equal(kept, first)
+    assert [row["optim/refused_updates"] for row in keeper.metrics] == [
+        len(learners),
+        2 * len(learners),
+    ]
+    assert f"learning rate is halved (1 of {wild.max_refused_updates} times)" in keeper.notes[0]
 
 
-@pytest.mark.parametrize("field", ["observation 'place'", "reward"])
-def test_a_number_that_is_not_finite_is_refused_with_environment_and_field(field: str) -> None:
+def test_a_run_recovers_from_a_rate_that_was_too_large() -> None:
+    # the first step overflows, half of it does not
+    keeper = Keeps()
+    largest = float(np.finfo(np.float32).max)
+    wild = TINY.replace(learning_rate_schedule="constant", num_minibatches=1, num_epochs=1)
+    wild = wild.replace(advantage_normalization="batch", learning_rate=largest, min_std=0.5)
+    with pytest.raises(ValueError, match="diverged"):
+        train(TASK, wild.replace(max_refused_updates=3), hooks=[keeper])
+    state, _ = train(TASK, wild.replace(max_refused_updates=200), hooks=[keeper])
+    assert 3 < int(state.learners["actor"].refused) <= 200
+    rate = largest / 2.0 ** int(state.learners["actor"].refused)
+    assert float(state.learners["actor"].learning_rate) == pytest.approx(rate, rel=1e-5)
+
+
+def breaks(field: str, numbers: list[int]) -> SingleEnvironment:
+    """An environment whose field is NaN in each fourth step that draws one of the numbers."""
+
     class Breaks(SingleEnvironment):
         name = "breaks"
         observations = {"place": 1}
@@ -297,23 +353,60 @@ def test_a_number_that_is_not_finite_is_refused_with_environment_and_field(field
             return jnp.int32(0), {"place": jnp.zeros(1)}
 
         def step(self, state, action, key):
-            # environment 2 alone draws this number, in its fourth step
-            bad = jnp.where((state == 3) & (jax.random.key_data(key)[0] == UNLUCKY), jnp.nan, 0.0)
+            drawn = jnp.isin(jax.random.key_data(key)[0], jnp.asarray(numbers, jnp.uint32))
+            drawn = drawn if numbers else True
+            bad = jnp.where((state == 3) & drawn, jnp.nan, 0.0)
             place, reward = (bad, 0.0) if "place" in field else (0.0, bad)
             no = jnp.bool_(False)
             step = SingleStep({"place": jnp.full(1, place)}, jnp.float32(reward), no, no)
             return state + 1, step
 
-    streams = make_streams(0)
-    keys = jax.vmap(jax.random.split)(jax.random.split(streams.reset, 4))[:, 1]
+    return Breaks()
+
+
+@pytest.mark.parametrize("field", ["observation 'place'", "reward"])
+def test_a_number_that_is_not_finite_is_left_out_and_named(field: str) -> None:
+    # environment 2 alone draws this number, in its fourth step
+    keys = jax.vmap(jax.random.split)(jax.random.split(make_streams(0).reset, 4))[:, 1]
     for _ in range(4):
         triples = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
         keys, steps = triples[:, 0], triples[:, 1]
-    UNLUCKY = jax.random.key_data(steps)[2, 0]
-    recorder = Recorder()
-    with pytest.raises(ValueError, match=f"breaks, environment 2: {field} is not finite .1 of 4"):
-        train(Breaks(), TINY, hooks=[recorder])
-    assert recorder.events == ["start", "end"]
+    unlucky = int(jax.random.key_data(steps)[2, 0])
+    keeper = Keeps()
+    state, _ = train(breaks(field, [unlucky]), TINY, hooks=[keeper])
+    first = keeper.metrics[0]
+    assert first["rollout/masked_steps"] == 1
+    # 64 rows, without that one and the row in which the environment begins anew
+    assert first["step"] == 62
+    assert [row["rollout/masked_steps"] for row in keeper.metrics[1:]] == [0] * (
+        len(keeper.metrics) - 1
+    )
+    assert keeper.notes == [
+        f"breaks, environment 2: {field} is not finite in 1 step(s) of iteration 1, which are left "
+        "out (rollout/masked_steps counts them)"
+    ]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.learners))
+    assert first["loss/value"] == 0.0  # the others are worth nothing, and no NaN came near
+
+
+def test_where_no_number_is_finite_the_run_ends() -> None:
+    class Never(SingleEnvironment):
+        name = "never"
+        observations = {"place": 1}
+        action = ActionSpec("discrete", (2,), dtype="int32")
+
+        def reset(self, key):
+            return jnp.int32(0), {"place": jnp.full(1, jnp.nan)}
+
+        def step(self, state, action, key):
+            no = jnp.bool_(False)
+            return state, SingleStep({"place": jnp.full(1, jnp.nan)}, jnp.float32(0), no, no)
+
+    keeper = Keeps()
+    with pytest.raises(ValueError, match=r"'place' is not finite in any of 4 environments"):
+        train(Never(), TINY, hooks=[keeper])
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(keeper.policy.actor))
+    assert isinstance(keeper.error, ValueError)
 
 
 def test_streams_of_neighbouring_seeds_share_nothing() -> None:

@@ -109,7 +109,13 @@ class JaxEnvironment(Environment):
             name: jnp.where(running, jnp.asarray(result.info[name]).astype(jnp.float32), 0.0)
             for name in self.spec.info
         }
-        observation = choose(_flat(first), _flat(result.observation))
+        after = _flat(result.observation)
+        # a copy whose numbers are not finite will not recover: it begins anew
+        sound = jnp.isfinite(reward)
+        for group in after.values():
+            sound &= jnp.isfinite(group).all(axis=1)
+        truncated |= running & ~sound
+        observation = choose(_flat(first), after)
         state = _BatchState(choose(fresh, stepped), keys, terminated | truncated)
         return state, Step(observation, reward, terminated, truncated, running, info)
 

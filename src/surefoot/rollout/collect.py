@@ -58,7 +58,9 @@ def act(
         action_spec: maps the canonical action onto the environment's own.
         deterministic: take the distribution's mode instead of a sample.
     """
-    distribution = policy.actor(policy.normalizer.features(observation, policy.groups))
+    # a number that is not finite must not reach the simulator as an action; its row is masked
+    seen = {name: jnp.where(jnp.isfinite(x := observation[name]), x, 0.0) for name in policy.groups}
+    distribution = policy.actor(policy.normalizer.features(seen, policy.groups))
     raw = distribution.mode() if deterministic else distribution.sample(key)
     env_action = action_spec.to_env(distribution.to_action(raw))
     return Act(raw, distribution.log_prob(raw), env_action)

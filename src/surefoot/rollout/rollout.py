@@ -14,8 +14,9 @@ from surefoot.envs.contract import Step
 class Rollout(NamedTuple):
     """T steps of N environments; row t is the action taken at `observations[t]` and its result.
 
-    Rows whose `valid` is False are resets: their action was ignored and they are no experience. The
-    observation behind step t is always `observations[t + 1]`, at an episode's end its true last one.
+    Rows whose `valid` is False are no experience: resets, whose action was ignored, and rows with a
+    number that was not finite, in whose place there is 0. The observation behind step t is always
+    `observations[t + 1]`, at an episode's end its true last one.
 
     Attributes:
         observations: groups [T + 1, N, D], raw.
@@ -28,6 +29,8 @@ class Rollout(NamedTuple):
         info: named scalars [T, N].
         episode_returns: [T, N], undiscounted return of the episode so far.
         episode_lengths: [T, N], steps of the episode so far.
+        masked: [N] rows that are no experience because a number was not finite.
+        faults: the same by what the number was in.
     """
 
     observations: Mapping[str, jax.Array]
@@ -40,6 +43,8 @@ class Rollout(NamedTuple):
     info: Mapping[str, jax.Array]
     episode_returns: jax.Array
     episode_lengths: jax.Array
+    masked: jax.Array
+    faults: Mapping[str, jax.Array]
 
     @property
     def ended(self) -> jax.Array:
@@ -77,7 +82,7 @@ def start_episodes(num_envs: int) -> Episodes:
 
 
 def count_step(episodes: Episodes, step: Step) -> tuple[Episodes, Episodes]:
-    """Account for one step.
+    """Account for one step; one that is no experience counts nowhere, but may end an episode.
 
     Returns:
         The accumulators to carry on (zero where the episode ended), and those that include the step.
@@ -86,7 +91,7 @@ def count_step(episodes: Episodes, step: Step) -> tuple[Episodes, Episodes]:
         jnp.where(step.valid, episodes.returns + step.reward, episodes.returns),
         episodes.lengths + step.valid.astype(jnp.int32),
     )
-    ended = (step.terminated | step.truncated) & step.valid
+    ended = step.terminated | step.truncated  # also where that row is no experience
     carried = Episodes(jnp.where(ended, 0.0, now.returns), jnp.where(ended, 0, now.lengths))
     return carried, now
 
@@ -95,13 +100,15 @@ def assemble(
     transitions: Transition, last_observation: Mapping[str, jax.Array], episodes: Episodes
 ) -> tuple[Rollout, Episodes]:
     """Stacked transitions [T, ...] as a rollout, and the episodes that go on."""
-    step = transitions.step
-    carried, so_far = jax.lax.scan(count_step, episodes, step)
     observations = jax.tree.map(
         lambda rows, last: jnp.concatenate([rows, last[None]]),
         dict(transitions.observation),
         dict(last_observation),
     )
+    before = transitions.step.valid
+    transitions, observations, faults = _mask_faults(transitions, observations)
+    step = transitions.step
+    carried, so_far = jax.lax.scan(count_step, episodes, step)
     rollout = Rollout(
         observations=observations,
         raw_actions=transitions.raw_action,
@@ -113,5 +120,44 @@ def assemble(
         info=step.info,
         episode_returns=so_far.returns,
         episode_lengths=so_far.lengths,
+        masked=(before & ~step.valid).sum(axis=0, dtype=jnp.int32),
+        faults=faults,
     )
     return rollout, carried
+
+
+def _mask_faults(
+    transitions: Transition, observations: Mapping[str, jax.Array]
+) -> tuple[Transition, Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+    """Rows with a number that is not finite as rows that are no experience.
+
+    An observation spoils the row that acts on it and the one that leads to it. What the estimators do
+    about an episode's end, they do about such a row: nothing on its two sides is mixed.
+
+    Returns:
+        Transitions and observations with 0 for every such number, and the faults.
+    """
+    step = transitions.step
+    bad = {}
+    for name, rows in observations.items():
+        spoilt = ~_is_finite(rows)
+        bad[f"observation {name!r}"] = spoilt[:-1] | spoilt[1:]
+    bad["reward"] = ~jnp.isfinite(step.reward)
+    bad["action"] = ~_is_finite(transitions.raw_action) | ~jnp.isfinite(transitions.log_prob)
+    faults = {name: (rows & step.valid).sum(axis=0, dtype=jnp.int32) for name, rows in bad.items()}
+    sound = ~jnp.stack(list(bad.values())).any(axis=0)
+    clean = transitions._replace(
+        raw_action=_zero_unless_finite(transitions.raw_action),
+        log_prob=_zero_unless_finite(transitions.log_prob),
+        step=step._replace(reward=_zero_unless_finite(step.reward), valid=step.valid & sound),
+    )
+    return clean, jax.tree.map(_zero_unless_finite, dict(observations)), faults
+
+
+def _is_finite(rows: jax.Array) -> jax.Array:
+    """[T, N, ...] -> [T, N]: whether all numbers of a row are finite."""
+    return jnp.isfinite(rows).all(axis=tuple(range(2, rows.ndim)))
+
+
+def _zero_unless_finite(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))

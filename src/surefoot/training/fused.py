@@ -23,7 +23,7 @@ from surefoot.machine import usable_cores
 from surefoot.rollout import Policy
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.loop import Trainer, environments
-from surefoot.training.reports import to_numbers
+from surefoot.training.reports import Numbers
 from surefoot.training.state import TrainState
 
 REPORTS = 20  # scans of a run at least, each followed by its reports
@@ -73,6 +73,7 @@ def train_seeds(
         with contextlib.ExitStack() as at_end:
             for run in runs:
                 run.begin(at_end, task_name(task), config)
+                at_end.push(run.failed)
             beside = at_end.enter_context(ThreadPoolExecutor(len(teams), "surefoot-seeds"))
             began = lap = time.perf_counter()
             while any(run.state.step < config.total_steps for run in runs) and not should_stop():
@@ -161,6 +162,7 @@ class _Seed:
     ) -> None:
         self.trainer, self.index, self.seed, self.hooks = trainer, index, seed, hooks
         self.state = self._own(states)
+        self._numbers = Numbers(trainer.env.spec.name, trainer.config, self.note)
 
     def begin(self, at_end: contextlib.ExitStack, task: str, config: Config) -> None:
         trainer = self.trainer
@@ -174,26 +176,31 @@ class _Seed:
         for hook in self.hooks:
             hook.on_note(text)
 
+    def failed(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):
+            for hook in self.hooks:
+                hook.on_failure(self.state, error)
+
     def report(
         self, states: TrainState, steps: Any, metrics: Any, *, wall: float, elapsed: float
     ) -> None:
         """Tell the hooks of the iterations of a scan; `steps` is 0 where one did not run.
 
         Raises:
-            ValueError: a number that is not finite; the state from before the scan is kept.
+            ValueError: too many updates diverged; the state from before the scan is kept.
         """
-        after, task = self._own(states), self.trainer.env.spec.name
+        after = self._own(states)
         counts = [int(count) for count in steps[self.index] if count]
-        rows, before = [], self.state.step
+        rows, before = [], self.state
         for i, count in enumerate(counts):
             here = jax.tree.map(lambda x, i=i: x[self.index, i], metrics)
             state = after._replace(step=count, iteration=self.state.iteration + i + 1)
-            row = to_numbers(here, state, before=before, task=task)
+            row = self._numbers(here, before, state)
             # a scan is one piece of time: its iterations get equal shares
             row["wall_time_s"] = wall - elapsed * (len(counts) - 1 - i) / len(counts)
             row["time/env_steps_per_second"] = (after.step - self.state.step) / elapsed
             rows.append(row)
-            before = count
+            before = state
         self.state = after
         for row in rows:
             for hook in self.hooks:

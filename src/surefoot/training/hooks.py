@@ -40,5 +40,8 @@ class Hook:
     def on_note(self, text: str) -> None:
         """Something that a user should know, in a sentence."""
 
+    def on_failure(self, state: TrainState, error: Exception) -> None:
+        """Training ends with an error; `state` is the last sound one. `on_end` follows."""
+
     def on_end(self, state: TrainState, policy: Policy, *, finished: bool) -> None:
         """After the last iteration; `finished` is False if training was interrupted."""

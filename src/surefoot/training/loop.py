@@ -278,6 +278,7 @@ def train(
         for hook in hooks:
             hook.on_start(run)
             at_end.callback(lambda hook=hook: reports.end(hook, trainer.policy))
+        at_end.push(reports.failed)
         at_end.callback(reports.deliver)
         time = reports.clock.time
         while state.step < config.total_steps and not should_stop():

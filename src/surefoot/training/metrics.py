@@ -21,6 +21,7 @@ METRICS: dict[str, str] = {
     "rollout/episode_length": "their mean length in steps",
     "rollout/episodes": "how many ended",
     "rollout/success_rate": "share of them that ended in success, where the task reports it",
+    "rollout/masked_steps": "steps left out because a number of theirs was not finite",
     "rollout/inexact_truncations": "time limits whose last observation the simulator lost",
     "reward/NAME": "mean per step of the task's reward term NAME",
     "loss/policy": "surrogate loss, without the entropy bonus",
@@ -36,6 +37,7 @@ METRICS: dict[str, str] = {
     "optim/grad_norm": "global gradient norm of the actor (or joint) loss before clipping",
     "optim/critic_grad_norm": "the same of a separate critic",
     "optim/step_fraction": "share of the actor's gradient steps (trpo: of its step) that the KL allowed",
+    "optim/refused_updates": "updates so far that were not applied because they were not finite",
     "optim/kl_coef": "beta of the KL penalty",
     "async/lag": "overlap full: updates that the policy which collected was behind",
     "async/effective_sample_share": "effective sample size of that lag's weights, share of the batch",
@@ -46,7 +48,7 @@ METRICS: dict[str, str] = {
 }
 
 
-FAULT = "fault/"  # not for the hooks: environments [N] with a number that is not finite, by field
+FAULT = "fault/"  # not for the hooks: rows of each environment [N] with a number that is not finite
 
 
 def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, jax.Array]:
@@ -73,18 +75,12 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
         if name.startswith(REWARD_TERM):
             term = "reward/" + name.removeprefix(REWARD_TERM)
             metrics[term] = F.masked_mean(values, rollout.valid & told)
-    for group, rows in rollout.observations.items():
-        metrics[f"{FAULT}observation {group!r}"] = _any_not_finite(rows)
-    metrics[f"{FAULT}reward"] = _any_not_finite(jnp.where(rollout.valid, rollout.rewards, 0.0))
+    metrics["rollout/masked_steps"] = rollout.masked.sum()
+    metrics |= {f"{FAULT}{field}": rows for field, rows in rollout.faults.items()}
     if not exact_truncation:
         lost = rollout.truncated & ~rollout.terminated & rollout.valid
         metrics["rollout/inexact_truncations"] = lost.sum()
     return metrics
-
-
-def _any_not_finite(rows: jax.Array) -> jax.Array:
-    """[T, N, ...] -> [N]: whether any number of an environment is NaN or infinite."""
-    return ~jnp.isfinite(rows).all(axis=tuple(i for i in range(rows.ndim) if i != 1))
 
 
 def update_metrics(experience: Experience, estimates: Estimates) -> dict[str, jax.Array]:

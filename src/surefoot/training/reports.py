@@ -19,6 +19,7 @@ from surefoot.training.state import TrainState
 from surefoot.update import settle
 
 Metrics = dict[str, Any]
+_MOST_NAMED = 10  # faults named one by one
 
 
 class Clock:
@@ -84,7 +85,7 @@ class Reports:
         wall_time_s: float = 0.0,
     ) -> None:
         self.state = state
-        self._task = task
+        self._numbers = Numbers(task, config, self.note)
         self.clock = Clock(wall_time_s)
         self._hooks = hooks
         self._total = config.total_steps
@@ -108,7 +109,7 @@ class Reports:
             try:
                 state = settle_state(state)
                 measured = jax.device_get(settle(metrics))
-                numbers = to_numbers(measured, state, before=self.state.step, task=self._task)
+                numbers = self._numbers(measured, self.state, state)
             except BaseException:
                 self._waiting.clear()  # what was built on it is worth nothing
                 raise
@@ -120,6 +121,12 @@ class Reports:
         """Tell the hooks something in words."""
         for hook in self._hooks:
             hook.on_note(text)
+
+    def failed(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Tell the hooks of the error that training ended with, if it did."""
+        if isinstance(error, Exception):
+            for hook in self._hooks:
+                hook.on_failure(self.state, error)
 
     def end(self, hook: Hook, policy: Callable[[TrainState], Policy]) -> None:
         """Tell a hook that training is over."""
@@ -135,34 +142,84 @@ def settle_state(state: TrainState) -> TrainState:
     )
 
 
-def to_numbers(
-    metrics: Sequence[Mapping[str, Any]], state: TrainState, *, before: int, task: str
-) -> Metrics:
-    """The metrics of an iteration, on the host, as plain numbers; NaN is None.
+class Numbers:
+    """From the metrics of an iteration to plain numbers; says in words what went wrong in it.
 
-    Raises:
-        ValueError: a simulator's number was not finite, or the update diverged; the state must not
-            replace the one `before` (in steps).
+    Args:
+        task: the environments' name.
+        config: `max_refused_updates` says how much is borne.
+        tell: hears of faults.
     """
-    merged = {name: np.asarray(x) for part in metrics for name, x in part.items()}
-    faults = {name: merged.pop(name) for name in list(merged) if name.startswith(FAULT)}
-    for name, bad in faults.items():
-        if bad.any():
+
+    def __init__(self, task: str, config: Config, tell: Callable[[str], None]) -> None:
+        self._task, self._most, self._tell = task, config.max_refused_updates, tell
+        self._named: set[tuple[str, int]] = set()
+
+    def __call__(
+        self, metrics: Sequence[Mapping[str, Any]], before: TrainState, state: TrainState
+    ) -> Metrics:
+        """The numbers, on the host; NaN is None.
+
+        Args:
+            metrics: arrays by name.
+            before: the state that the iteration began with.
+            state: the state behind it.
+
+        Raises:
+            ValueError: no environment gave a finite number, or one update too many diverged.
+        """
+        merged = {name: np.asarray(x) for part in metrics for name, x in part.items()}
+        faults = {name: merged.pop(name) for name in list(merged) if name.startswith(FAULT)}
+        numbers = {name: x.item() for name, x in merged.items()}
+        numbers["optim/refused_updates"] = sum(int(x.refused) for x in state.learners.values())
+        self._name_faults(faults, state)
+        if numbers.get("rollout/masked_steps") and state.step == before.step:
+            field, rows = max(faults.items(), key=lambda fault: fault[1].sum())
             raise UserError(
-                f"{task}, environment {int(np.argmax(bad))}: {name.removeprefix(FAULT)} is not "
-                f"finite ({int(bad.sum())} of {bad.size} environments); the policy from before is "
-                "kept"
+                f"{self._task}: {field.removeprefix(FAULT)} is not finite in any of {rows.size} "
+                f"environments in iteration {state.iteration}; there is nothing left to learn from"
             )
-    numbers = {name: x.item() for name, x in merged.items()}
-    for name in ("loss/policy", "loss/value", "optim/grad_norm", "optim/critic_grad_norm"):
-        if not math.isfinite(numbers.get(name, 0.0)):
-            raise UserError(
-                f"training diverged in iteration {state.iteration} (after {before:,} steps): "
-                f"{name} is {numbers[name]}. The policy from before is kept; try a smaller "
-                "learning_rate, scale_rewards, or a target_kl"
+        self._name_refused(before, state, numbers)
+        body = {
+            name: None if isinstance(x, float) and not math.isfinite(x) else x
+            for name, x in sorted(numbers.items())
+        }
+        return {"step": state.step, "iteration": state.iteration} | body
+
+    def _name_faults(self, faults: Mapping[str, np.ndarray], state: TrainState) -> None:
+        """Name each environment and field once, the first few of them."""
+        for name, rows in faults.items():
+            field = name.removeprefix(FAULT)
+            for index in map(int, np.flatnonzero(rows)):
+                if (field, index) in self._named or len(self._named) > _MOST_NAMED:
+                    continue
+                self._named.add((field, index))
+                further = "; further ones are counted" if len(self._named) > _MOST_NAMED else ""
+                self._tell(
+                    f"{self._task}, environment {index}: {field} is not finite in {rows[index]} "
+                    f"step(s) of iteration {state.iteration}, which are left out "
+                    f"(rollout/masked_steps counts them{further})"
+                )
+
+    def _name_refused(self, before: TrainState, state: TrainState, numbers: Metrics) -> None:
+        odd = {
+            name: x
+            for name, x in numbers.items()
+            if name.startswith(("loss/", "optim/")) and not math.isfinite(x)
+        }
+        why = ", ".join(f"{name} is {x}" for name, x in odd.items()) or "a parameter is not finite"
+        for name, learner in state.learners.items():
+            count = int(learner.refused)
+            if count == int(before.learners[name].refused):
+                continue
+            where = f"the {name}'s update in iteration {state.iteration}"
+            if count > self._most:
+                raise UserError(
+                    f"training diverged: {where} is not finite ({why}), after {count - 1} others "
+                    "that were not applied. The policy from before is kept; try a smaller "
+                    "learning_rate, scale_rewards, or a target_kl"
+                )
+            self._tell(
+                f"{where} is not finite ({why}): it is not applied, and from here on its learning "
+                f"rate is halved ({count} of {self._most} times)"
             )
-    body = {
-        name: None if isinstance(x, float) and not math.isfinite(x) else x
-        for name, x in sorted(numbers.items())
-    }
-    return {"step": state.step, "iteration": state.iteration} | body

@@ -11,7 +11,7 @@ import jax
 from surefoot.config import Config
 from surefoot.networks import Actor, Critic, join
 from surefoot.update import ppo, trpo
-from surefoot.update.epochs import Learner, begin_update, make_learner, summarise
+from surefoot.update.epochs import Learner, begin_update, keep_if_finite, make_learner, summarise
 from surefoot.update.experience import Experience, catch_up, estimate
 from surefoot.update.lanes import Lanes, in_turn
 
@@ -98,7 +98,8 @@ class Algorithm(abc.ABC):
 
         def program(learner: Learner, rate: float | None, *batch: Any) -> Any:
             learner = begin_update(learner, rate)
-            return update(learner, *batch, config=config, num_epochs=config.num_epochs)
+            after, metrics = update(learner, *batch, config=config, num_epochs=config.num_epochs)
+            return keep_if_finite(learner, after, metrics), metrics
 
         return jax.jit(program)
 
@@ -122,8 +123,10 @@ class Algorithm(abc.ABC):
                 return one_epoch(learners, experience, fresh, epoch_key)
 
             keys = jax.random.split(key, config.num_epochs)
-            learners, metrics = jax.lax.scan(epoch, learners, keys)
-            return learners, summarise(metrics), first
+            after, metrics = jax.lax.scan(epoch, learners, keys)
+            metrics = summarise(metrics)
+            kept = {k: keep_if_finite(x, after[k], metrics) for k, x in learners.items()}
+            return kept, metrics, first
 
         return jax.jit(program)
 

@@ -15,6 +15,7 @@ from surefoot import functional as F
 from surefoot.config import Config
 
 _ROUNDING = 1e-6
+_OVERFLOWS = 1e10  # a parameter beyond this makes float32 overflow within four layers
 
 Metrics = dict[str, jax.Array]
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
@@ -30,6 +31,7 @@ class Learner(NamedTuple):
         learning_rate: scalar.
         kl_coef: scalar, beta of the KL penalty.
         stopped: whether the KL has ended the steps on the present batch.
+        refused: updates that were not finite and so were not applied; each halved the step size.
     """
 
     params: Any
@@ -37,6 +39,7 @@ class Learner(NamedTuple):
     learning_rate: jax.Array
     kl_coef: jax.Array
     stopped: jax.Array
+    refused: jax.Array
 
 
 class KLControl(NamedTuple):
@@ -67,6 +70,7 @@ def make_learner(params: Any, config: Config, learning_rate: float) -> Learner:
         jnp.float32(learning_rate),
         jnp.float32(config.kl_coef),
         jnp.bool_(False),
+        jnp.int32(0),
     )
 
 
@@ -75,7 +79,31 @@ def begin_update(learner: Learner, learning_rate: Any) -> Learner:
     learner = learner._replace(stopped=jnp.zeros((), bool))
     if learning_rate is None:
         return learner
-    return learner._replace(learning_rate=jnp.asarray(learning_rate, jnp.float32))
+    rate = jnp.asarray(learning_rate, jnp.float32) * 0.5 ** learner.refused.astype(jnp.float32)
+    return learner._replace(learning_rate=rate)
+
+
+def keep_if_finite(before: Learner, after: Learner, metrics: Metrics) -> Learner:
+    """The learner after an update; the one before, with half the step size, if it diverged.
+
+    Args:
+        before: the learner that the update began with.
+        after: what it made of it. It diverged if a number is not finite, or a parameter so large that
+            a network of several layers overflows.
+        metrics: of the update; losses and gradient norms that are not finite count too.
+    """
+    told = [x for name, x in metrics.items() if name.startswith("loss/") or "grad_norm" in name]
+    numbers = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    sound = jnp.stack(
+        [
+            *(jnp.isfinite(x).all() for x in (*told, *numbers)),
+            *((jnp.abs(x) < _OVERFLOWS).all() for x in jax.tree.leaves(after.params)),
+        ]
+    ).all()
+    refused = before._replace(
+        learning_rate=before.learning_rate / 2, stopped=after.stopped, refused=before.refused + 1
+    )
+    return jax.tree.map(partial(jnp.where, sound), after, refused)
 
 
 def run_epochs(
@@ -129,7 +157,9 @@ def run_epochs(
         update: Any  # a vector, as the gradient is
         update, opt_state = optimizer.update(gradient, learner.opt_state)
         params = learner.params - learning_rate * update
-        moved = Learner(params, opt_state, learning_rate, learner.kl_coef, stopped)
+        moved = learner._replace(
+            params=params, opt_state=opt_state, learning_rate=learning_rate, stopped=stopped
+        )
         return moved, seen, jnp.linalg.norm(gradient)
 
     def visit(learner: Learner, minibatch: Any) -> tuple[Learner, Any]:
