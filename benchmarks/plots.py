@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 RESULTS, IMAGES = HERE / "results", HERE.parent / "docs/images"
-COLORS = ["#1f6feb", "#d1762b", "#2a9d63", "#9b4dca", "#c0392b"]
+COLORS = ["#1f6feb", "#d1762b", "#2a9d63", "#9b4dca", "#c0392b", "#7a6a00"]
 
 
 def load(name: str) -> dict:
@@ -108,10 +108,32 @@ def lag() -> None:
     save(figure, "lag")
 
 
+def study(name: str) -> None:
+    """Learning curves of a study's arms with the intervals of their means, a panel for each task."""
+    tasks = load(name)["tasks"]
+    figure, panels = plt.subplots(1, len(tasks), figsize=(4.5 * len(tasks), 3.4))
+    for axis, (task, arms) in zip(np.atleast_1d(panels), tasks.items(), strict=True):
+        for color, (arm, result) in zip(COLORS, arms.items(), strict=False):
+            curve = result["curve"]
+            axis.plot(curve["steps"], curve["mean"], color=color, label=arm, lw=1.6)
+            axis.fill_between(curve["steps"], curve["low"], curve["high"], color=color, alpha=0.12)
+        axis.set_title(task, loc="left", fontsize=9)
+        axis.set_xlabel("environment steps", fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+    np.atleast_1d(panels)[0].set_ylabel("return of the deterministic policy", fontsize=8)
+    np.atleast_1d(panels)[0].legend(fontsize=7, frameon=False)
+    save(figure, name)
+
+
 def main() -> None:
     for draw in (speed, growth, lag):
         if (RESULTS / f"{draw.__name__}.json").exists():
             draw()
+    for name in ("implementation-matters", "clipping"):
+        if (RESULTS / f"{name}.json").exists():
+            study(name)
 
 
 if __name__ == "__main__":
