@@ -15,6 +15,7 @@ import pytest
 import tyro
 
 import surefoot
+from surefoot.cli.doctor import parse as parse_doctor_command
 from surefoot.cli.main import VERBS
 from surefoot.cli.presets import PRESETS, preset
 from surefoot.cli.report import parse as parse_report_command
@@ -23,6 +24,7 @@ from surefoot.cli.study import plan
 from surefoot.cli.train import parse
 from surefoot.config import Config, from_mapping, option_names, to_toml
 from surefoot.envs.probes import PROBES
+from surefoot.services.health import RULES
 from surefoot.study.plan import check
 from surefoot.training import METRICS
 
@@ -137,6 +139,8 @@ def test_a_command_is_understood(
     elif verb == "study":
         study, _ = plan(parse_study_command(arguments))
         assert check(study).tasks
+    elif verb == "doctor":
+        assert parse_doctor_command(arguments).steps
     elif verb == "report":
         assert parse_report_command(arguments).folders
     else:
@@ -207,6 +211,11 @@ def test_the_table_of_metrics_is_the_code() -> None:
     rows = [row for row in rows_of("docs/run-folder.md") if len(row) == 2]
     shown = {row[0].strip("`"): row[1] for row in rows}
     assert {name: shown.get(name) for name in METRICS} == METRICS
+
+
+def test_the_table_of_health_is_the_rules() -> None:
+    shown = [row for row in rows_of("docs/health.md") if row[0] != "rule"]
+    assert shown == [[rule.name, rule.says, rule.cause, rule.remedy] for rule in RULES]
 
 
 def test_names_of_other_libraries_lead_to_options() -> None:

@@ -17,6 +17,7 @@ from surefoot.envs.tasks import names_code, task_name
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.crash_report import CrashReport
+from surefoot.services.health import Health
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy, save_policy
 from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
@@ -170,7 +171,7 @@ def _services(
     resumes = folder.resumes is not None
     step = (after.step if after else 0) if resumes else None
     services: list[Any] = [folder, MetricsFile(folder.path / METRICS, after=step)]
-    services += [PolicyFile(folder.path), CrashReport(folder.path)]
+    services += [PolicyFile(folder.path), CrashReport(folder.path), Health()]
     if config.checkpoint_every is not None:
         services.append(Checkpoints(folder.path, _save_policy, after=after, alone=alone))
     return services

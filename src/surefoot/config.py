@@ -25,6 +25,7 @@ Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
 Normalization = Literal["minibatch", "batch", "off"]
 Overlap = Literal["off", "exact", "full"]
 ExactResume = Literal["auto", "on", "off"]
+OnEnvFailure = Literal["fail", "restart", "quarantine"]
 LagCorrection = Literal["behaviour", "vtrace", "decoupled"]
 
 
@@ -60,6 +61,13 @@ class Config:
     """Observation groups the critic sees. Empty: `state` and privileged_*, or all without a `state`."""
     ignore_groups: tuple[str, ...] = ()
     """Observation groups nobody sees; any other group without a reader is an error."""
+    env_workers: int = 0
+    """Processes that step a Gymnasium task's environments; 0: this process steps them."""
+    env_timeout: float | None = None
+    """With env_workers: seconds a step or reset may take before its process is given up; none: 60."""
+    on_env_failure: OnEnvFailure = "fail"
+    """What becomes of a Gymnasium environment that raises, hangs, dies or breaks the contract: the run
+    ends, it is made anew, or it is left out from then on. Its episode is left out in any case."""
 
     # --- collecting and optimising at the same time
     overlap: Overlap = "exact"
@@ -248,6 +256,8 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "seed": (0, 2**63 - 1, True, True),
     "num_envs": (1, 1_000_000, True, True),
     "num_steps": (1, 1_000_000, True, True),
+    "env_workers": (0, 1_000, True, True),
+    "env_timeout": (0, math.inf, False, False),
     "max_lag": (0, 1_000, True, True),
     "policy_output_scale": (0, math.inf, False, False),
     "initial_std": (0, 100, False, True),
@@ -324,6 +334,16 @@ def _check_trpo(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
+    if config.env_workers > config.num_envs:
+        raise UserError(
+            f"env_workers = {config.env_workers} is more than num_envs = {config.num_envs}: there is "
+            "nothing for the others to step"
+        )
+    if config.env_timeout is not None and not config.env_workers:
+        raise UserError(
+            f"env_timeout = {config.env_timeout} needs env_workers: a step in this process cannot be "
+            "given up"
+        )
     if config.algorithm == "trpo":
         _check_trpo(config)
     if config.recompute_advantages and config.surrogate == "kl_penalty":

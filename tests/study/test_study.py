@@ -44,6 +44,7 @@ learning_rate = 0.01
 BROKEN = """
 [arms.broken]
 learning_rate = 1e30
+max_refused_updates = 0
 """
 TASK = "CartPole-v1"
 

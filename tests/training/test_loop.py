@@ -135,7 +135,15 @@ AGAINST: dict[str, dict[str, Any]] = {
 }
 # tested where they act: env_options in tests/envs, the groups in test_agent.py, what is measured below,
 # checkpoints in tests/services
-ELSEWHERE = {"env_options", "actor_groups", "critic_groups", "ignore_groups"}
+ELSEWHERE = {
+    "env_options",
+    "actor_groups",
+    "critic_groups",
+    "ignore_groups",
+    "env_workers",
+    "env_timeout",
+    "on_env_failure",
+}
 ELSEWHERE |= {
     "max_refused_updates",
     "measure_held_out_kl",
@@ -403,7 +411,7 @@ def test_where_no_number_is_finite_the_run_ends() -> None:
             return state, SingleStep({"place": jnp.full(1, jnp.nan)}, jnp.float32(0), no, no)
 
     keeper = Keeps()
-    with pytest.raises(ValueError, match=r"'place' is not finite in any of 4 environments"):
+    with pytest.raises(ValueError, match=r"'place' is not finite in all of 4 environments"):
         train(Never(), TINY, hooks=[keeper])
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(keeper.policy.actor))
     assert isinstance(keeper.error, ValueError)

@@ -13,6 +13,7 @@ VERBS = {
     "train": "train a policy on a task",
     "resume": "go on with a run that was interrupted",
     "eval": "play a trained policy and report what it is worth",
+    "doctor": "say what is wrong with a run, an environment, or this machine",
     "bench": "measure how near training comes to what this machine allows",
     "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",
     "report": "write a page of charts from a study or from runs",

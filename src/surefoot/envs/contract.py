@@ -4,13 +4,14 @@ Many environments are stepped together (leading axis N). Resets happen on the *n
 that ends an episode returns its true last observation; the step after it ignores its action, returns
 the first observation of a new episode with reward 0, and is marked `valid = False`. So the value of
 the next observation is exact at every truncation, and the mask says which rows are not experience.
+An environment that failed during a step marks it `truncated` and not `valid`: the episode is lost.
 """
 
 from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -214,6 +215,10 @@ class Environment(abc.ABC):
 
     def close(self) -> None:
         """Release what the simulator holds. Does nothing by default."""
+        return
+
+    def listen(self, tell: Callable[[str], None]) -> None:
+        """Where to say in words what goes wrong. Does nothing by default."""
         return
 
 

@@ -1,4 +1,4 @@
-"""Any Gymnasium environment behind the contract, stepped one after the other on the host.
+"""Any Gymnasium environment behind the contract, stepped on the host.
 
 The vector layer is our own: Gymnasium's loses the last observation or steps behind in some of its
 modes. What an environment returns is checked at every step, and copied.
@@ -6,8 +6,9 @@ modes. What an environment returns is checked at every step, and copied.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import jax
@@ -16,16 +17,74 @@ import numpy as np
 from surefoot.config import UserError, near_matches
 from surefoot.envs import spaces
 from surefoot.envs.contract import REWARD_TERM, Environment, EnvSpec, Step
+from surefoot.envs.hosting import EnvError, Hosting, InProcess, Order, Seats
+
+_MOST_FAILURES = (
+    5  # of one environment, made anew each time, without an episode finished in between
+)
+Groups = dict[str, np.ndarray]
+
+
+class _Answer(NamedTuple):
+    """One step of one environment, checked and copied."""
+
+    observation: Groups
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+class _Story:
+    """Where one environment is: its last observation, its episode, its failures."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.observation: Groups = {}
+        self.steps = self.time = self.failures = self.made_anew = 0
+        self.has_ended = self.is_gone = self.is_out = False
+
+    def next_order(self, action: np.ndarray) -> Order | None:
+        """What comes next: a step, or a new episode, or nothing any more."""
+        if self.is_out:
+            return None
+        if self.is_gone:
+            self.made_anew += 1
+            own = np.random.SeedSequence([self.seed, self.made_anew])
+            return Order("make", int(own.generate_state(1)[0] >> 1))
+        if self.has_ended:
+            return Order("reset")
+        # a discrete action arrives as a 0-d array: environments want the scalar; a copy of the
+        # others, because JAX's arrays are read-only and some environments scale in place
+        return Order("step", action.copy() if action.ndim else action.item())
+
+    def begin(self, observation: Groups) -> None:
+        """A new episode."""
+        self.observation, self.time = observation, 0
+        self.has_ended = self.is_gone = False
+
+    def go_on(self, answer: _Answer) -> None:
+        """One step further."""
+        self.observation = answer.observation
+        self.time += 1
+        self.steps += 1
+        if answer.terminated or answer.truncated:
+            self.has_ended, self.failures = True, 0
 
 
 class GymnasiumEnvironment(Environment):
     """N instances of one Gymnasium environment.
+
+    An instance that fails (raises, hangs, dies with its process, breaks the contract) ends the run, or is
+    made anew, or is left out from then on, as `hosting` says. Its episode is lost: the row of the step
+    that failed is `truncated` and not `valid`.
 
     Args:
         make: makes one instance.
         num_envs: how many.
         seeds: one seed for each, given to its first reset.
         name: the task's name, for messages.
+        hosting: where they are stepped, and what becomes of those that fail.
 
     Raises:
         ValueError: unsupported spaces, or a first step that breaks the contract.
@@ -38,15 +97,22 @@ class GymnasiumEnvironment(Environment):
         *,
         seeds: Sequence[int],
         name: str,
+        hosting: Hosting | None = None,
     ) -> None:
-        self._envs = [make() for _ in range(num_envs)]
-        self._seeds = [int(seed) for seed in seeds]
+        hosting = hosting or Hosting()
         self._name = name
-        first = self._envs[0]
-        self._groups = spaces.observation_groups(first.observation_space, task=name)
-        self._encodings = spaces.encodings(self._groups)
-        self._ended = np.zeros(num_envs, bool)
-        action = spaces.action_spec(first.action_space, task=name)
+        self._on_failure = hosting.on_failure
+        self._tell: Callable[[str], None] = warnings.warn
+        self._stories = [_Story(int(seed)) for seed in seeds]
+        self._seats = _make_seats(make, num_envs, hosting, name)
+        try:
+            self._groups = spaces.observation_groups(self._seats.observation_space, task=name)
+            self._encodings = spaces.encodings(self._groups)
+            action = spaces.action_spec(self._seats.action_space, task=name)
+            info = self._trial_step()
+        except BaseException:
+            self._seats.close()
+            raise
         self.spec = EnvSpec(
             name=name,
             num_envs=num_envs,
@@ -54,142 +120,202 @@ class GymnasiumEnvironment(Environment):
             encodings=self._encodings,
             action=action,
             in_graph=False,
-            info=self._trial_step(),
+            info=info,
         )
-
-    def _trial_step(self) -> tuple[str, ...]:
-        """Step environment 0 once before any training, to refuse a broken one; its logged info."""
-        env = self._envs[0]
-        _, info = self._reset_one(0, seed=self._seeds[0])
-        env.action_space.seed(self._seeds[0] % 2**31)
-        *_, step_info = self._step_one(0, env.action_space.sample())
-        names = {**info, **step_info}
-        terms = {k for k, v in names.items() if k.startswith(REWARD_TERM) and _is_number(v)}
-        # success is often told at the end of an episode alone: room for it is kept in any case
-        return (*sorted(terms), "success")
 
     def reset(self, key: jax.Array) -> tuple[None, Step]:
         """Start every environment from the seed it was made with; `key` is not used."""
         del key
-        rows = [self._reset_one(i, seed=seed)[0] for i, seed in enumerate(self._seeds)]
-        no = np.zeros(len(self._envs), bool)
-        zero = np.zeros(len(self._envs), np.float32)
-        self._ended = no
+        self._begin("reset")
+        count = len(self._stories)
+        no, zero = np.zeros(count, bool), np.zeros(count, np.float32)
         info = dict.fromkeys(self.spec.info, np.full_like(zero, np.nan))
-        return None, Step(self._stack(rows), zero, no, no, no, info)
+        return None, Step(self._observation(), zero, no, no, no, info)
 
     def step(self, env_state: None, action: Any) -> tuple[None, Step]:
         """Step the running environments; those that ended begin a new episode instead."""
-        action = np.asarray(action)
-        count = len(self._envs)
-        rows: list[dict[str, np.ndarray]] = []
+        count = len(self._stories)
         reward = np.zeros(count, np.float32)
-        terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
+        terminated, truncated, valid = (np.zeros(count, bool) for _ in range(3))
         info = {name: np.full(count, np.nan, np.float32) for name in self.spec.info}
-        for i in range(count):
-            if self._ended[i]:
-                rows.append(self._reset_one(i)[0])
+        rows = np.asarray(action)
+        orders = [story.next_order(rows[i]) for i, story in enumerate(self._stories)]
+        for i, came in enumerate(self._seats.do(orders)):
+            story, order = self._stories[i], orders[i]
+            if order is None:
                 continue
-            # a discrete action arrives as a 0-d array: environments want the scalar; a copy of the
-            # others, because JAX's arrays are read-only and some environments scale in place
-            own = action[i].copy() if action[i].ndim else action[i].item()
-            row, reward[i], terminated[i], truncated[i], told = self._step_one(i, own)
-            rows.append(row)
-            told.setdefault("success", told.get("is_success", np.nan))
-            for name in self.spec.info:
-                if _is_number(told.get(name)):
-                    info[name][i] = told[name]
-        valid = ~self._ended
-        self._ended = terminated | truncated
-        return None, Step(self._stack(rows), reward, terminated, truncated, valid, info)
-
-    def _reset_one(
-        self, index: int, seed: int | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Reset one environment; ValueError if it does not answer as Gymnasium's API says."""
-        answer = self._envs[index].reset(seed=seed)
-        if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise UserError(
-                f"{self._name}, environment {index}: reset() must return (observation, info) as in "
-                f"Gymnasium, not {_shape_of(answer)}"
-            )
-        return self._groups_of(answer[0], index=index), dict(answer[1])
-
-    def _step_one(
-        self, index: int, action: Any
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Step one environment; ValueError if it does not answer as Gymnasium's API says."""
-        answer = self._envs[index].step(action)
-        if not (isinstance(answer, tuple) and len(answer) == 5):
-            raise UserError(
-                f"{self._name}, environment {index}: step() must return (observation, reward, "
-                f"terminated, truncated, info) as in Gymnasium, not {_shape_of(answer)}"
-            )
-        observation, reward, terminated, truncated, info = answer
-        return (
-            self._groups_of(observation, index=index),
-            self._reward_of(reward, index=index),
-            self._flag_of(terminated, index=index, field="terminated"),
-            self._flag_of(truncated, index=index, field="truncated"),
-            dict(info),
-        )
+            try:
+                if order.kind != "step":
+                    story.begin(self._read_reset(came)[0])
+                    continue
+                answer = self._read_step(came)
+            except EnvError as failure:
+                truncated[i] = order.kind == "step"  # and not valid: its episode is lost
+                self._bear(i, failure, order)
+                continue
+            story.go_on(answer)
+            valid[i] = True
+            reward[i], terminated[i], truncated[i] = answer[1:4]
+            for name, value in self._logged(answer.info).items():
+                info[name][i] = value
+        return None, Step(self._observation(), reward, terminated, truncated, valid, info)
 
     def close(self) -> None:
         """Close every instance."""
-        for env in self._envs:
-            env.close()
+        self._seats.close()
 
-    def _groups_of(self, observation: Any, *, index: int) -> dict[str, np.ndarray]:
-        """One observation by groups, copied; ValueError if it is not what its space says."""
+    def listen(self, tell: Callable[[str], None]) -> None:
+        """Where to say which environment failed, and how."""
+        self._tell = tell
+
+    def _trial_step(self) -> tuple[str, ...]:
+        """Make all, and step the first once before any training, to refuse what is broken; its info."""
+        names = self._begin("make")
+        space = self._seats.action_space
+        space.seed(self._stories[0].seed % 2**31)
+        others: list[Order | None] = [None] * (len(self._stories) - 1)
+        came, *_ = self._seats.do([Order("step", space.sample()), *others])
+        try:
+            names |= self._read_step(came).info
+        except EnvError as failure:
+            raise self._error(0, failure, "the first step") from None
+        terms = {k for k, v in names.items() if k.startswith(REWARD_TERM) and _is_number(v)}
+        # success is often told at the end of an episode alone: room for it is kept in any case
+        return (*sorted(terms), "success")
+
+    def _begin(self, kind: Literal["make", "reset"]) -> dict[str, Any]:
+        """The first episode of every environment, from its seed; what the first one tells."""
+        orders = [Order(kind, story.seed) for story in self._stories]
+        told = []
+        for i, came in enumerate(self._seats.do(orders)):
+            try:
+                observation, info = self._read_reset(came)
+            except EnvError as failure:
+                raise self._error(i, failure, "the first reset") from None
+            self._stories[i] = _Story(self._stories[i].seed)
+            self._stories[i].begin(observation)
+            told.append(info)
+        return told[0]
+
+    def _bear(self, index: int, failure: EnvError, order: Order) -> None:
+        """End the run, or say what happened and how it goes on."""
+        story = self._stories[index]
+        story.failures += 1
+        story.is_gone = True
+        story.is_out = self._on_failure == "quarantine"
+        left = sum(not other.is_out for other in self._stories)
+        if order.kind == "step":
+            where = f"step {story.steps + 1} (step {story.time + 1} of its episode)"
+        else:
+            where = f"the reset behind step {story.steps}"
+        error = self._error(index, failure, where)
+        if self._on_failure == "fail":
+            raise error from None
+        if left == 0:
+            raise UserError(f"{error}\nThat was the last of {len(self._stories)}") from None
+        if story.failures > _MOST_FAILURES:
+            raise UserError(
+                f"{error}\nIt failed {story.failures} times without finishing an episode: making it "
+                "anew does not help"
+            ) from None
+        then = (
+            f"so is the environment from here on; {left} are left"
+            if story.is_out
+            else "it is made anew"
+        )
+        self._tell(f"{error}\nIts episode is left out; {then}")
+
+    def _error(self, index: int, failure: EnvError, where: str) -> UserError:
+        """The failure in words, with the environment's own traceback."""
+        seed = self._stories[index].seed
+        text = f"{self._name}, environment {index} (seed {seed}), {where}: {failure.what}"
+        return UserError(f"{text}\n{failure.trace.rstrip()}" if failure.trace else text)
+
+    def _read_reset(self, came: Any) -> tuple[Groups, dict[str, Any]]:
+        """What a reset returned; EnvError if it is not what Gymnasium's API says."""
+        if isinstance(came, EnvError):
+            raise came
+        if not (isinstance(came, tuple) and len(came) == 2):
+            raise EnvError(
+                "reset() must return (observation, info) as in Gymnasium, not " + _shape_of(came)
+            )
+        return self._groups_of(came[0]), dict(came[1])
+
+    def _read_step(self, came: Any) -> _Answer:
+        """What a step returned; EnvError if it is not what Gymnasium's API says."""
+        if isinstance(came, EnvError):
+            raise came
+        if not (isinstance(came, tuple) and len(came) == 5):
+            raise EnvError(
+                "step() must return (observation, reward, terminated, truncated, info) as in "
+                f"Gymnasium, not {_shape_of(came)}"
+            )
+        observation, reward, terminated, truncated, info = came
+        return _Answer(
+            self._groups_of(observation),
+            _reward_of(reward),
+            _flag_of(terminated, field="terminated"),
+            _flag_of(truncated, field="truncated"),
+            dict(info),
+        )
+
+    def _logged(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Of what a step tells, the numbers that every step has room for."""
+        info.setdefault("success", info.get("is_success", np.nan))
+        return {name: info[name] for name in self.spec.info if _is_number(info.get(name))}
+
+    def _groups_of(self, observation: Any) -> Groups:
+        """One observation by groups, copied; EnvError if it is not what its space says."""
         if not isinstance(observation, Mapping):
             observation = {"observation": observation}
         if set(observation) != set(self._groups):
-            raise UserError(
-                f"{self._name}, environment {index}: observation has the keys "
-                f"{sorted(observation)}, its space says {sorted(self._groups)}"
+            raise EnvError(
+                f"observation has the keys {sorted(observation)}, its space says "
+                f"{sorted(self._groups)}"
             )
         return {
-            name: self._checked(observation[name], space, index=index, field=name)
+            name: _checked(observation[name], space, field=name)
             for name, space in self._groups.items()
         }
 
-    def _checked(self, value: Any, space: Any, *, index: int, field: str) -> np.ndarray:
-        where = f"{self._name}, environment {index}, observation {field!r}"
-        array = np.array(value)  # a copy: environments may reuse their buffers
-        if array.shape != tuple(space.shape or ()):
-            raise UserError(
-                f"{where}: shape {array.shape}, its space says {tuple(space.shape or ())}"
-            )
-        if array.dtype.kind not in "fiub":
-            raise UserError(f"{where}: dtype {array.dtype} is not numeric ({space.dtype} declared)")
-        if array.dtype.kind == "f" and np.dtype(space.dtype).kind in "iu":
-            raise UserError(f"{where}: dtype {array.dtype}, its space says {space.dtype}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = np.argwhere(~np.isfinite(array))[0].tolist()
-            raise UserError(f"{where}: component {bad} is {array[tuple(bad)]}; it must be finite")
-        if not spaces.in_range(space, array):
-            raise UserError(f"{where}: {array} is outside its space {space}")
-        return array
-
-    def _reward_of(self, reward: Any, *, index: int) -> float:
-        where = f"{self._name}, environment {index}, reward"
-        if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "fiub":
-            raise UserError(f"{where}: {reward!r} is not one number")
-        number = float(np.asarray(reward).reshape(()))
-        if not np.isfinite(number):
-            raise UserError(f"{where}: {number}; it must be finite")
-        return number
-
-    def _flag_of(self, flag: Any, *, index: int, field: str) -> bool:
-        if np.size(flag) != 1 or np.asarray(flag).dtype.kind not in "biu":
-            raise UserError(f"{self._name}, environment {index}, {field}: {flag!r} is not one flag")
-        return bool(np.asarray(flag).reshape(()))
-
-    def _stack(self, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def _observation(self) -> Groups:
+        """The last observation of every environment, flat."""
         return {
-            name: code.flatten(np.stack([row[name] for row in rows]))
+            name: code.flatten(np.stack([story.observation[name] for story in self._stories]))
             for name, code in self._encodings.items()
         }
+
+
+def _checked(value: Any, space: Any, *, field: str) -> np.ndarray:
+    where = f"observation {field!r}"
+    array = np.array(value)  # a copy: environments may reuse their buffers
+    if array.shape != tuple(space.shape or ()):
+        raise EnvError(f"{where}: shape {array.shape}, its space says {tuple(space.shape or ())}")
+    if array.dtype.kind not in "fiub":
+        raise EnvError(f"{where}: dtype {array.dtype} is not numeric ({space.dtype} declared)")
+    if array.dtype.kind == "f" and np.dtype(space.dtype).kind in "iu":
+        raise EnvError(f"{where}: dtype {array.dtype}, its space says {space.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise EnvError(f"{where}: component {bad} is {array[tuple(bad)]}; it must be finite")
+    if not spaces.in_range(space, array):
+        raise EnvError(f"{where}: {array} is outside its space {space}")
+    return array
+
+
+def _reward_of(reward: Any) -> float:
+    if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "fiub":
+        raise EnvError(f"reward: {reward!r} is not one number")
+    number = float(np.asarray(reward).reshape(()))
+    if not np.isfinite(number):
+        raise EnvError(f"reward: {number}; it must be finite")
+    return number
+
+
+def _flag_of(flag: Any, *, field: str) -> bool:
+    if np.size(flag) != 1 or np.asarray(flag).dtype.kind not in "biu":
+        raise EnvError(f"{field}: {flag!r} is not one flag")
+    return bool(np.asarray(flag).reshape(()))
 
 
 def _is_number(value: Any) -> bool:
@@ -198,6 +324,16 @@ def _is_number(value: Any) -> bool:
 
 def _shape_of(answer: Any) -> str:
     return f"{len(answer)} values" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
+
+
+def _make_seats(
+    make: Callable[[], gymnasium.Env], count: int, hosting: Hosting, name: str
+) -> Seats:
+    if not hosting.workers:
+        return InProcess(make, count)
+    from surefoot.envs.workers import Workers
+
+    return Workers(make, count, workers=hosting.workers, timeout=hosting.timeout, name=name)
 
 
 def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:

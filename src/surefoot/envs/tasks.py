@@ -6,16 +6,18 @@ A task is an EnvPool id, `envpool:ID`, `gymnasium:ID`, `gymnax:ID`, `probe:NAME`
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from surefoot.config import UserError, near_matches
 from surefoot.envs.contract import Environment
+from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
 
 PREFIXES = ("envpool", "gymnasium", "gymnax", "probe")
@@ -40,6 +42,7 @@ def make_environment(
     *,
     seed: np.random.SeedSequence,
     options: Mapping[str, Any] | None = None,
+    hosting: Hosting | None = None,
 ) -> Environment:
     """The environment of a task.
 
@@ -49,34 +52,49 @@ def make_environment(
         num_envs: environments to step together.
         seed: where every environment's own seed is spawned from.
         options: settings of the task.
+        hosting: how Gymnasium environments are stepped, and what becomes of those that fail.
 
     Raises:
         ValueError: unknown task or option (with near matches), unsupported spaces, a missing extra.
     """
-    options = dict(options or {})
+    options, hosting = dict(options or {}), hosting or Hosting()
     seeds = [int(child.generate_state(1)[0] >> 1) for child in seed.spawn(num_envs)]
     if not isinstance(task, str):
-        return _from_object(task, num_envs, seeds, options, name=task_name(task))
+        return _from_object(task, num_envs, seeds, options, hosting, name=task_name(task))
     if is_import_path(task):
-        return _from_object(_imported(task), num_envs, seeds, options, name=task)
+        return _from_object(_imported(task), num_envs, seeds, options, hosting, name=task)
     prefix, _, name = task.partition(":") if ":" in task else ("envpool", ":", task)
     if prefix == "gymnasium":
         from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
 
         if ":" in name:  # Gymnasium imports the module of module:ID
             _search_here()
-        return GymnasiumEnvironment(
-            make_registered(name, options), num_envs, seeds=seeds, name=task
-        )
+        make = make_registered(name, options)
+        return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=task, hosting=hosting)
+    if prefix == "probe":
+        return _from_object(_probe(name), num_envs, seeds, options, hosting, name=task)
+    _refuse_hosting(hosting, task)
     if prefix == "gymnax":
         from surefoot.envs.gymnax import GymnaxEnvironment
 
         return JaxEnvironment(GymnaxEnvironment(name, options), num_envs)
-    if prefix == "probe":
-        return _from_object(_probe(name), num_envs, seeds, options, name=task)
     from surefoot.envs.envpool import EnvPoolEnvironment
 
     return EnvPoolEnvironment(name, num_envs, seeds=seeds, options=options)
+
+
+def _refuse_hosting(hosting: Hosting, name: str) -> None:
+    """Raise ValueError if what is meant for Gymnasium environments is asked of another."""
+    for option, value in (
+        ("env_workers", hosting.workers),
+        ("on_env_failure", hosting.on_failure),
+    ):
+        if value not in (0, "fail"):
+            raise UserError(
+                f"{option} = {value!r} is for gymnasium:ID and your own Gymnasium environments; {name} is "
+                "stepped by its own simulator, inside the compiled program, and what it returns is "
+                "checked there"
+            )
 
 
 def _probe(name: str) -> SingleEnvironment:
@@ -101,10 +119,18 @@ def task_name(task: Any) -> str:
 
 
 def _from_object(
-    task: Any, num_envs: int, seeds: list[int], options: dict[str, Any], *, name: str
+    task: Any,
+    num_envs: int,
+    seeds: list[int],
+    options: dict[str, Any],
+    hosting: Hosting,
+    *,
+    name: str,
 ) -> Environment:
     import gymnasium
 
+    if isinstance(task, (Environment, SingleEnvironment)):
+        _refuse_hosting(hosting, name)
     if isinstance(task, Environment):
         if options:
             raise UserError(f"{name} is made already: env_options cannot be applied to it")
@@ -129,7 +155,7 @@ def _from_object(
         )
     made = _call(task, options, name)
     if isinstance(made, (Environment, SingleEnvironment)):
-        return _from_object(made, num_envs, seeds, {}, name=name)
+        return _from_object(made, num_envs, seeds, {}, hosting, name=name)
     if not isinstance(made, gymnasium.Env):
         raise UserError(
             f"{name} made a {type(made).__name__}, not a gymnasium.Env or a surefoot environment"
@@ -141,7 +167,12 @@ def _from_object(
     def make() -> gymnasium.Env:
         return ready.pop() if ready else _call(task, options, name)
 
-    return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=name)
+    if hosting.workers:
+        made.close()
+        make = functools.partial(
+            cast("Callable[..., gymnasium.Env]", task), **options
+        )  # what is sent need not import this module
+    return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=name, hosting=hosting)
 
 
 def _call(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:

@@ -18,6 +18,7 @@ from surefoot.rollout.rollout import (
     Rollout,
     Transition,
     assemble,
+    lost_rows,
     start_episodes,
 )
 
@@ -145,7 +146,8 @@ def _host_collector(env: Environment, num_steps: int, deterministic: bool) -> Co
             )
             observation = as_groups(step.observation)
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        rollout, episodes = finish(stacked, observation, state.episodes)
+        lost = lost_rows(stacked.step)
+        rollout, episodes = finish(stacked, observation, state.episodes, lost)
         observation = {name: jnp.asarray(x) for name, x in observation.items()}
         return CollectorState(env_state, observation, episodes), rollout
 

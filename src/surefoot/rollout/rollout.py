@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from surefoot.envs.contract import Step
 
@@ -29,8 +30,9 @@ class Rollout(NamedTuple):
         info: named scalars [T, N].
         episode_returns: [T, N], undiscounted return of the episode so far.
         episode_lengths: [T, N], steps of the episode so far.
-        masked: [N] rows that are no experience because a number was not finite.
-        faults: the same by what the number was in.
+        masked: [N] rows that are no experience because a number was not finite or the environment
+            failed later in the episode.
+        faults: [N] by what a number that is not finite was in.
     """
 
     observations: Mapping[str, jax.Array]
@@ -97,15 +99,27 @@ def count_step(episodes: Episodes, step: Step) -> tuple[Episodes, Episodes]:
 
 
 def assemble(
-    transitions: Transition, last_observation: Mapping[str, jax.Array], episodes: Episodes
+    transitions: Transition,
+    last_observation: Mapping[str, jax.Array],
+    episodes: Episodes,
+    lost: Any = None,
 ) -> tuple[Rollout, Episodes]:
-    """Stacked transitions [T, ...] as a rollout, and the episodes that go on."""
+    """Stacked transitions [T, ...] as a rollout, and the episodes that go on.
+
+    Args:
+        transitions: the rows.
+        last_observation: groups [N, D] behind the last row.
+        episodes: the episodes that were running before.
+        lost: [T, N], rows of episodes that an environment lost (see `lost_rows`), if it may.
+    """
     observations = jax.tree.map(
         lambda rows, last: jnp.concatenate([rows, last[None]]),
         dict(transitions.observation),
         dict(last_observation),
     )
     before = transitions.step.valid
+    if lost is not None:
+        transitions = transitions._replace(step=transitions.step._replace(valid=before & ~lost))
     transitions, observations, faults = _mask_faults(transitions, observations)
     step = transitions.step
     carried, so_far = jax.lax.scan(count_step, episodes, step)
@@ -124,6 +138,23 @@ def assemble(
         faults=faults,
     )
     return rollout, carried
+
+
+def lost_rows(step: Step) -> np.ndarray:
+    """The rows of episodes that an environment lost, those of earlier rollouts aside.
+
+    Args:
+        step: stacked steps [T, N], on the host; an episode was lost where it is ended and not `valid`.
+
+    Returns:
+        [T, N] bool.
+    """
+    ended = step.terminated | step.truncated
+    lost = ended & ~step.valid
+    if lost.any():
+        for t in range(len(lost) - 2, -1, -1):
+            lost[t] |= lost[t + 1] & ~ended[t]
+    return lost
 
 
 def _mask_faults(

@@ -7,6 +7,7 @@ what an update leaves may be pending, and whoever needs it waits for it.
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,9 @@ class Trainer:
         )
         main, lag = self.algorithm.main, self.config.lag
         measured = self.algorithm.lanes.actor.start(
-            self._measure, done.learners[main], done.experience, done.estimates
+            self._measure,
+            *(state.learners[main], done.learners[main]),
+            *(done.experience, done.estimates),
         )
         metrics = (*done.metrics, measured)
         if lag:
@@ -200,16 +203,22 @@ class Trainer:
             weights=rollout.valid.astype(np.float32),
         )
         metrics = report.rollout_metrics(rollout, exact_truncation=self.env.spec.exact_truncation)
+        clip = normalizer.clip if normalizer.enabled else math.inf
+        bounded = self.agent.head.kind == "gaussian"
+        metrics |= report.batch_metrics(experience, clip=clip, bounded=bounded)
         normalizer = normalizer.update(before, rollout.valid)
         return normalizer, scaler, experience, metrics
 
-    def _measure_update(self, main: Learner, experience: Experience, estimates: Any) -> Metrics:
-        actor = self.algorithm.actor(main)
-        measured = report.update_metrics(experience, estimates)
-        measured |= report.policy_std(actor(experience.actor_features[-1]))
-        measured["optim/learning_rate"] = main.learning_rate
+    def _measure_update(
+        self, before: Learner, after: Learner, experience: Experience, estimates: Any
+    ) -> Metrics:
+        old, new = self.algorithm.actor(before), self.algorithm.actor(after)
+        features = experience.actor_features[-1]
+        measured = report.update_metrics(old(features), experience, estimates)
+        measured |= report.policy_std(new(features))
+        measured["optim/learning_rate"] = after.learning_rate
         if self.config.surrogate == "kl_penalty":
-            measured["optim/kl_coef"] = main.kl_coef
+            measured["optim/kl_coef"] = after.kl_coef
         return measured
 
     def _measure_held_out(
@@ -271,6 +280,7 @@ def train(
         trainer = Trainer(config, stage.env, lanes)
         state = beginning.restore(trainer)
         reports = Reports(state, hooks, config, stage.env.spec.name, beginning.wall_time_s)
+        stage.listen(reports.note)
         renew = Renewal(config, stage, step=state.step, decided=beginning.anew, tell=reports.note)
         run = Run(
             task_name(task), config, stage.env.spec, trainer.agent, trainer.policy, reports.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from surefoot import functional as F
 from surefoot.envs.contract import REWARD_TERM, SUCCESS
-from surefoot.functional.distributions import DiagGaussian, TanhGaussian
+from surefoot.functional.distributions import DiagGaussian, Distribution, TanhGaussian
 from surefoot.rollout import Rollout
 from surefoot.update import Estimates, Experience
 
@@ -20,16 +21,23 @@ METRICS: dict[str, str] = {
     "rollout/episode_return": "mean undiscounted return of the episodes that ended in this rollout",
     "rollout/episode_length": "their mean length in steps",
     "rollout/episodes": "how many ended",
+    "rollout/truncated_share": "share of them that a time limit ended",
     "rollout/success_rate": "share of them that ended in success, where the task reports it",
-    "rollout/masked_steps": "steps left out because a number of theirs was not finite",
+    "rollout/masked_steps": "steps left out: a number was not finite, or the environment failed",
+    "rollout/lost_episodes": "episodes that such a fault cut off",
     "rollout/inexact_truncations": "time limits whose last observation the simulator lost",
     "reward/NAME": "mean per step of the task's reward term NAME",
+    "batch/reward_max": "largest reward of the batch, without sign, before scaling",
+    "batch/advantage_std": "standard deviation of the advantages before normalisation",
+    "batch/observation_clip_share": "share of the actor's normalised observations at their clip",
+    "batch/action_bound_share": "share of continuous action components at or beyond their bounds",
     "loss/policy": "surrogate loss, without the entropy bonus",
     "loss/value": "half the mean squared error of the critic, on scaled rewards",
     "policy/entropy": "entropy of the action distribution in nats",
     "policy/approx_kl": "KL from the old to the new policy (k3 estimate), mean over steps taken",
     "policy/held_out_kl": "KL of the update before, on this rollout, whose states it did not learn from",
     "policy/clip_fraction": "share of samples whose ratio left the clip range (0.2 if nothing is clipped)",
+    "policy/first_ratio_error": "how far a ratio is from 1 before the first step, at most, in the last row",
     "policy/ratio_max": "largest probability ratio seen in the update",
     "policy/std": "mean standard deviation of a Gaussian policy, in canonical actions",
     "value/explained_variance": "share of the targets' variance that the old values explain",
@@ -64,6 +72,8 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
         "rollout/episodes": count,
         "rollout/episode_return": over_episodes(rollout.episode_returns),
         "rollout/episode_length": over_episodes(rollout.episode_lengths),
+        "rollout/truncated_share": over_episodes(rollout.truncated & ~rollout.terminated),
+        "batch/reward_max": jnp.max(jnp.abs(rollout.rewards) * rollout.valid),
     }
     for name, values in rollout.info.items():
         told = jnp.isfinite(values)  # NaN: this step says nothing of it
@@ -76,6 +86,7 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
             term = "reward/" + name.removeprefix(REWARD_TERM)
             metrics[term] = F.masked_mean(values, rollout.valid & told)
     metrics["rollout/masked_steps"] = rollout.masked.sum()
+    metrics["rollout/lost_episodes"] = (rollout.ended & ~rollout.valid).sum()
     metrics |= {f"{FAULT}{field}": rows for field, rows in rollout.faults.items()}
     if not exact_truncation:
         lost = rollout.truncated & ~rollout.terminated & rollout.valid
@@ -83,11 +94,44 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
     return metrics
 
 
-def update_metrics(experience: Experience, estimates: Estimates) -> dict[str, jax.Array]:
-    """Metrics of the estimates that an update began with."""
+def batch_metrics(experience: Experience, *, clip: float, bounded: bool) -> dict[str, jax.Array]:
+    """Metrics of what an update is given.
+
+    Args:
+        experience: the batch.
+        clip: where normalised observations are clipped; inf for none.
+        bounded: whether actions are continuous, so that +-1 is where their bounds lie.
+    """
+    features, weights = experience.actor_features, experience.weights
+
+    def share(rows: jax.Array) -> jax.Array:
+        return F.masked_mean(jnp.mean(rows.astype(jnp.float32), axis=-1), weights)
+
+    metrics = {}
+    if math.isfinite(clip):
+        metrics["batch/observation_clip_share"] = share(jnp.abs(features) >= clip)
+    if bounded:
+        metrics["batch/action_bound_share"] = share(jnp.abs(experience.raw_actions) >= 1.0)
+    return metrics
+
+
+def update_metrics(
+    last: Distribution, experience: Experience, estimates: Estimates
+) -> dict[str, jax.Array]:
+    """Metrics of what an update began with; `last` is the policy it began with,
+    in the last row of the rollout.
+    """
     weights = experience.weights
     variance = F.explained_variance(estimates.values, estimates.targets, weights=weights)
-    metrics = {"value/explained_variance": variance}
+    collected = experience.old_log_probs
+    began = collected if experience.proximal_log_probs is None else experience.proximal_log_probs
+    off = jnp.abs(jnp.exp(last.log_prob(experience.raw_actions[-1]) - began[-1]) - 1.0)
+    deviations = F.masked_deviations(estimates.advantages, weights)
+    metrics = {
+        "value/explained_variance": variance,
+        "batch/advantage_std": jnp.sqrt(F.masked_mean(deviations**2, weights)),
+        "policy/first_ratio_error": jnp.max(jnp.where(weights[-1] > 0, off, 0.0)),
+    }
     if experience.proximal_log_probs is not None:
         ratios = (experience.proximal_log_probs, experience.old_log_probs)
         size = F.effective_sample_size(*ratios, weights=weights)

@@ -175,9 +175,14 @@ class Numbers:
         self._name_faults(faults, state)
         if numbers.get("rollout/masked_steps") and state.step == before.step:
             field, rows = max(faults.items(), key=lambda fault: fault[1].sum())
+            why = (
+                f"{field.removeprefix(FAULT)} is not finite"
+                if rows.any()
+                else "every episode was lost"
+            )
             raise UserError(
-                f"{self._task}: {field.removeprefix(FAULT)} is not finite in any of {rows.size} "
-                f"environments in iteration {state.iteration}; there is nothing left to learn from"
+                f"{self._task}: {why} in all of {rows.size} environments in iteration "
+                f"{state.iteration}; there is nothing left to learn from"
             )
         self._name_refused(before, state, numbers)
         body = {

@@ -8,11 +8,12 @@ from seeds that follow from the run's seed and the step. `Stage` makes them, `Re
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from surefoot.config import Config, UserError, parse_options
-from surefoot.envs import Environment, make_environment
+from surefoot.envs import Environment, Hosting, make_environment
 from surefoot.training.state import TrainState, make_streams
 
 WORTH = 0.02  # share of the time between checkpoints that beginning anew may cost
@@ -36,6 +37,7 @@ class Stage:
 
     def __init__(self, task: Any, config: Config, step: int = 0) -> None:
         self._task, self._config = task, config
+        self._tell: Callable[[str], None] = warnings.warn
         self._open(step)
 
     @property
@@ -50,6 +52,11 @@ class Stage:
             self._open(step)
         return self.env
 
+    def listen(self, tell: Callable[[str], None]) -> None:
+        """Where the environments, now and later ones, say what goes wrong."""
+        self._tell = tell
+        self.env.listen(tell)
+
     def close(self) -> None:
         """Close the environments."""
         if self.can_begin_anew:
@@ -63,8 +70,16 @@ class Stage:
             self._config.num_envs,
             seed=make_streams(self._config.seed, step).environments,
             options=parse_options(self._config.env_options),
+            hosting=hosting_of(self._config),
         )
+        self.env.listen(self._tell)
         self.seconds = time.perf_counter() - began
+
+
+def hosting_of(config: Config) -> Hosting:
+    """How the options say that host environments are stepped."""
+    timeout = {} if config.env_timeout is None else {"timeout": config.env_timeout}
+    return Hosting(config.env_workers, on_failure=config.on_env_failure, **timeout)
 
 
 class Renewal:

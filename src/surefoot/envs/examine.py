@@ -1,0 +1,211 @@
+"""Whether an environment keeps the contract, found out by playing it with random actions."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from surefoot.envs.contract import ActionSpec, Environment, Step, as_groups
+from surefoot.envs.tasks import make_environment
+
+_NUM_ENVS = 4
+Finding = tuple[bool, str]
+
+
+class _Trace:
+    """What an environment answered, as arrays [T, N, ...]; row 0 is the reset."""
+
+    def __init__(self, steps: list[Step], seconds: float) -> None:
+        self.seconds = seconds
+        self.observations = {
+            name: np.stack([np.asarray(as_groups(step.observation)[name]) for step in steps])
+            for name in as_groups(steps[0].observation)
+        }
+        self.reward, self.terminated, self.truncated, self.valid = (
+            np.stack([np.asarray(getattr(step, field)) for step in steps])
+            for field in ("reward", "terminated", "truncated", "valid")
+        )
+
+    @property
+    def ended(self) -> np.ndarray:
+        return self.terminated | self.truncated
+
+    def lengths(self) -> tuple[list[int], list[int]]:
+        """Lengths of the episodes that terminated, and of those that were truncated."""
+        by_end: tuple[list[int], list[int]] = ([], [])
+        count = np.zeros(self.valid.shape[1], int)
+        for t in range(1, len(self.valid)):
+            count += self.valid[t]
+            for i in np.flatnonzero(self.ended[t]):
+                by_end[0 if self.terminated[t, i] else 1].append(int(count[i]))
+                count[i] = 0
+        return by_end
+
+
+def examine_environment(
+    task: Any, options: Mapping[str, Any], *, steps: int = 1000
+) -> Iterator[Finding]:
+    """Play four environments with random actions, three times, and compare.
+
+    Args:
+        task: a task name, or what makes an environment.
+        options: the task's settings.
+        steps: steps of each environment.
+
+    Yields:
+        Whether something is as it should be, and what it is, in words.
+
+    Raises:
+        ValueError: the task is unknown, or breaks the contract so that it cannot be played.
+    """
+    first = _play(task, options, seed=0, steps=steps)
+    env_spec, trace = first
+    action = env_spec.action
+    kind = f"{action.kind} actions {action.sizes}"
+    yield True, f"{env_spec.name}: observations {dict(env_spec.observations)}, {kind}"
+    yield from _numbers(trace)
+    yield from _episodes(trace)
+    _, again = _play(task, options, seed=0, steps=steps)
+    same = all(
+        np.array_equal(a, again.observations[name], equal_nan=True)
+        for name, a in trace.observations.items()
+    ) and np.array_equal(trace.reward, again.reward, equal_nan=True)
+    yield (
+        same,
+        (
+            "the same seed and actions give the same numbers"
+            if same
+            else "the same seed and actions give other numbers: it is not deterministic, so runs cannot be "
+            "repeated"
+        ),
+    )
+    _, other = _play(task, options, seed=1, steps=min(steps, 10))
+    starts = {
+        name: np.concatenate([trace.observations[name][0], other.observations[name][0]])
+        for name in trace.observations
+    }
+    distinct = max(len(np.unique(rows, axis=0)) for rows in starts.values())
+    yield (
+        distinct > 1,
+        (
+            f"{distinct} of {2 * _NUM_ENVS} first observations differ, over environments and two seeds"
+            if distinct > 1
+            else "every episode begins with the same observation, whatever the seed: seeds have no effect, "
+            "or the start is fixed on purpose"
+        ),
+    )
+    rate = steps * _NUM_ENVS / again.seconds
+    yield True, f"{rate:,.0f} steps/s with {_NUM_ENVS} environments, one call a step"
+
+
+def _play(task: Any, options: Mapping[str, Any], *, seed: int, steps: int) -> tuple[Any, _Trace]:
+    env: Environment = make_environment(
+        task, _NUM_ENVS, seed=np.random.SeedSequence(seed), options=dict(options)
+    )
+    random = np.random.default_rng(0)
+    try:
+        with jax.enable_x64(env.spec.needs_float64):
+            state, step = env.reset(jax.random.key(seed))
+            made = [step]
+            call = jax.jit(env.step) if env.spec.in_graph else env.step
+            state, step = call(state, _actions(env.spec.action, random))  # compiles
+            made.append(step)
+            began = time.perf_counter()
+            for _ in range(steps - 1):
+                state, step = call(state, _actions(env.spec.action, random))
+                made.append(step)
+            return env.spec, _Trace(jax.device_get(made), time.perf_counter() - began)
+    finally:
+        if env is not task:
+            env.close()
+
+
+def _actions(spec: ActionSpec, random: np.random.Generator) -> np.ndarray:
+    """Random actions in the environment's own bounds, shape and dtype."""
+    if spec.kind == "continuous":
+        canonical = random.uniform(-1.0, 1.0, (_NUM_ENVS, *spec.sizes)).astype(np.float32)
+    elif spec.kind == "discrete":
+        canonical = random.integers(spec.sizes[0], size=_NUM_ENVS, dtype=np.int32)
+    elif spec.kind == "multi_binary":
+        canonical = random.integers(2, size=(_NUM_ENVS, *spec.sizes), dtype=np.int32)
+    else:
+        draws = [random.integers(size, size=_NUM_ENVS, dtype=np.int32) for size in spec.sizes]
+        canonical = np.stack(draws, axis=1)
+    wanted = np.dtype(spec.dtype)
+    narrow = dataclasses.replace(spec, dtype="float32" if wanted.kind == "f" else "int32")
+    return np.asarray(narrow.to_env(jnp.asarray(canonical))).astype(wanted)
+
+
+def _numbers(trace: _Trace) -> Iterator[Finding]:
+    for name, rows in trace.observations.items():
+        bad = ~np.isfinite(rows)
+        if bad.any():
+            t, i, *component = np.argwhere(bad)[0].tolist()
+            yield (
+                False,
+                (
+                    f"observation {name!r} is {rows[t, i][tuple(component)]} in environment {i}, step {t}, "
+                    f"component {component[0]}"
+                ),
+            )
+            continue
+        seen = rows.reshape(-1, rows.shape[-1])
+        constant = np.flatnonzero(np.ptp(seen, axis=0) == 0.0)
+        largest = float(np.abs(seen).max())
+        yield True, f"observation {name!r} is finite; its largest number is {largest:.3g}"
+        if len(constant):
+            which = ", ".join(map(str, constant[:8].tolist()))
+            more = ", ..." if len(constant) > 8 else ""
+            yield True, f"observation {name!r}: component(s) {which}{more} never change here"
+    rewards = trace.reward[trace.valid]
+    if not np.isfinite(rewards).all():
+        t, i = np.argwhere(~np.isfinite(trace.reward))[0].tolist()
+        yield False, f"reward is {trace.reward[t, i]} in environment {i}, step {t}"
+    elif np.all(rewards == 0.0):
+        yield False, f"no reward in {len(rewards):,} random steps: it may be too rare to be met"
+    else:
+        yield True, f"reward: {rewards.min():.3g} to {rewards.max():.3g}, mean {rewards.mean():.3g}"
+
+
+def _episodes(trace: _Trace) -> Iterator[Finding]:
+    resets = ~trace.valid[1:]
+    behind = trace.ended[:-1]
+    kept = np.array_equal(resets, behind)
+    yield (
+        kept,
+        (
+            "episodes begin anew on the step behind their end"
+            if kept
+            else "rows that begin an episode are not those behind an episode's end: the contract is broken"
+        ),
+    )
+    terminated, truncated = trace.lengths()
+    if not terminated and not truncated:
+        yield True, "no episode ended under random actions (play longer: --steps)"
+        return
+    yield (
+        True,
+        (
+            f"{len(terminated)} episodes terminated (lengths {_range(terminated)}), {len(truncated)} were "
+            f"truncated by a time limit (lengths {_range(truncated)})"
+        ),
+    )
+    longest = max(terminated, default=0)
+    if len(terminated) > 3 and terminated.count(longest) == len(terminated) and not truncated:
+        yield (
+            False,
+            (
+                f"every episode terminates after exactly {longest} steps: a time limit that is reported as "
+                "terminated? Then values are not bootstrapped there (it should be truncated)"
+            ),
+        )
+
+
+def _range(lengths: list[int]) -> str:
+    return f"{min(lengths)} to {max(lengths)}" if lengths else "none"

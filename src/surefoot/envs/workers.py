@@ -1,0 +1,216 @@
+"""Host environments in processes of their own: side by side, and with a limit to how long they take.
+
+Every order carries a number that its answer repeats, so that a late answer is never taken for another. A
+process that does not answer in time, or dies, is given up with all its environments; a seat's next
+`make` starts another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import cloudpickle  # what Gymnasium's own workers are sent with: classes of scripts and notebooks too
+
+from surefoot.config import UserError
+from surefoot.envs.hosting import EnvError, Order, Seats
+
+if TYPE_CHECKING:
+    import gymnasium
+
+_PROGRAM = Path(__file__).with_name("host_process.py")
+_MAKING = 10.0  # making an environment may take this many times as long as a step
+
+
+class Workers(Seats):
+    """Environments in worker processes, seat i in process i modulo their number.
+
+    Args:
+        make: makes one environment; sent to the processes.
+        count: how many seats.
+        workers: how many processes.
+        timeout: seconds that a step or a reset may take.
+        name: the task's name, for messages.
+
+    Raises:
+        ValueError: `make` cannot be sent, or the first environment cannot be made.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], gymnasium.Env],
+        count: int,
+        *,
+        workers: int,
+        timeout: float,
+        name: str,
+    ) -> None:
+        if sys.platform == "win32":
+            raise UserError("env_workers needs Linux or macOS")
+        try:
+            self._make = cloudpickle.dumps(make)
+        except Exception as error:
+            raise UserError(
+                f"{name} cannot be sent to a worker process ({type(error).__name__}: {error}); "
+                "leave env_workers at 0, or define it in a module"
+            ) from error
+        self._timeout, self._sequence = timeout, 0
+        self._workers = [Worker(range(k, count, workers)) for k in range(workers)]
+        self._gone: dict[int, EnvError] = {}  # seats whose environment is no more, and why
+        try:
+            spaces, *_ = self.do([Order("spaces"), *[None] * (count - 1)])
+            if isinstance(spaces, EnvError):
+                raise UserError(f"{name} cannot be made: it {spaces.what}\n{spaces.trace.rstrip()}")
+            self.observation_space, self.action_space = pickle.loads(spaces)
+        except BaseException:
+            self.close()
+            raise
+
+    def do(self, orders: Sequence[Order | None]) -> list[Any]:
+        """Carry out the orders, all processes at once."""
+        self._sequence += 1
+        answers: list[Any] = [None] * len(orders)
+        for worker in self._workers:
+            self._ask(worker, orders, answers)
+        while busy := [worker for worker in self._workers if worker.owed]:
+            patience = min(worker.deadline for worker in busy) - time.monotonic()
+            ready = wait([worker.pipe for worker in busy], timeout=max(0.0, patience))
+            for worker in busy:
+                if worker.pipe in ready:
+                    self._hear(worker, answers)
+                elif time.monotonic() >= worker.deadline:
+                    worker.kill()
+                    limit = self._limit(worker.owed[0][1])
+                    self._give_up(worker, answers, f"gave no answer within {limit:g} s")
+        return answers
+
+    def _ask(self, worker: Worker, orders: Sequence[Order | None], answers: list[Any]) -> None:
+        """Send a process its orders; those for an environment that is gone have failed already."""
+        for index in worker.seats:
+            if (order := orders[index]) is None:
+                continue
+            if order.kind == "make":
+                self._gone.pop(index, None)
+            if index in self._gone:
+                answers[index] = self._gone[index]
+            else:
+                worker.owed.append((index, order))
+        if worker.owed:
+            if not worker.is_running:
+                worker.start(self._make)
+            worker.send((self._sequence, [(index, *order) for index, order in worker.owed]))
+            self._wait_for_next(worker)
+
+    def _hear(self, worker: Worker, answers: list[Any]) -> None:
+        """Take one answer from a process, or the news of its death."""
+        try:
+            sequence, index, kind, came = worker.receive()
+        except (EOFError, OSError):
+            self._give_up(worker, answers, worker.end())
+            return
+        if sequence != self._sequence:
+            return  # late: an answer to what was asked before
+        answers[index] = EnvError(*came) if kind == "raised" else came
+        worker.owed.popleft()
+        if worker.owed:
+            self._wait_for_next(worker)
+
+    def _wait_for_next(self, worker: Worker) -> None:
+        worker.deadline = time.monotonic() + self._limit(worker.owed[0][1])
+
+    def _limit(self, order: Order) -> float:
+        return self._timeout * (1.0 if order.kind in ("step", "reset") else _MAKING)
+
+    def _give_up(self, worker: Worker, answers: list[Any], what: str) -> None:
+        """A process is no more, because of the environment it was at: so are all that lived in it."""
+        culprit = worker.owed[0][0]
+        lost = EnvError(f"was lost with its process: environment {culprit} {what}")
+        self._gone |= dict.fromkeys(worker.seats, lost)
+        for index, _ in worker.owed:
+            answers[index] = lost
+        answers[culprit] = EnvError(what)
+        worker.owed.clear()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.close()
+
+
+class Worker:
+    """One process and the pipe to it, once started.
+
+    Attributes:
+        seats: whose environments live in it.
+        owed: orders it has not answered yet.
+        deadline: when the first of them must be answered.
+        is_running: whether there is a process.
+    """
+
+    pipe: Connection
+    _process: subprocess.Popen[bytes]
+
+    def __init__(self, seats: Sequence[int]) -> None:
+        self.seats = seats
+        self.owed: deque[tuple[int, Order]] = deque()
+        self.deadline = math.inf
+        self.is_running = False
+
+    def start(self, make: bytes) -> None:
+        """Start the process; `make` makes its environments."""
+        self.pipe, theirs = cast("tuple[Connection, Connection]", Pipe())
+        with theirs:
+            # a process group of its own: Ctrl-C reaches the run, which ends its workers itself
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(_PROGRAM), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+        self.is_running = True
+        self.send((sys.path, make))
+
+    def send(self, message: Any) -> None:
+        """Ask for something; that it is gone is found out when it owes an answer."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send_bytes(pickle.dumps(message, protocol=5))
+
+    def receive(self) -> Any:
+        """The next answer: (sequence, seat, "answered" or "raised", what)."""
+        return pickle.loads(self.pipe.recv_bytes())
+
+    def kill(self) -> int:
+        """End the process at once; its exit code."""
+        self._process.kill()
+        self.pipe.close()
+        self.is_running = False
+        return self._process.wait()
+
+    def end(self, patience: float = 5.0) -> str:
+        """Wait for a process whose pipe is closed; how it ended, in words."""
+        self.pipe.close()
+        try:
+            code = self._process.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            code = self.kill()
+        self.is_running = False
+        if code >= 0:
+            return f"died: its process ended with exit code {code}"
+        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+        return f"died: its process was ended by {signal.Signals(-code).name}{hint}"
+
+    def close(self) -> None:
+        """Let it close its environments, then end it."""
+        if self.is_running:
+            self.end()

@@ -1,0 +1,127 @@
+"""`surefoot doctor` names what was made wrong, and nothing of what is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import surefoot
+from surefoot.cli.main import main
+from surefoot.envs.examine import examine_environment
+
+TINY = {"total_steps": 600, "num_envs": 4, "num_steps": 16, "num_minibatches": 4, "progress": False}
+
+
+class Right(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-10.0, 10.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.seen(), {}
+
+    def seen(self):
+        return self.np_random.normal(size=2).clip(-9, 9).astype(np.float32)
+
+    def step(self, action):
+        self.count += 1
+        return self.seen(), float(action), False, self.count >= 20, {}
+
+
+class LimitAsEnd(Right):
+    def step(self, action):
+        self.count += 1
+        return self.seen(), float(action), self.count >= 20, False, {}
+
+
+class NoReward(Right):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, 0.0, *rest
+
+
+class OtherEachTime(Right):
+    def seen(self):
+        return np.random.default_rng().normal(size=2).clip(-9, 9).astype(np.float32)
+
+
+class NoSeed(Right):
+    def seen(self):
+        return np.full(2, self.count, np.float32) / 10
+
+
+def wrong(task: object) -> list[str]:
+    return [text for fine, text in examine_environment(task, {}, steps=100) if not fine]
+
+
+@pytest.mark.parametrize("task", [Right, "CartPole-v1", "gymnax:CartPole-v1", "Hopper-v5"])
+def test_nothing_is_said_of_a_sound_environment(task: object) -> None:
+    assert wrong(task) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (LimitAsEnd, "every episode terminates after exactly 20 steps: a time limit"),
+        (NoReward, "no reward in 384 random steps"),
+        (OtherEachTime, "the same seed and actions give other numbers"),
+        (NoSeed, "every episode begins with the same observation, whatever the seed"),
+    ],
+)
+def test_what_is_wrong_with_an_environment_is_named(task: object, says: str) -> None:
+    found = wrong(task)
+    assert len(found) == 1
+    assert found[0].startswith(says)
+
+
+def test_a_run_is_judged_by_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", **TINY).run_dir
+    assert main(["doctor", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "Nothing wrong was found." in said
+    assert f"it can go on from step {json.loads(lines(run)[-1])['step']:,}" in said
+    spoilt = [json.dumps(json.loads(x) | {"policy/first_ratio_error": 0.5}) for x in lines(run)]
+    (run / "metrics.jsonl").write_text("\n".join(spoilt) + '\n{"step": 4')
+    newest = max((run / "checkpoints").glob("step-*"))
+    (newest / "rng.safetensors").unlink()
+    assert main(["doctor", str(run)]) == 1
+    said = capsys.readouterr().out
+    assert "LOOK since iteration 1: the ratio is off 1 by 0.500 before the first step" in said
+    assert f"LOOK metrics.jsonl: line {len(spoilt) + 1} is incomplete" in said
+    assert f"{newest / 'rng.safetensors'} cannot be read" in said
+    assert said.endswith("3 thing(s) to look at.\n")
+
+
+def lines(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
+def test_the_machine_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("surefoot.cli.doctor._SECONDS", 0.2)
+    code = main(["doctor"])
+    said = capsys.readouterr().out
+    assert code == said.count("LOOK ") > 0 or code == 0
+    assert f"surefoot {surefoot.__version__}, jax " in said
+    assert "cores may be used" in said
+    assert "MiB/s, to the disk" in said
+    assert "CartPole-v1 trains at " in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_neither_run_nor_task_is_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["doctor", "CartPol-v1"]) == 2
+    assert "did you mean 'CartPole-v1'" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert main(["doctor", "CartPole-v1", "--steps", "0"]) == 2
+    assert "steps = 0 must be at least 1" in capsys.readouterr().err

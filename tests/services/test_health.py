@@ -1,0 +1,166 @@
+"""Runs made to fail in one way each are named; healthy runs are not spoken of."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from surefoot.config import Config
+from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep
+from surefoot.services.health import RULES, Health, examine
+from surefoot.training import Hook, train
+
+SMALL = Config(
+    num_envs=8,
+    num_steps=32,
+    num_minibatches=4,
+    num_epochs=5,
+    actor_hidden=(16,),
+    critic_hidden=(16,),
+    total_steps=256 * 60,
+)
+WILD = {"learning_rate": 0.01, "clip_epsilon": math.inf, "num_epochs": 20}
+NAMES = [rule.name for rule in RULES]
+
+
+class Recorder(Hook):
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+
+    def on_iteration(self, state: Any, metrics: Any) -> None:
+        self.rows.append(dict(metrics))
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Reach(SingleEnvironment):
+    """Push a point to where it should be; what goes wrong is a parameter."""
+
+    name = "reach"
+    observations = {"seen": 2}
+    action = ActionSpec("continuous", (1,), low=(-1.0,), high=(1.0,), shape=(1,))
+
+    def __init__(self, **wrong: Any) -> None:
+        self.wrong = {"reward": lambda near, action: near, "jump": 0.0} | wrong
+
+    def reset(self, key):
+        place = jax.random.uniform(key, minval=-1.0)
+        return (place, jnp.int32(0)), {"seen": jnp.stack([place, 0.0])}
+
+    def step(self, state, action, key):
+        place, count = state
+        place = place + 0.2 * action[0]
+        reward = self.wrong["reward"](-jnp.abs(place), action[0])
+        # grows a thousandfold every few steps, so that no statistic keeps up
+        jump = jnp.exp(self.wrong["jump"] * count.astype(jnp.float32))
+        seen = {"seen": jnp.stack([place, jump])}
+        end = count >= 30
+        return (place, count + 1), SingleStep(seen, reward, jnp.bool_(False), end)
+
+
+def trained(task: Any = None, config: Config = SMALL) -> Recorder:
+    recorder = Recorder()
+    train(task or Reach(), config, hooks=[Health(), recorder])
+    return recorder
+
+
+def found(recorder: Recorder, config: Config) -> set[str]:
+    return {finding.rule.name for finding in examine(recorder.rows, config)}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "options"),
+    [
+        ("kl", Reach(), WILD),
+        ("clip fraction", Reach(), WILD),
+        ("no step", Reach(), {"learning_rate": 1e-9}),
+        ("entropy explosion", Reach(), {"entropy_coef": 5.0, "learning_rate": 0.02}),
+        ("entropy collapse", Reach(), {"entropy_coef": -5.0, "learning_rate": 0.02}),
+        ("no reward", Reach(reward=lambda near, a: 0.0 * near), {}),
+        (
+            "reward scale",
+            Reach(reward=lambda near, a: 1e5 * near),
+            {"scale_rewards": False},
+        ),
+        ("reward scale", Reach(reward=lambda near, a: 1e-5 * near), {"scale_rewards": False}),
+        ("normaliser", Reach(jump=0.9), {"observation_clip": 1.0}),
+        ("actions at their bounds", Reach(), {"initial_std": 5.0}),
+        (
+            "explained variance",
+            Reach(reward=lambda near, a: a),
+            {"critic_learning_rate": 1e-12, "learning_rate": 1e-12, "gamma": 0.0},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_made_to_fail_is_named(name: str, task: Any, options: dict) -> None:
+    config = SMALL.replace(**options)
+    recorder = trained(task, config)
+    assert name in found(recorder, config)
+    rule = next(rule for rule in RULES if rule.name == name)
+    said = [note for note in recorder.notes if rule.remedy in note]
+    assert len(said) == 1
+    assert f"Likely {rule.cause}. Try {rule.remedy}." in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("ratio", {"policy/first_ratio_error": 0.3}),
+        ("pace", {"time/env_steps_per_second": 10.0}),
+        ("masked steps", {"rollout/masked_steps": 200}),
+        ("constant advantages", {"batch/advantage_std": 1e-5}),
+    ],
+)
+def test_what_no_sound_run_shows_is_named_from_its_numbers(name: str, change: dict) -> None:
+    rows = trained().rows
+    rows = [row if i < 20 else row | change for i, row in enumerate(rows)]
+    assert {f.rule.name for f in examine(rows, SMALL)} == {name}
+
+
+def test_every_rule_is_tested() -> None:
+    marks = [
+        *test_a_run_made_to_fail_is_named.pytestmark,
+        *test_what_no_sound_run_shows_is_named_from_its_numbers.pytestmark,
+    ]
+    tested = {case[0] for mark in marks for case in mark.args[1]}
+    assert tested == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Reach(),
+        "CartPole-v1",
+        "probe:late-reward/continuous",
+        "InvertedPendulum-v5",
+    ],
+    ids=lambda task: task if isinstance(task, str) else task.name,
+)
+def test_healthy_runs_are_not_spoken_of(task: Any) -> None:
+    config = dataclasses.replace(SMALL, total_steps=256 * 80)
+    assert trained(task, config).notes == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("HalfCheetah-v5", []),
+        ("Hopper-v5", []),
+        ("Walker2d-v5", []),
+        ("Humanoid-v5", ["of the samples are beyond the clip range"]),  # and rightly so
+    ],
+)
+def test_healthy_runs_of_robots_are_not_spoken_of(task: str, said: list[str]) -> None:
+    config = Config(total_steps=500_000, checkpoint_every=None)
+    notes = trained(task, config).notes
+    assert len(notes) == len(said), notes
+    assert all(part in note for part, note in zip(said, notes, strict=True))
