@@ -8,7 +8,7 @@ else
 endif
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all check format lock bench
+.PHONY: help setup demo test test-all mutants faults coverage check format lock bench
 
 help:
 	@echo "make demo      a Unitree Go1 learns to walk"
@@ -16,6 +16,9 @@ help:
 	@echo "make test-all  the test suite with learning curves on real tasks"
 	@echo "make check     format, lint, types, floors"
 	@echo "make format    format the code"
+	@echo "make mutants   put known bugs back, one at a time: the tests must find each"
+	@echo "make faults    kill runs, fill disks, damage files, train for long"
+	@echo "make coverage  which lines and branches of the core the tests reach"
 	@echo "make bench     the benchmarks, in an environment of their own"
 	@echo "make lock      renew requirements.lock"
 
@@ -39,6 +42,21 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# `make mutants MUTANTS=catalogue` takes a quarter of an hour, all of it an hour and a half
+MUTANTS ?= catalogue functional
+
+mutants: setup
+	$(BIN)/python -m tests.mutants.run $(MUTANTS)
+
+# a few minutes; with FAULTS=--long 200 kills, 10,000 damaged files and 2,000 updates
+faults: setup
+	$(BIN)/python -m tests.faults.run $(FAULTS)
+
+coverage: setup
+	$(BIN)/python -m coverage run -m pytest -m "not slow" tests/functional tests/networks tests/rollout \
+	  tests/update tests/training
+	$(BIN)/python -m coverage report
 
 check: setup
 	$(BIN)/ruff format --check .

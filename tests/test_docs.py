@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import itertools
 import re
 import shlex
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import tyro
+from tests.mutants.catalogue import CATALOGUE
 
 import surefoot
 from surefoot.cli.doctor import parse as parse_doctor_command
@@ -246,9 +249,27 @@ def test_dependencies_are_told_with_a_reason() -> None:
 def test_tests_that_are_named_exist() -> None:
     files = [p.read_text(encoding="utf-8") for p in ROOT.glob("tests/**/test_*.py")]
     defined = {name for text in files for name in re.findall(r"(?m)^def (test_\w+)", text)}
-    named = {c for c in in_code(outside_blocks("docs/mathematics.md")) if c.startswith("test_")}
-    assert len(named) > 40
-    assert named <= defined, sorted(named - defined)
+    for page, least in (("docs/mathematics.md", 40), ("docs/silent-bugs.md", 80)):
+        named = {c for c in in_code(outside_blocks(page)) if c.startswith("test_")}
+        assert len(named) > least
+        assert named <= defined, sorted(named - defined)
+
+
+def test_every_silent_bug_has_its_row_and_its_mutants() -> None:
+    rows = [row for row in rows_of("docs/silent-bugs.md") if row[0].isdigit()]
+    assert [int(row[0]) for row in rows] == list(range(1, 73))
+    count = Counter(mutant.line for mutant in CATALOGUE)
+    assert {int(row[0]): int(row[2] or 0) for row in rows} == {n: count[n] for n in range(1, 73)}
+
+
+def test_every_mutant_changes_the_source_as_it_is() -> None:
+    names = {f"{mutant.line}: {mutant.name}" for mutant in CATALOGUE}
+    assert len(names) == len(CATALOGUE)
+    for mutant in CATALOGUE:
+        text = (ROOT / "src/surefoot" / mutant.file).read_text(encoding="utf-8")
+        assert text.count(mutant.old) == 1, mutant.name
+        ast.parse(text.replace(mutant.old, mutant.new))
+        assert all((ROOT / test.partition("::")[0]).exists() for test in mutant.tests)
 
 
 def test_functions_that_are_named_exist() -> None:

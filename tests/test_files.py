@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     count: int
 
 
-TREE = {"net": Pair(jnp.arange(6.0).reshape(2, 3), 7), "key": jax.random.key(3), "none": None}
+TREE = {"net": Pair(jnp.arange(6.0).reshape(2, 3) / 7, 7), "key": jax.random.key(3), "none": None}
 
 
 class Disk:

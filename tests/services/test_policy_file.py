@@ -43,6 +43,7 @@ def copy(run: Path, to: Path) -> Path:
         ("Hopper-v5", {}),
         ("Hopper-v5", {"distribution": "squashed_gaussian", "state_dependent_std": True}),
         ("Hopper-v5", {"distribution": "beta", "normalize_observations": False}),
+        ("gymnasium:Pendulum-v1", {}),  # its bounds are not -1 and 1
         ("probe:both", {"shared_trunk": True}),
     ],
 )

@@ -439,6 +439,28 @@ def test_normaliser_counts_exactly_the_experience() -> None:
     assert float(F.count_of(state.normalizer.moments["observation"])) == state.step
 
 
+@pytest.mark.parametrize("at", [0, 2])
+def test_success_is_what_the_last_step_of_an_episode_says(at: int) -> None:
+    class Passing(SingleEnvironment):
+        """Three steps, of which one alone is called a success."""
+
+        name = "passing"
+        observations = {"observation": 1}
+        action = ActionSpec("discrete", (2,), dtype="int32")
+        info = ("success",)
+
+        def reset(self, key):
+            return jnp.int32(0), jnp.zeros(1)
+
+        def step(self, state, action, key):
+            end, info = state == 2, {"success": state == at}
+            return state + 1, SingleStep(jnp.zeros(1), jnp.float32(1), end, jnp.bool_(False), info)
+
+    recorder = Recorder()
+    train(Passing(), TINY, hooks=[recorder])
+    assert {row["rollout/success_rate"] for row in recorder.metrics} == {float(at == 2)}
+
+
 def test_a_simulator_that_loses_the_last_observation_is_counted() -> None:
     import dataclasses
 

@@ -154,8 +154,12 @@ def test_estimates_agree_with_the_mathematics_called_by_hand() -> None:
 def test_the_value_of_the_true_last_observation_is_bootstrapped_at_a_time_limit() -> None:
     made, state = trainer("probe:truncated", gae_lambda=0.0, scale_rewards=False)
     _, experience = collect(made, state)
+    # the probe always looks the same: make every observation one of its own
+    features = jax.random.normal(jax.random.key(0), experience.critic_features.shape)
+    experience = experience._replace(critic_features=features)
     critic = made.algorithm.critic(state.learners["critic"])
-    values = critic(experience.critic_features)
+    values = critic(features)
+    assert len(np.unique(values)) == values.size
     got = estimate(critic, experience, made.config).advantages
     last = experience.truncated & (experience.weights > 0)
     assert bool(last.any())
@@ -205,8 +209,9 @@ def test_old_policy_for_the_kl_penalty_is_the_one_before_the_update() -> None:
     np.testing.assert_allclose(loss, ratio_metrics["loss/policy"], atol=1e-6)
 
 
-def test_rewards_are_scaled_by_the_std_of_the_discounted_return() -> None:
-    made, state = trainer(gamma=0.9)
+@pytest.mark.parametrize("task", ["probe:late-reward", "probe:truncated"])
+def test_rewards_are_scaled_by_the_std_of_the_discounted_return(task: str) -> None:
+    made, state = trainer(task, gamma=0.9)
     total, returns = np.zeros(4), []
     for iteration in range(3):
         state, rollout = made.collect(state, made.policy(state))
@@ -244,3 +249,27 @@ def test_statistics_see_valid_rows_alone_and_only_after_the_update() -> None:
     assert float(F.count_of(moments)) == rows.shape[0] == int(rollout.valid.sum())
     np.testing.assert_allclose(moments.mean, rows.mean(0), atol=1e-6)
     np.testing.assert_allclose(moments.variance, rows.var(0), rtol=1e-5)
+
+
+def test_the_critic_reads_the_last_observation_as_it_reads_the_others() -> None:
+    made, state = trainer("CartPole-v1")
+    state, _ = collect(made, state)  # so that the normaliser has something to do
+    moments = state.normalizer.moments["observation"]
+    _, rollout = made.collect(state, made.policy(state))
+    _, experience, _ = made.digest(state, rollout)
+    seen = rollout.observations["observation"]
+    expected = (seen - moments.mean) / np.sqrt(moments.variance)
+    assert experience.critic_features.shape[0] == made.config.num_steps + 1
+    np.testing.assert_allclose(experience.critic_features, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(experience.actor_features, experience.critic_features[:-1])
+
+
+def test_the_normaliser_has_seen_what_the_policy_saw() -> None:
+    made, state = trainer("CartPole-v1")
+    state, rollout = made.collect(state, made.policy(state))
+    state, *_ = made.digest(state, rollout)
+    acted_on = np.asarray(rollout.observations["observation"][:-1], np.float64)
+    rows = acted_on[np.asarray(rollout.valid)]
+    moments = state.normalizer.moments["observation"]
+    np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(moments.variance, rows.var(axis=0), rtol=1e-5, atol=1e-7)

@@ -1,0 +1,1 @@
+"""Faults of machines, put on purpose: `make faults`."""

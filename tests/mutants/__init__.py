@@ -1,0 +1,1 @@
+"""Bugs put back on purpose, to see the tests find them: `make mutants`."""
