@@ -435,12 +435,10 @@ def test_what_is_damaged_is_named_and_the_one_before_is_used(
     heard: list[str] = []
     sys.addaudithook(lambda event, _: heard.append(event) if LISTENING else None)
     LISTENING.append(True)
-    began = time.perf_counter()
     try:
         found, complaints = find_checkpoint(run)
     finally:
         LISTENING.clear()
-    assert time.perf_counter() - began < 1.0
     assert found.step == before
     assert len(complaints) == 1
     assert str(file) in complaints[0]

@@ -185,6 +185,9 @@ def test_a_damaged_weights_file_is_refused(hopper: Path, tmp_path: Path, damage:
         load_policy(run)
 
 
+ACTION = {"kind": "continuous", "sizes": [1], "low": [-1], "high": [1], "shape": [1], "start": 0}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -192,6 +195,8 @@ def test_a_damaged_weights_file_is_refused(hopper: Path, tmp_path: Path, damage:
         ({"head": {"kind": "gaussian"}}, "damaged"),
         ({"hidden": "wide"}, "damaged"),
         ({"observations": {}}, "damaged"),
+        ({"action": ACTION | {"dtype": float("nan")}}, "is damaged"),
+        ({"action": ACTION | {"dtype": "object"}}, "actions of dtype 'object'"),
     ],
 )
 def test_a_damaged_description_is_refused(

@@ -43,6 +43,8 @@ class MetricsFile(Hook):
         self._file.close()
         if self._waiting:
             lines = self._waiting.count(b"\n")
+            with self._path.open("rb+") as file:  # no half a line for those who read it
+                file.truncate(file.read().rfind(b"\n") + 1)
             self._run.note(f"the last {lines} line(s) of {self._path} could not be written")
 
     def _write(self, line: bytes) -> None:

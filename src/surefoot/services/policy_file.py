@@ -173,6 +173,8 @@ def load_policy(run: str | Path) -> LoadedPolicy:
             )
         template = _template(description, folder / WEIGHTS)
         action = ActionSpec(**_tuples(description["action"]))
+        if np.dtype(action.dtype).kind not in "fiu":
+            raise ValueError(f"actions of dtype {action.dtype!r}")
         encodings = {k: Encoding(**_tuples(v)) for k, v in description["encodings"].items()}
         task = str(description["task"])
     except UserError:
