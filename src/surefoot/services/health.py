@@ -137,7 +137,7 @@ RULES = (
         10,
         "updates have hardly changed the policy since the start (KL {policy/approx_kl:.1e})",
         "a learning rate too small, or advantages that are zero",
-        "--learning-rate 3e-4, or look at the reward (surefoot doctor TASK)",
+        "a --learning-rate ten times larger, or look at the reward (surefoot doctor TASK)",
     ),
     Rule(
         "clip fraction",
