@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# a machine that is busy is not a failure; a test that passes passes always
+hypothesis.settings.register_profile(
+    "surefoot",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("surefoot")
 
 # before JAX is imported: programs of equal shape are compiled once for the whole session
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -32,7 +32,7 @@ def test_defaults_are_valid() -> None:
     target=st.one_of(st.none(), st.floats(1e-6, 1e3)),
     hidden=st.lists(st.integers(1, 512), max_size=3),
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_file_gives_back_what_was_written(task, option, gamma, clip, target, hidden) -> None:
     config = Config(
         env_options=(option,),

@@ -171,7 +171,7 @@ def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
 GOOD = save({"x": np.arange(3, dtype=np.float32), "y": np.ones((2, 2), np.float32)})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=8),
     cut=st.integers(0, len(GOOD)),

@@ -150,7 +150,7 @@ def test_an_action_space_no_policy_serves_is_refused(
 bounds = st.floats(-1e6, 1e6, width=32).map(lambda x: float(np.float32(x)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(bounds, bounds, st.floats(1, 2.0**100, width=32))
 def test_canonical_one_and_all_beyond_it_hit_the_bounds_exactly(
     a: float, b: float, beyond: float

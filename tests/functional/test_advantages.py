@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # rlax imports deprecated names from jax
     import rlax
 
-laws = settings(deadline=None, max_examples=30)
+laws = settings(max_examples=30)
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.sampled_from([1, 2, 3, 9])
 GAMMA, LAMBDA = 0.9, 0.8
@@ -454,3 +454,31 @@ def test_normalize_advantages_carries_no_gradient_and_survives_an_empty_mask():
     assert not np.any(normalize_advantages([1.0, 2.0], weights=[0.0, 0.0]))
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         assert normalize_advantages(np.ones((2, 3))).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["gae_lambda", "rho_bar", "c_bar", "gamma"])
+def test_bounds_of_v_trace(name):
+    zeros = np.zeros((3, 2), np.float32)
+    options = {"gamma": 1.0, "gae_lambda": 1.0, "rho_bar": 1.0, "c_bar": 1.0}
+    call = partial(vtrace_advantages, *[zeros] * 5, log_probs=zeros, old_log_probs=zeros)
+    for allowed in (0.0, 1.0):
+        call(**options | {name: allowed})
+    with pytest.raises(ValueError, match=name):
+        call(**options | {name: -0.1})
+    if name in ("gamma", "gae_lambda"):
+        with pytest.raises(ValueError, match=name):
+            call(**options | {name: 1.5})
+
+
+def test_no_gradient_reaches_the_discounts():
+    rng = np.random.default_rng(0)
+    rewards, values, next_values = rng.normal(size=(3, 5, 2)).astype(np.float32)
+    ends = np.zeros((5, 2), bool)
+
+    def total(gamma, gae_lambda):
+        estimates = gae(
+            rewards, values, next_values, ends, ends, gamma=gamma, gae_lambda=gae_lambda
+        )
+        return jnp.sum(estimates)
+
+    assert jax.grad(total, argnums=(0, 1))(0.9, 0.8) == (0.0, 0.0)

@@ -29,7 +29,7 @@ with warnings.catch_warnings():
     import distreqx.distributions as dx
 
 F32 = partial(jnp.asarray, dtype=jnp.float32)
-properties = settings(max_examples=30, deadline=None)
+properties = settings(max_examples=30)
 
 
 def real(low, high):
@@ -556,3 +556,40 @@ def test_floor_rejects_a_bad_minimum(min_std):
 def test_unfloor_rejects_an_unreachable_std(std):
     with pytest.raises(ValueError, match=rf"min_std=0\.1, std={std}"):
         unfloor_log_std(std, min_std=0.1)
+
+
+EXAMPLES = examples()
+
+
+@pytest.mark.parametrize("pair", EXAMPLES, ids=lambda pair: type(pair[0]).__name__)
+def test_a_distribution_is_a_value_that_cannot_be_changed(pair):
+    one = pair[0]
+    name = next(iter(vars(one)))
+    with pytest.raises(AttributeError):
+        setattr(one, name, 0.0)
+    assert hash(one) == hash(one)
+    assert one != pair[1]
+
+
+def test_no_gradient_flows_through_a_sample_of_a_beta():
+    def total(alpha):
+        return Beta(alpha, F32([2.0, 3.0])).sample(jax.random.key(0)).sum()
+
+    assert not np.asarray(jax.grad(total)(F32([2.0, 1.5]))).any()
+
+
+def test_the_mode_of_a_beta_stays_inside_where_the_density_is_finite():
+    barely = float(np.nextafter(np.float32(1.0), np.float32(2.0)))
+    modes = Beta(F32([barely, 50.0]), F32([50.0, barely])).mode()
+    np.testing.assert_array_equal(modes, F32([dist.BETA_EPSILON, 1.0 - dist.BETA_EPSILON]))
+
+
+def test_the_mode_of_a_beta_by_hand():
+    alpha, beta = F32([1.5, 3.0, 2.0, 1.0]), F32([3.0, 1.5, 1.0, 2.0])
+    np.testing.assert_allclose(Beta(alpha, beta).mode(), [0.2, 0.8, 2 / 3, 1 / 3], rtol=1e-6)
+
+
+def test_the_ends_of_the_range_of_std():
+    with pytest.raises(ValueError, match="strictly between"):
+        floor_log_std(F32([0.0]), min_std=dist.MAX_STD)
+    assert unfloor_log_std(dist.MAX_STD, min_std=0.01) == np.log(dist.MAX_STD - 0.01)

@@ -17,7 +17,7 @@ from surefoot.functional import (
     linear,
 )
 
-laws = settings(deadline=None, max_examples=50)
+laws = settings(max_examples=50)
 both_curves = pytest.mark.parametrize("schedule", [linear, cosine])
 
 
@@ -111,3 +111,11 @@ def test_wrong_arguments_are_refused():
             adaptive_kl_coefficient(1.0, 0.01, target_kl=target_kl)
     with pytest.raises(ValueError, match=r"factor.*0\.5"):
         kl_adaptive_learning_rate(1e-3, 0.01, target_kl=0.01, factor=0.5)
+
+
+def test_at_the_bounds_nothing_changes():
+    """Bounds that float32 holds exactly."""
+    for kl in (1.0, 0.25):
+        assert kl_adaptive_learning_rate(1e-3, kl, target_kl=0.5) == np.float32(1e-3)
+    assert adaptive_kl_coefficient(1.0, 1.0, target_kl=1.5) == 1.0
+    assert adaptive_kl_coefficient(1.0, 3.0, target_kl=2.0) == 1.0

@@ -7,7 +7,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -22,7 +22,6 @@ def orders(size: int, count: int, seed: int = 0) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(lambda key: random_permutation(key, size)))(keys))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 2**32 - 1))
 def test_every_number_appears_once(size: int, seed: int) -> None:
     order = np.asarray(random_permutation(jax.random.key(seed), size))
@@ -86,3 +85,17 @@ def test_keys_of_a_split_give_orders_that_do_not_agree() -> None:
 def test_an_impossible_size_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="size must be in"):
         random_permutation(jax.random.key(0), size)
+
+
+def test_every_small_size() -> None:
+    for size in range(1, 20):
+        assert sorted(np.asarray(random_permutation(jax.random.key(0), size))) == list(range(size))
+
+
+def test_the_largest_size() -> None:
+    """Traced only: its numbers would take gigabytes."""
+    order = jax.eval_shape(lambda key: random_permutation(key, 2**31), jax.random.key(0))
+    assert order.shape == (2**31,)
+    for size in (0, 2**31 + 1):
+        with pytest.raises(ValueError, match=str(size)):
+            jax.eval_shape(lambda key, size=size: random_permutation(key, size), jax.random.key(0))

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # rlax imports deprecated names from jax
     import rlax
 
-laws = settings(deadline=None, max_examples=30)
+laws = settings(max_examples=30)
 seeds = st.integers(0, 2**32 - 1)
 
 RATIO_LOSSES = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from surefoot import functional as F
 
-laws = settings(deadline=None, max_examples=20)
+laws = settings(max_examples=20)
 seeds = st.integers(0, 2**32 - 1)
 FEATURES = jnp.asarray(np.random.default_rng(0).standard_normal((12, 3)), jnp.float32)
 

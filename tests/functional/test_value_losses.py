@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from surefoot.functional import clipped_value_loss, squared_value_loss, value_targets
 
-laws = settings(deadline=None, max_examples=30)
+laws = settings(max_examples=30)
 seeds = st.integers(0, 2**32 - 1)
 
 # Both with the arguments (values, old_values, returns), so that one law can be told of each.

@@ -19,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,16 +62,22 @@ def of_functional() -> Iterator[Job]:
             yield Job(f"{path.stem}.py:{where}", f"functional/{path.name}", text, tests)
 
 
-def is_found(job: Job) -> bool:
+def is_found(job: Job, shared: Path) -> bool:
     """Whether the tests fail on it."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+    return failure(job, shared) is not None
+
+
+def failure(job: Job, shared: Path) -> str | None:
+    """What the tests print if they fail on it."""
+    # the tests keep compiled programs beside their folder: all mutants share those that stay the same
+    with tempfile.TemporaryDirectory(prefix="mutant-", dir=shared) as folder:
         copy = Path(folder) / "surefoot"
         shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         (copy / job.file).write_text(job.text, encoding="utf-8")
         path = os.pathsep.join([folder, str(ROOT)])
         command = [
             *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"),
-            *("-m", "not slow", "--basetemp", str(Path(folder) / "made"), *job.tests),
+            *("-m", "not slow", "--basetemp", f"{folder}-made", *job.tests),
         ]
         try:
             done = subprocess.run(
@@ -84,13 +91,15 @@ def is_found(job: Job) -> bool:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return True
-    if done.returncode not in (0, 1, 2):  # passed, failed, could not even be imported
+            return f"not done after {PATIENCE:.0f} s"
+    shutil.rmtree(f"{folder}-made", ignore_errors=True)
+    # passed, failed, could not even be imported; below 0 it was ended by a signal, memory exhausted
+    if done.returncode > 2:
         raise RuntimeError(f"{job.name}: pytest ended with {done.returncode}\n{done.stdout}")
-    return done.returncode != 0
+    return (done.stdout or f"ended with {done.returncode}") if done.returncode else None
 
 
-def try_all(jobs: Iterable[Job], processes: int) -> list[str]:
+def try_all(jobs: Iterable[Job], processes: int, shared: Path) -> list[str]:
     """The names of those that no test finds."""
     jobs = list(jobs)
     print(f"{len(jobs)} mutants", flush=True)
@@ -98,7 +107,7 @@ def try_all(jobs: Iterable[Job], processes: int) -> list[str]:
     survivors = []
     with ThreadPoolExecutor(processes) as pool:
         for number, (job, found) in enumerate(
-            zip(jobs, pool.map(is_found, jobs), strict=True), start=1
+            zip(jobs, pool.map(is_found, jobs, repeat(shared)), strict=True), start=1
         ):
             if not found:
                 survivors.append(job.name)
@@ -116,18 +125,24 @@ def main() -> int:
     parser.add_argument("--only", default="", help="those whose name holds this text")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as shared:
+        return report(asked.which, asked.only, asked.processes, Path(shared))
+
+
+def report(asked: list[str], only: str, processes: int, shared: Path) -> int:
+    """Try them, say what was found; `shared` is a folder for all of them."""
     unmutated = Job(
         "unchanged", "config.py", (SOURCE / "config.py").read_text(), ("tests/functional",)
     )
-    if is_found(unmutated):
-        print("the tests fail on the source as it is")
+    if said := failure(unmutated, shared):
+        print(f"the tests fail on the source as it is:\n{said}")
         return 1
     explained = tomllib.loads(EXPLAINED.read_text(encoding="utf-8"))
     unexplained: list[str] = []
-    for which in asked.which:
+    for which in asked:
         jobs = of_catalogue() if which == "catalogue" else of_functional()
-        jobs = [job for job in jobs if asked.only in job.name]
-        survivors = try_all(jobs, asked.processes)
+        jobs = [job for job in jobs if only in job.name]
+        survivors = try_all(jobs, processes, shared)
         known = [name for name in survivors if without_line(name) in explained]
         new = [name for name in survivors if without_line(name) not in explained]
         found = len(jobs) - len(survivors)

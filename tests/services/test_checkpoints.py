@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 import surefoot
 from surefoot import api
 from surefoot.config import UserError
+from surefoot.envs import make_environment
 from surefoot.services import checkpoints
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.services.run_folder import RunFolder, read_config
@@ -180,6 +182,15 @@ def test_auto_decides_by_the_cost_says_it_and_keeps_to_it(tmp_path: Path) -> Non
     half = interrupted_at(run.run_dir, tmp_path / "b", steps(run.run_dir)[1])
     api.resume(half, progress=False, hooks=[Listener(said)])
     assert said == []
+
+
+def test_environments_that_were_made_already_cannot_be_made_anew(tmp_path: Path) -> None:
+    env = make_environment("CartPole-v1", 4, seed=np.random.SeedSequence(0))
+    try:
+        with pytest.raises(ValueError, match="exact_resume = 'on': CartPole-v1 was made already"):
+            surefoot.train(env, run_dir=tmp_path / "run", **TINY)
+    finally:
+        env.close()
 
 
 def test_auto_turns_it_on_where_it_is_cheap(
@@ -511,7 +522,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_whatever_a_manifest_says_it_is_read_or_refused(
     sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

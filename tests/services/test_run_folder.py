@@ -77,6 +77,19 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         surefoot.train("probe:late-reward", run_dir=tmp_path / "notes.txt", **TINY)
 
 
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions say nothing to root, so it is /proc, where nobody can make a folder."""
+    monkeypatch.setattr(surefoot.api, "make_environment", pytest.fail)
+    place = Path("/proc")
+    if not place.is_dir():
+        place = tmp_path / "locked"
+        place.mkdir(mode=0o555)
+    with pytest.raises(ValueError, match=f"cannot be made: {place} is not writable"):
+        surefoot.train("probe:late-reward", run_dir=place / "runs" / "one", **TINY)
+
+
 def test_a_mistake_found_before_training_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown probe"):
         surefoot.train("probe:lat-reward", run_dir=tmp_path / "run", **TINY)

@@ -41,6 +41,12 @@ def test_a_group_nobody_reads_is_an_error_that_names_it() -> None:
     assert list(make_agent_spec(ignoring, spec(state=1, map=2)).observations) == ["state"]
 
 
+def test_the_actor_needs_something_to_read() -> None:
+    config = Config(critic_groups=("privileged_state",))
+    with pytest.raises(ValueError, match="no observation group is left for the actor"):
+        make_agent_spec(config, spec(privileged_state=2))
+
+
 def test_a_group_cannot_be_read_and_ignored() -> None:
     config = Config(actor_groups=("state",), ignore_groups=("state",))
     with pytest.raises(ValueError, match="'state' is both read and in ignore_groups"):

@@ -46,6 +46,16 @@ def policy_for(env):
     return trainer.policy(trainer.start())
 
 
+def test_terms_of_the_reward_and_success_are_told_of_a_batch() -> None:
+    env = JaxEnvironment(Uneven(), 4)
+    trainer = Trainer(Config(num_envs=4, num_steps=12, num_minibatches=1), env)
+    state = trainer.start()
+    state, rollout = trainer.collect(state, trainer.acting_policy(state))
+    _, _, told = trainer.digest(state, rollout)
+    np.testing.assert_allclose(told["reward/step"], 1.0)
+    assert told["rollout/success_rate"] == 1.0
+
+
 def test_short_episodes_are_not_favoured() -> None:
     env = JaxEnvironment(Uneven(), 400)
     result = evaluate(policy_for(env), env, 400, key=jax.random.key(0))

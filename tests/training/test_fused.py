@@ -92,6 +92,8 @@ def test_a_task_that_is_not_written_in_jax_is_refused() -> None:
             train_seeds(task, TINY, hooks=[[], []])
     with pytest.raises(ValueError, match="num_seeds = 0 must be at least 1"):
         surefoot.train_seeds(TASK, num_seeds=0)
+    with pytest.raises(ValueError, match="total_steps = 2147483648 with num_seeds: at most"):
+        surefoot.train_seeds(TASK, num_seeds=2, total_steps=2**31, progress=False)
 
 
 def test_a_stop_keeps_what_was_learned() -> None:

@@ -167,13 +167,16 @@ def test_the_value_of_the_true_last_observation_is_bootstrapped_at_a_time_limit(
     np.testing.assert_allclose(got[last], expected[last], rtol=1e-5)
 
 
-def test_advantages_are_recomputed_by_the_critic_as_it_stands() -> None:
-    fixed, state = trainer()
-    fresh, _ = trainer(recompute_advantages=True)
+@pytest.mark.parametrize(
+    ("main", "options"), [("actor", {}), ("joint", {"shared_trunk": True})], ids=str
+)
+def test_advantages_are_recomputed_by_the_critic_as_it_stands(main: str, options: dict) -> None:
+    fixed, state = trainer(**options)
+    fresh, _ = trainer(recompute_advantages=True, **options)
     state, experience = collect(fixed, state)
     one, _ = optimise(fixed, state, experience)
     two, _ = optimise(fresh, state, experience)
-    assert leaves(one.learners["actor"]) != leaves(two.learners["actor"])
+    assert leaves(one.learners[main]) != leaves(two.learners[main])
 
 
 def test_a_kl_stop_holds_across_recomputed_epochs() -> None:

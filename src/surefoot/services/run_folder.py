@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,13 @@ def _check_usable(path: Path) -> None:
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise UserError(f"run folder {str(path)!r} cannot be made: {str(existing)!r} is a file")
-    if not os.access(existing, os.W_OK):
-        raise UserError(f"run folder {str(path)!r} cannot be made: {existing} is not writable")
+    try:  # permissions do not tell: the user may be root, the file system read-only or full
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise UserError(
+            f"run folder {str(path)!r} cannot be made: {existing} is not writable ({error.strerror})"
+        ) from error
 
 
 def read_config(path: Path) -> tuple[str, Config]:
