@@ -55,7 +55,7 @@ faults: setup
 
 coverage: setup
 	$(BIN)/python -m coverage run -m pytest -m "not slow" tests/functional tests/networks tests/rollout \
-	  tests/update tests/training
+	  tests/update tests/training tests/envs tests/services
 	$(BIN)/python -m coverage report
 
 check: setup

@@ -214,6 +214,15 @@ def test_compiled_programs_are_kept_in_the_user_s_cache_folder(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     programs = tmp_path / "cache" / "surefoot" / "programs"
     assert any(programs.iterdir())
+    # one was cut off while it was written, as by a kill: JAX would keep no other, and say so each time
+    whole = next(programs.glob("*-cache"))
+    length = whole.stat().st_size
+    whole.write_bytes(whole.read_bytes()[: length // 2])
+    (programs / whole.name.replace("-cache", "-atime")).unlink()
+    done = command("train", "probe:both", *TINY, "--run-dir", "c", cwd=tmp_path, env=own)
+    assert done.returncode == 0, done.stderr
+    assert "compilation cache" not in done.stderr
+    assert whole.stat().st_size > 0.9 * length  # compiled again, and kept
     off = own | {"XDG_CACHE_HOME": str(tmp_path / "none"), "JAX_ENABLE_COMPILATION_CACHE": "false"}
     done = command("train", "probe:both", *TINY, "--run-dir", "b", cwd=tmp_path, env=off)
     assert done.returncode == 0, done.stderr

@@ -387,11 +387,14 @@ def main() -> int:
     sizes = {"kills": 200, "disk": 20, "files": 10_000, "soak": 2000}
     short = {"kills": 12, "disk": 4, "files": 2_000, "soak": 400}
     sound = True
+    # compiled programs in a folder of their own: some are cut off here
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="faults-cache-")
     for which in asked.which:
         part = {"kills": kills, "disk": disk, "files": files, "soak": soak}[which]
         began = time.monotonic()
         sound &= part((sizes if long else short)[which])
         print(f"{which}: {time.monotonic() - began:.0f} s", flush=True)
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"])
     return 0 if sound else 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,8 @@ def mutations(source: str) -> Iterator[tuple[str, str]]:
     """
     tree = ast.parse(source)
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.expr | ast.stmt)]
+    lines = source.splitlines()
+    told: Counter[str] = Counter()
     left_alone = _annotations(tree)
     for index, node in enumerate(nodes):
         if id(node) in left_alone:
@@ -67,6 +70,11 @@ def mutations(source: str) -> Iterator[tuple[str, str]]:
             changed = copy.deepcopy(tree)
             twin = [n for n in ast.walk(changed) if isinstance(n, ast.expr | ast.stmt)][index]
             change(twin)
+            if isinstance(node, ast.Constant):  # it says little without its line
+                what += f" in {lines[node.lineno - 1].strip()[:80]}"
+            told[what] += 1
+            if told[what] > 1:
+                what += f" ({told[what]})"
             yield f"{node.lineno}: {what}", ast.unparse(ast.fix_missing_locations(changed))
 
 

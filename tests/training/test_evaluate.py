@@ -40,6 +40,14 @@ class Uneven(SingleEnvironment):
         return left, SingleStep(jnp.ones(1), jnp.float32(1), left == 0, jnp.bool_(False), info)
 
 
+class Silent(Uneven):
+    """The same, its reward term never told."""
+
+    def step(self, state, action, key):
+        left, step = super().step(state, action, key)
+        return left, step._replace(info=step.info | {"reward_step": step.reward * float("nan")})
+
+
 def policy_for(env):
     config = Config(num_envs=env.spec.num_envs, num_steps=1, num_minibatches=1)
     trainer = Trainer(config, env)
@@ -54,6 +62,11 @@ def test_terms_of_the_reward_and_success_are_told_of_a_batch() -> None:
     _, _, told = trainer.digest(state, rollout)
     np.testing.assert_allclose(told["reward/step"], 1.0)
     assert told["rollout/success_rate"] == 1.0
+
+
+def test_a_term_that_is_never_told_is_left_out() -> None:
+    env = JaxEnvironment(Silent(), 4)
+    assert "reward/step" not in evaluate(policy_for(env), env, 4, key=jax.random.key(0))
 
 
 def test_short_episodes_are_not_favoured() -> None:

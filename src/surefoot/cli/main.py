@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from surefoot.config import UserError, near_matches
 
@@ -67,13 +69,34 @@ def keep_compiled_programs() -> None:
     """
     from platformdirs import user_cache_path
 
+    folder = user_cache_path("surefoot") / "programs"
     settings = {
-        "JAX_COMPILATION_CACHE_DIR": str(user_cache_path("surefoot") / "programs"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_COMPILATION_CACHE_MAX_SIZE": str(256 * 2**20),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    if all(os.environ[name] == value for name, value in settings.items()):
+        mend_compiled_programs(folder)
+
+
+def mend_compiled_programs(folder: Path) -> None:
+    """Remove programs whose writing was cut off, as by a kill: with one of them JAX keeps no other.
+
+    JAX writes `KEY-cache`, which it never writes again, and then the time in `KEY-atime`, without which
+    it fails on every later program.
+    """
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    keys = [name.removesuffix("-cache") for name in names if name.endswith("-cache")]
+    if not any(f"{key}-atime" not in names for key in keys):
+        return
+    from filelock import FileLock, Timeout
+
+    with contextlib.suppress(OSError, Timeout), FileLock(folder / ".lockfile", timeout=10):
+        for key in keys:  # looked at again, as another process may just have been writing
+            if not (folder / f"{key}-atime").exists():
+                (folder / f"{key}-cache").unlink(missing_ok=True)
 
 
 def fail(message: str, *, code: int = 2) -> int:
