@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,3 +154,28 @@ def test_hyper_parameters_out_of_range_are_refused() -> None:
         F.natural_gradient(kl_from(start()), start(), start(), cg_steps=0)
     with pytest.raises(ValueError, match="damping"):
         F.natural_gradient(kl_from(start()), start(), start(), damping=-1.0)
+
+
+def test_defaults_are_those_of_the_source() -> None:
+    natural, search = (
+        {name: p.default for name, p in inspect.signature(function).parameters.items()}
+        for function in (F.natural_gradient, F.line_search)
+    )
+    assert (natural["cg_steps"], natural["damping"]) == (15, 0.1)
+    assert (search["tries"], search["shrink"]) == (10, 0.8)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_every_shortened_step_is_looked_at_in_turn(count: int) -> None:
+    """Only those at most 2^-count long are in the region."""
+    found = F.line_search(
+        lambda p: p[0],
+        lambda p: p[0] ** 2,
+        jnp.zeros(1),
+        jnp.ones(1),
+        max_kl=0.25**count,
+        shrink=0.5,
+        tries=count + 1,
+    )
+    assert found.fraction == 0.5**count
+    assert found.kl == 0.25**count  # the bound itself is in the region

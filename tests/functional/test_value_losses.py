@@ -131,3 +131,13 @@ def test_wrong_arguments_are_refused(loss):
         loss(np.zeros(3), np.zeros(3), np.zeros((3, 1)))
     with pytest.raises(ValueError, match=r"value_clip_epsilon.*-1"):
         clipped_value_loss([0.0], [0.0], [0.0], value_clip_epsilon=-1)
+
+
+def test_no_gradient_reaches_the_clip_range():
+    def loss(epsilon):
+        return clipped_value_loss(
+            np.array([1.0]), np.array([0.0]), np.array([3.0]), value_clip_epsilon=epsilon
+        )
+
+    assert loss(0.2) > loss(0.5)  # it matters here
+    assert jax.grad(loss)(0.2) == 0.0
