@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.config import (
-    Config,
-    from_mapping,
-    near_matches,
-    option_names,
-    parse_toml,
-    to_toml,
-    validate,
-)
+from surefoot.config import Config, from_mapping, option_names, validate
+from surefoot.config_file import parse_toml, to_toml
+from surefoot.errors import near_matches
 
 
 def test_defaults_are_valid() -> None:

@@ -25,7 +25,8 @@ from surefoot.cli.report import parse as parse_report_command
 from surefoot.cli.study import parse as parse_study_command
 from surefoot.cli.study import plan
 from surefoot.cli.train import parse
-from surefoot.config import Config, from_mapping, option_names, to_toml
+from surefoot.config import Config, from_mapping, option_names
+from surefoot.config_file import to_toml
 from surefoot.envs.probes import PROBES
 from surefoot.services.health import RULES
 from surefoot.study.plan import check

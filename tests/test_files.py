@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from surefoot import files
-from surefoot.config import UserError
+from surefoot.errors import UserError
 
 
 class Pair(NamedTuple):

@@ -11,9 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from surefoot.config import Config, UserError, from_mapping, option_names, parse_options
+from surefoot.config import Config, from_mapping, option_names, parse_options
 from surefoot.envs import Environment, make_environment
 from surefoot.envs.tasks import names_code, task_name
+from surefoot.errors import UserError
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.crash_report import CrashReport

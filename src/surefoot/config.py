@@ -7,14 +7,12 @@ command line can print its help at once, and every floor may read it. Each defau
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from surefoot.errors import UserError, check_names, near_matches
 
 Algorithm = Literal["ppo", "trpo"]
 Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
@@ -27,10 +25,6 @@ Overlap = Literal["off", "exact", "full"]
 ExactResume = Literal["auto", "on", "off"]
 OnEnvFailure = Literal["fail", "restart", "quarantine"]
 LagCorrection = Literal["behaviour", "vtrace", "decoupled"]
-
-
-class UserError(ValueError):
-    """A mistake of the user's: the message says what was wrong and what to do, in one line."""
 
 
 @dataclass(frozen=True)
@@ -232,24 +226,6 @@ def option_names() -> list[str]:
     return [field.name for field in fields(Config)]
 
 
-def near_matches(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """A phrase such as `; did you mean 'gamma'?`, or nothing where no known name is near."""
-    names = list(known)
-    folded: dict[str, str] = {known_name.lower(): known_name for known_name in names}
-    close = difflib.get_close_matches(name.lower(), folded, n=count, cutoff=0.6)
-    if not close:
-        close = [fold for fold in folded if name.lower() in fold][:count]
-    return f"; did you mean {' or '.join(repr(folded[c]) for c in close)}?" if close else ""
-
-
-def check_names(given: Iterable[str], known: Iterable[str], *, what: str) -> None:
-    """Raise ValueError for the first name in `given` that is not `known`."""
-    known = list(known)
-    for name in given:
-        if name not in known:
-            raise UserError(f"unknown {what} {name!r}{near_matches(name, known)}")
-
-
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     # option: (lowest, highest, lowest allowed, highest allowed)
     "total_steps": (1, 2**62, True, True),
@@ -440,60 +416,6 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if hint is float and math.isnan(value):
         raise UserError(f"{name} = nan is not a number")
     return value
-
-
-def parse_toml(text: str, *, where: str) -> dict[str, Any]:
-    """Options in a TOML text as a mapping; unknown keys are refused with a suggestion."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is not valid TOML: {error}") from None
-    check_names(table, [*option_names(), "task"], what=f"option in {where}:")
-    if not isinstance(table.get("task", ""), str):
-        raise UserError(f"task in {where} must be a text, not {table['task']!r}")
-    # "none" stands for None, which TOML lacks
-    return {name: None if value == "none" else value for name, value in table.items()}
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Options in a TOML file as a mapping; see `parse_toml`."""
-    return parse_toml(read_text(Path(path)), where=str(path))
-
-
-def read_text(path: Path) -> str:
-    """A text file of the user's.
-
-    Raises:
-        ValueError: it is not there, a folder, or not UTF-8.
-    """
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"file {str(path)!r} {state}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"file {str(path)!r} is not UTF-8 text: {error}") from None
-
-
-def to_toml(config: Config, *, task: str) -> str:
-    """The config with every option as TOML text, `task` first."""
-    lines = [f"task = {toml_value(task)}"]
-    lines += [f"{name} = {toml_value(getattr(config, name))}" for name in option_names()]
-    return "\n".join(lines) + "\n"
-
-
-def toml_value(value: Any) -> str:
-    """An option's value as TOML writes it; None is the text `none`."""
-    if value is None:
-        return '"none"'
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, but for characters above U+FFFF and DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    return repr(value)
 
 
 def from_mapping(options: Mapping[str, Any], *, base: Config | None = None) -> Config:

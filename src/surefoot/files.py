@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from surefoot.config import UserError
+from surefoot.errors import UserError
 
 _STAGING = ".tmp-"
 _MOST_TEXT = 2**24  # bytes of a JSON file that is read; ours have a few thousand

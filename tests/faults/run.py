@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from surefoot.config import Config, UserError
+from surefoot.config import Config
+from surefoot.errors import UserError
 from surefoot.files import read_json
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.services.policy_file import load_policy

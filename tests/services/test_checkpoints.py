@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 import surefoot
 from surefoot import api
-from surefoot.config import UserError
 from surefoot.envs import make_environment
+from surefoot.errors import UserError
 from surefoot.services import checkpoints
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.services.run_folder import RunFolder, read_config

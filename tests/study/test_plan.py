@@ -7,7 +7,8 @@ import math
 import pytest
 
 from surefoot.cli.presets import PRESETS
-from surefoot.config import Config, UserError
+from surefoot.config import Config
+from surefoot.errors import UserError
 from surefoot.study.plan import Study, check, parse_study, write_study
 from surefoot.study.presets import STUDIES, study_preset
 

@@ -278,7 +278,8 @@ def test_tasks_in_jax_share_a_program_and_give_what_solo_runs_do(tmp_path: Path)
 
 def test_a_seed_that_fails_does_not_take_the_others_with_it(tmp_path: Path, monkeypatch) -> None:
     from surefoot import api
-    from surefoot.config import Config, UserError
+    from surefoot.config import Config
+    from surefoot.errors import UserError
     from surefoot.study.jobs import Job, run_job
 
     right = api.train

@@ -9,8 +9,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from surefoot import functional as F
-from surefoot.config import Config, UserError, validate
+from surefoot.config import Config, validate
 from surefoot.envs import make_environment
+from surefoot.errors import UserError
 from surefoot.training import Trainer
 
 CONFIG = Config(

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.train import options_from
-from surefoot.config import Config, UserError, validate
+from surefoot.config import Config, validate
+from surefoot.errors import UserError
 from surefoot.machine import usable_cores
 
 

@@ -13,7 +13,7 @@ import tyro
 from surefoot.cli.presets import preset
 from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
-from surefoot.config import UserError
+from surefoot.errors import UserError
 
 TASK = "Go1JoystickFlatTerrain-v1"
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from surefoot.config import UserError, parse_options
+from surefoot.config import parse_options
+from surefoot.errors import UserError
 
 _SECONDS = 5.0  # of the training on this machine
 _FINE, _ODD = "ok", "LOOK"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from surefoot.config import UserError, near_matches
+from surefoot.errors import UserError, near_matches
 
 VERBS = {
     "train": "train a policy on a task",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from surefoot.config import Config, check_names
+from surefoot.config import Config
+from surefoot.errors import check_names
 
 
 def go1() -> Config:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from surefoot.config import UserError
+from surefoot.errors import UserError
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

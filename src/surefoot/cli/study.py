@@ -11,7 +11,8 @@ from typing import Any
 
 from surefoot.cli.presets import PRESETS
 from surefoot.cli.signals import StopOnSignal
-from surefoot.config import UserError, read_text
+from surefoot.config_file import read_text
+from surefoot.errors import UserError
 
 _PRESET_SEEDS = 10
 
@@ -146,7 +147,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def _chosen(study: Any, names: Sequence[str] | None) -> Mapping[str, Any]:
-    from surefoot.config import check_names
+    from surefoot.errors import check_names
 
     if not names:
         return study.arms

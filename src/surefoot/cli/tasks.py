@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from surefoot.config import near_matches
+from surefoot.errors import near_matches
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ import tyro
 from surefoot.cli.presets import PRESETS, preset
 from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
-from surefoot.config import Config, UserError, from_mapping, read_toml, validate
+from surefoot.config import Config, from_mapping, validate
+from surefoot.config_file import read_toml
+from surefoot.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.config import UserError
+from surefoot.errors import UserError
 
 Array = jax.Array | np.ndarray
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.config import UserError, near_matches
 from surefoot.envs import spaces
 from surefoot.envs.contract import REWARD_TERM, SUCCESS, Environment, EnvSpec, Step
+from surefoot.errors import UserError, near_matches
 from surefoot.machine import usable_cores
 
 

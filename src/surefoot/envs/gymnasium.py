@@ -14,10 +14,10 @@ import gymnasium
 import jax
 import numpy as np
 
-from surefoot.config import UserError, near_matches
 from surefoot.envs import spaces
 from surefoot.envs.contract import REWARD_TERM, Environment, EnvSpec, Step
 from surefoot.envs.hosting import EnvError, Hosting, InProcess, Order, Seats
+from surefoot.errors import UserError, near_matches
 
 _MOST_FAILURES = (
     5  # of one environment, made anew each time, without an episode finished in between

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from surefoot.config import UserError, check_names, near_matches
 from surefoot.envs.contract import ActionSpec
 from surefoot.envs.jax_native import SingleEnvironment, SingleStep
+from surefoot.errors import UserError, check_names, near_matches
 
 
 class GymnaxEnvironment(SingleEnvironment):

@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from surefoot.config import OnEnvFailure, UserError
+from surefoot.config import OnEnvFailure
+from surefoot.errors import UserError
 
 if TYPE_CHECKING:
     import gymnasium

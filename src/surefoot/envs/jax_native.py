@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surefoot.config import UserError
 from surefoot.envs.contract import ActionSpec, Environment, EnvSpec, Step, as_groups
+from surefoot.errors import UserError
 
 
 class SingleStep(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surefoot.config import UserError, near_matches
 from surefoot.envs.contract import ActionSpec
 from surefoot.envs.jax_native import SingleEnvironment, SingleStep
+from surefoot.errors import UserError, near_matches
 
 _ACTIONS = {
     "discrete": ActionSpec("discrete", (2,), dtype="int32"),

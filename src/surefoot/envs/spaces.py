@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from surefoot.config import UserError
 from surefoot.envs.contract import ActionSpec, Encoding
+from surefoot.errors import UserError
 
 SUPPORTED_OBSERVATIONS = "Box (numbers), Discrete, MultiDiscrete, MultiBinary, or a Dict of these"
 SUPPORTED_ACTIONS = "Box, Discrete, MultiDiscrete, MultiBinary"

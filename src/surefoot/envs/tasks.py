@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from surefoot.config import UserError, near_matches
 from surefoot.envs.contract import Environment
 from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
+from surefoot.errors import UserError, near_matches
 
 PREFIXES = ("envpool", "gymnasium", "gymnax", "probe")
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle  # what Gymnasium's own workers are sent with: classes of scripts and notebooks too
 
-from surefoot.config import UserError
 from surefoot.envs.hosting import EnvError, Order, Seats
+from surefoot.errors import UserError
 
 if TYPE_CHECKING:
     import gymnasium

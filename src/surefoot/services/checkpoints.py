@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.config import UserError, to_toml
+from surefoot.config_file import to_toml
+from surefoot.errors import UserError
 from surefoot.files import (
     checksum,
     load_arrays,

@@ -13,8 +13,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from surefoot.config import UserError
 from surefoot.envs import ActionSpec, Encoding, EnvSpec
+from surefoot.errors import UserError
 from surefoot.files import load_arrays, read_json, save_arrays, write_json
 from surefoot.networks import PolicyHead, make_actor, make_normalizer
 from surefoot.networks.mlp import ACTIVATIONS

@@ -14,7 +14,9 @@ from typing import Any
 import jax
 from filelock import FileLock, Timeout
 
-from surefoot.config import Config, UserError, from_mapping, parse_toml, read_text, to_toml
+from surefoot.config import Config, from_mapping
+from surefoot.config_file import parse_toml, read_text, to_toml
+from surefoot.errors import UserError
 from surefoot.files import read_json, write_json, write_text
 from surefoot.machine import circumstances
 from surefoot.training import Hook, Run, TrainState

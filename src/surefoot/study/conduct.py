@@ -13,7 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from surefoot.config import UserError, option_names
+from surefoot.config import option_names
+from surefoot.errors import UserError
 from surefoot.files import write_text
 from surefoot.study.executors import Executor, Stop
 from surefoot.study.jobs import RESULT, Job

@@ -16,8 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from surefoot.config import Config, UserError, from_mapping, parse_options, parse_toml, to_toml
+from surefoot.config import Config, from_mapping, parse_options
+from surefoot.config_file import parse_toml, to_toml
 from surefoot.envs import Environment, make_environment
+from surefoot.errors import UserError
 from surefoot.files import write_json
 from surefoot.rollout import make_collector
 from surefoot.services.run_folder import METRICS

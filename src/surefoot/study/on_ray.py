@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from surefoot.config import UserError
+from surefoot.errors import UserError
 from surefoot.study.executors import Executor, Stop, start_worker, wait_for
 from surefoot.study.jobs import Job
 

@@ -9,16 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from surefoot.config import (
-    Config,
-    UserError,
-    check_names,
-    from_mapping,
-    near_matches,
-    option_names,
-    toml_value,
-)
+from surefoot.config import Config, from_mapping, option_names
+from surefoot.config_file import toml_value
 from surefoot.envs.tasks import names_code
+from surefoot.errors import UserError, check_names, near_matches
 
 Options = Mapping[str, Any]
 Presets = Mapping[str, Callable[[], Config]]

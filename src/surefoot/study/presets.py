@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from surefoot.config import check_names
+from surefoot.errors import check_names
 
 _NO_CLIP = {"clip_epsilon": math.inf}
 

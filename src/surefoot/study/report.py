@@ -11,7 +11,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from surefoot.config import UserError, option_names, toml_value
+from surefoot.config import option_names
+from surefoot.config_file import toml_value
+from surefoot.errors import UserError
 from surefoot.services.run_folder import META, METRICS, read_config
 from surefoot.study.charts import Charts, Series, color_of
 from surefoot.training import METRICS as MEANINGS

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from surefoot.config import toml_value
+from surefoot.config_file import toml_value
 from surefoot.study import statistics as st
 from surefoot.study.plan import Study
 from surefoot.study.statistics import Interval

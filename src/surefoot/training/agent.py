@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import jax
 
-from surefoot.config import Config, UserError, check_names
+from surefoot.config import Config
 from surefoot.envs import ActionSpec, EnvSpec
+from surefoot.errors import UserError, check_names
 from surefoot.networks import (
     Actor,
     Critic,

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from surefoot.config import UserError
 from surefoot.envs import Environment
 from surefoot.envs.contract import REWARD_TERM, SUCCESS
+from surefoot.errors import UserError
 from surefoot.rollout import Collector, Policy, Rollout, make_collector, start
 
 STRETCH = 250  # steps of each environment between looks at which episodes have ended

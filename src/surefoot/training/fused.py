@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.config import Config, UserError, validate
+from surefoot.config import Config, validate
 from surefoot.envs.tasks import task_name
+from surefoot.errors import UserError
 from surefoot.machine import usable_cores
 from surefoot.rollout import Policy
 from surefoot.training.hooks import Hook, Run

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from surefoot.config import Config, UserError
+from surefoot.config import Config
+from surefoot.errors import UserError
 from surefoot.rollout import Policy
 from surefoot.training.hooks import Hook
 from surefoot.training.metrics import FAULT

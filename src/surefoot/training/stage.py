@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from surefoot.config import Config, UserError, parse_options
+from surefoot.config import Config, parse_options
 from surefoot.envs import Environment, Hosting, make_environment
+from surefoot.errors import UserError
 from surefoot.training.state import TrainState, make_streams
 
 WORTH = 0.02  # share of the time between checkpoints that beginning anew may cost
