@@ -621,7 +621,7 @@ CATALOGUE = (
     Mutant(
         69,
         "an unknown option is ignored",
-        "config.py",
+        "errors.py",
         "        if name not in known:\n            raise UserError(",
         "        if False:\n            raise UserError(",
         ("tests/test_config.py",),
