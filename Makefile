@@ -43,7 +43,7 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# `make mutants MUTANTS=catalogue` takes a quarter of an hour, all of it an hour and a half
+# `make mutants MUTANTS=catalogue` takes a quarter of an hour, all of it more than two hours
 MUTANTS ?= catalogue functional
 
 mutants: setup
