@@ -84,6 +84,7 @@ def found(recorder: Recorder, config: Config) -> set[str]:
         ("entropy explosion", Reach(), {"entropy_coef": 5.0, "learning_rate": 0.02}),
         ("entropy collapse", Reach(), {"entropy_coef": -5.0, "learning_rate": 0.02}),
         ("no reward", Reach(reward=lambda near, a: 0.0 * near), {}),
+        ("time limit", Reach(reward=lambda near, a: 1.0 + 0.0 * near), {}),
         (
             "reward scale",
             Reach(reward=lambda near, a: 1e5 * near),
@@ -123,6 +124,58 @@ def test_what_no_sound_run_shows_is_named_from_its_numbers(name: str, change: di
     rows = trained().rows
     rows = [row if i < 20 else row | change for i, row in enumerate(rows)]
     assert {f.rule.name for f in examine(rows, SMALL)} == {name}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({}, False),
+        ({"target_kl": 0.004}, True),
+        ({"target_kl": 0.006}, False),
+        ({"surrogate": "kl_penalty", "desired_kl": 0.004}, True),
+        ({"surrogate": "kl_penalty", "desired_kl": 0.006}, False),
+        ({"learning_rate_schedule": "kl_adaptive", "desired_kl": 0.004}, True),
+        ({"learning_rate_schedule": "kl_adaptive", "desired_kl": 0.006}, False),
+        ({"desired_kl": 0.004}, False),  # which nothing reads
+    ],
+)
+def test_a_kl_is_measured_by_what_the_options_aim_at(options: dict, named: bool) -> None:
+    rows = [row | {"policy/approx_kl": 0.05} for row in trained().rows]
+    assert ("kl" in {f.rule.name for f in examine(rows, SMALL.replace(**options))}) == named
+
+
+def at_the_limit(**change: Any) -> list[dict[str, Any]]:
+    """A run of 100 iterations in which every second one ends episodes, all at the limit with 500."""
+    row = trained().rows[-1] | {"rollout/truncated_share": 1.0, "rollout/episode_return": 500.0}
+    none = {"rollout/truncated_share": None, "rollout/episode_return": None}
+    rows = [row | (change if i % 2 else none) for i in range(100)]
+    return [row | {"step": 256 * (i + 1), "iteration": i + 1} for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("change", "iterations", "named"),
+    [
+        ({}, 100, True),
+        ({}, 79, False),  # 20 with episodes, but half of the run is over
+        ({"rollout/truncated_share": 0.99}, 100, False),
+        ({"rollout/episode_return": 0.0}, 100, True),
+    ],
+)
+def test_episodes_that_all_last_to_the_limit_alike(
+    change: dict, iterations: int, named: bool
+) -> None:
+    config = SMALL.replace(total_steps=256 * iterations)
+    names = {f.rule.name for f in examine(at_the_limit(**change), config)}
+    assert ("time limit" in names) == named
+
+
+def test_returns_that_still_grow_are_not_at_the_limit() -> None:
+    rows = at_the_limit()
+    for i, row in enumerate(rows):
+        if row["rollout/episode_return"] is not None:
+            row["rollout/episode_return"] += 0.3 * i
+    config = SMALL.replace(total_steps=256 * 100)
+    assert "time limit" not in {f.rule.name for f in examine(rows, config)}
 
 
 def test_every_rule_is_tested() -> None:

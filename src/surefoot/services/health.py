@@ -28,6 +28,8 @@ class Past:
         iterations: iterations seen.
         most: largest value so far, by metric.
         pace: steps per second of the fastest ten iterations in a row, the first ones left out.
+        at_limit: iterations in a row, of those in which episodes ended, in which a time limit ended all
+            of them with the same return (within a thousandth).
     """
 
     def __init__(self, config: Config) -> None:
@@ -36,6 +38,7 @@ class Past:
         self.most: dict[str, float] = {}
         self.pace = -math.inf
         self._paces: deque[float] = deque(maxlen=10)
+        self.at_limit, self._level = 0, math.nan
 
     def add(self, metrics: Metrics) -> None:
         """One more iteration."""
@@ -49,6 +52,13 @@ class Past:
             self._paces.append(pace)
             if len(self._paces) == self._paces.maxlen:
                 self.pace = max(self.pace, statistics.median(self._paces))
+        if (value := metrics.get("rollout/episode_return")) is not None:
+            if metrics["rollout/truncated_share"] < 1.0:
+                self.at_limit = 0
+            elif abs(value - self._level) <= 1e-3 * abs(self._level):
+                self.at_limit += 1
+            else:
+                self.at_limit, self._level = 1, value
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,18 @@ def _entropy_share(m: Callable[[str], float], past: Past) -> float:
     return m("policy/entropy") / max(past.most.get("policy/entropy", math.nan), 1e-9)
 
 
+def _kl_aim(config: Config) -> float:
+    """The KL of an update that the options ask for, or what is usual."""
+    if config.target_kl is not None:
+        return config.target_kl
+    aims = config.surrogate == "kl_penalty" or config.learning_rate_schedule == "kl_adaptive"
+    return config.desired_kl if aims else 0.02
+
+
 RULES = (
     Rule(
         "kl",
-        lambda m, past: m("policy/approx_kl") > 0.2,
+        lambda m, past: m("policy/approx_kl") > 10.0 * _kl_aim(past.config),
         5,
         "the policy changes too much in an update: KL {policy/approx_kl:.2f}, 0.005 to 0.03 is usual",
         "a learning rate too large, too many epochs, or nothing that limits the step",
@@ -163,6 +181,15 @@ RULES = (
         "{batch/advantage_std:.1e})",
         "a reward that is the same whatever the robot does, or a task that is solved",
         "look at the reward (surefoot doctor TASK), or stop here",
+    ),
+    Rule(
+        "time limit",
+        lambda m, past: past.at_limit >= 20 and past.progress < 0.5,
+        1,
+        "before half of the run every episode lasts to the time limit and has the same return "
+        "({rollout/episode_return:.4g})",
+        "a task that is solved, or a reward that pays for lasting and for nothing else",
+        "a longer time limit or a reward that tells good from better, or stop here",
     ),
     Rule(
         "reward scale",
