@@ -73,6 +73,7 @@ def test_the_feature_shape_follows_from_shift_weights_or_the_last_axis():
     assert moments_of(batch, weights=np.ones((2, 3)), shift=np.zeros(4)).mean.shape == (4,)
     assert update_moments(init_moments((3, 4)), batch).mean.shape == (3, 4)
     assert exact_count(update_moments(init_moments(()), batch)) == 24
+    assert exact_count(update_moments(init_moments((3, 4)), batch[0])) == 1
 
 
 @laws
@@ -199,7 +200,8 @@ def test_an_empty_mask_changes_nothing():
     batch = np.random.default_rng(0).normal(size=(5, 3))
     moments = moments_of(batch)
     assert_same_bits(update_moments(moments, batch, weights=np.zeros(5)), moments)
-    assert_same_bits(moments_of(batch, weights=np.zeros(5)), init_moments((3,)))
+    for shift in (None, np.ones(3)):
+        assert_same_bits(moments_of(batch, np.zeros(5), shift), init_moments((3,)))
 
 
 # Use ------------------------------------------------------------------------------------------
@@ -227,7 +229,7 @@ def test_scale_rewards_keeps_the_sign_and_the_zero():
     moments = given_moments(10, 3.0, 4.0)
     rewards = np.array([0.0, 3.0, -3.0, 100.0])
     np.testing.assert_allclose(scale_rewards(rewards, moments), [0, 1.5, -1.5, 10], rtol=1e-6)
-    np.testing.assert_allclose(scale_rewards(rewards, moments, clip=1.0), [0, 1, -1, 1])
+    np.testing.assert_allclose(scale_rewards(rewards, moments, clip=0.5), [0, 0.5, -0.5, 0.5])
     np.testing.assert_allclose(scale_rewards(4.0, moments, epsilon=12.0), 1.0)
 
 
@@ -351,6 +353,10 @@ def test_no_gradient_reaches_the_statistics():
     def of_variance(x):
         return normalize(rows, given_moments(3, [1.0], x)._replace(variance=x)).sum()
 
+    def of_mean(x):
+        moments = given_moments(3, [1.0], [2.0])._replace(mean=x)
+        return (normalize(rows, moments) + denormalize(2 * rows, moments)).sum()
+
     def of_rewards(x):
         returns, accumulator = discounted_return_step(
             x, x, np.zeros(2, bool), gamma=0.9, weights=None
@@ -361,6 +367,7 @@ def test_no_gradient_reaches_the_statistics():
         (of_rows, rows),
         (of_shift, jnp.array([1.5])),
         (of_variance, jnp.array([2.0])),
+        (of_mean, jnp.array([1.5])),
         (of_rewards, jnp.array([1.0, 2.0])),
     ):
         assert not np.asarray(jax.grad(function)(at)).any(), function.__name__
