@@ -81,11 +81,50 @@ def test_an_unknown_verb_gets_a_suggestion(capsys: pytest.CaptureFixture) -> Non
     assert "did you mean 'train'" in error(capsys, "trian")
 
 
-def test_an_unknown_option_gets_a_suggestion(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["train", "CartPole-v1", "--gama", "0.9"], "--gamma"),
+        (["resume", "runs/mine", "--total-step", "9"], "--total-steps"),
+        (["eval", "runs/mine", "--episods", "9"], "--episodes"),
+        (["doctor", "--stpes", "9"], "--steps"),
+        (["bench", "CartPole-v1", "--quik"], "--quick"),
+        (["study", "clipping", "--task", "CartPole-v1"], "--tasks"),
+        (["report", "runs/mine", "--outputs", "page.html"], "--output"),
+        (["demo", "--sead", "9"], "--seed"),
+    ],
+)
+def test_an_unknown_option_gets_a_suggestion(
+    arguments: list[str], near: str, capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["train", "CartPole-v1", "--gama", "0.9"])
+        main(arguments)
     assert stopped.value.code == 2
-    assert "--gamma" in capsys.readouterr().err
+    assert f"{near} " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb", sorted(VERBS.keys() - {"train", "bench"})
+)  # their options have None
+def test_help_says_what_an_option_is_if_it_is_left_out(
+    verb: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert "None" not in said
+    assert "(default: )" not in said
+
+
+def test_a_report_needs_a_folder(capsys: pytest.CaptureFixture) -> None:
+    assert "no folder given" in error(capsys, "report")
+
+
+def test_one_address_of_a_cluster(capsys: pytest.CaptureFixture) -> None:
+    """What follows `--ray` is an address, or nothing."""
+    arguments = ["clipping", "--tasks", "CartPole-v1", "--seeds", "2", "--ray", "here", "there"]
+    assert "one address" in error(capsys, "study", *arguments)
 
 
 def test_a_task_is_needed(capsys: pytest.CaptureFixture) -> None:

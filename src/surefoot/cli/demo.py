@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import tyro
-
+from surefoot.cli.arguments import default, read
 from surefoot.cli.presets import preset
 from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
@@ -22,19 +21,19 @@ TASK = "Go1JoystickFlatTerrain-v1"
 class Arguments:
     """Teach a Unitree Go1 to walk, then measure how well it follows velocity commands."""
 
-    total_steps: int | None = None
-    """Environment steps to train for (default: the preset's)."""
+    total_steps: Annotated[int | None, default("the preset's")] = None
+    """Environment steps to train for."""
     seed: int = 0
     """Seed of everything random."""
     episodes: int = 20
     """Episodes to measure over (20 s each)."""
-    run_dir: Path | None = None
-    """The run folder (default: runs/TASK-seedS-DATE-TIME)."""
+    run_dir: Annotated[Path | None, default("runs/TASK-seedS-DATE-TIME")] = None
+    """The run folder."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Train, evaluate, compare with a policy that stands still."""
-    arguments = tyro.cli(Arguments, prog="surefoot demo", args=list(argv))
+    arguments = read(Arguments, "demo", argv)
     config = preset("go1").replace(seed=arguments.seed)
     if arguments.total_steps is not None:
         config = config.replace(total_steps=arguments.total_steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes.util
 import json
 import os
@@ -10,9 +9,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from surefoot.cli.arguments import default, read
 from surefoot.config import parse_options
 from surefoot.errors import UserError
 
@@ -21,26 +24,23 @@ _FINE, _ODD = "ok", "LOOK"
 Line = tuple[str, str]
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="surefoot doctor",
-        description="Say what is wrong with a run (its folder), an environment (a task's name), or, "
-        "without either, this machine. The exit code is 1 if something is.",
-    )
-    parser.add_argument("what", nargs="?", metavar="RUN|TASK", help="a run folder or a task")
-    parser.add_argument(
-        "--env-options", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the task"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=1000, help="steps to try each of 4 environments for (1000)"
-    )
-    return parser.parse_args(list(argv))
+@dataclass(frozen=True)
+class Arguments:
+    """Say what is wrong with a run (its folder), an environment (a task's name), or, without either,
+    this machine. The exit code is 1 if something is.
+    """
+
+    what: Annotated[str | None, tyro.conf.Positional, default("", metavar="[RUN|TASK]")] = None
+    """A run folder or a task."""
+    env_options: Annotated[tuple[str, ...], default("none")] = ()
+    """Settings of the task as KEY=VALUE."""
+    steps: int = 1000
+    """Steps to try each of 4 environments for."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Look, and report; 1 if something is to be looked at."""
-    arguments = parse(argv)
+    arguments = read(Arguments, "doctor", argv)
     if arguments.steps < 1:
         raise UserError(f"steps = {arguments.steps} must be at least 1")
     if arguments.what is None:

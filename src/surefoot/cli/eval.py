@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from surefoot.cli.arguments import default, read
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -23,17 +25,17 @@ class Arguments:
     """Print one JSON object and nothing else."""
     stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Sample actions instead of taking the most likely one."""
-    task: str | None = None
+    task: Annotated[str | None, default("the run's")] = None
     """Another task to play it on; needed if it was trained on your own code."""
-    seed: int | None = None
-    """Seed of the environments (default: the run's, on streams it never trained on)."""
-    env_options: tuple[str, ...] | None = None
-    """Settings of the task as KEY=VALUE (default: the run's own; the flag alone: the task as it comes)."""
+    seed: Annotated[int | None, default("the run's, on streams it never trained on")] = None
+    """Seed of the environments."""
+    env_options: Annotated[tuple[str, ...] | None, default("the run's own")] = None
+    """Settings of the task as KEY=VALUE; the flag alone: the task as it comes."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate and print."""
-    arguments = tyro.cli(Arguments, prog="surefoot eval", args=list(argv))
+    arguments = read(Arguments, "eval", argv)
     from surefoot.api import evaluate
 
     result = evaluate(

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+
+from surefoot.cli.arguments import default, read
 from surefoot.errors import UserError
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="surefoot report",
-        description="Write a page of charts from a study, or from one or several runs. It opens in "
-        "any browser, without a network.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a study, or runs")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: report.html in FOLDER"
-    )
-    return parser.parse_args(list(argv))
+@dataclass(frozen=True)
+class Arguments:
+    """Write a page of charts from a study, or from one or several runs. It opens in any browser,
+    without a network.
+    """
+
+    folders: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, default("", metavar="FOLDER ...")
+    ] = ()
+    """The folder of a study, or of runs."""
+    output: Annotated[Path | None, default("report.html in the first folder")] = None
+    """The page's file."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the page and say where it is."""
-    arguments = parse(argv)
+    arguments = read(Arguments, "report", argv)
     folders = [folder.expanduser() for folder in arguments.folders]
+    if not folders:
+        raise UserError("no folder given; for example `surefoot report studies/clipping`")
     from surefoot.study.conduct import STUDY
     from surefoot.study.report import runs_page, study_page
 

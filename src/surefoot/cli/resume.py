@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from surefoot.cli.arguments import default, read
 from surefoot.cli.signals import StopOnSignal
 
 
@@ -18,17 +19,17 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
-    total_steps: int | None = None
+    total_steps: Annotated[int | None, default("the run's")] = None
     """A new end for the run, in environment steps; a finished run needs one."""
-    from_step: int | None = None
+    from_step: Annotated[int | None, default("the newest sound one")] = None
     """Go on from the checkpoint at this step; later ones are put aside."""
-    task: str | None = None
+    task: Annotated[str | None, default("the run's")] = None
     """The task again; needed if it is your own code."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Resume; signals end it as they end `surefoot train`."""
-    arguments = tyro.cli(Arguments, prog="surefoot resume", args=list(argv))
+    arguments = read(Arguments, "resume", argv)
     from surefoot.api import resume
 
     with StopOnSignal() as stop:

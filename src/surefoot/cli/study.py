@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+import inspect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from surefoot.cli.arguments import default, read
 from surefoot.cli.presets import PRESETS
 from surefoot.cli.signals import StopOnSignal
 from surefoot.config_file import read_text
@@ -17,47 +20,46 @@ from surefoot.errors import UserError
 _PRESET_SEEDS = 10
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Arguments:
+    """Train arms (named sets of option changes) on tasks with several seeds each, and say what the
+    difference is worth. A study that was interrupted continues when it is asked for again with the
+    same --run-dir.
+    """
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    """The name of a study, a .toml file, or a study's folder."""
+    tasks: Annotated[tuple[str, ...], default("the file's")] = ()
+    """Tasks to train, as for `surefoot train`."""
+    seeds: Annotated[int | None, default("10, or the file's")] = None
+    """Seeds of each arm."""
+    total_steps: Annotated[int | None, default("the task's")] = None
+    """Environment steps of each run."""
+    arms: Annotated[tuple[str, ...], default("all")] = ()
+    """Only these arms (the baseline is always among them)."""
+    tune_lr: Annotated[int | None, default("none")] = None
+    """Let every arm choose among this many learning rates first."""
+    evaluations: Annotated[int | None, default("20, or the file's")] = None
+    """Times a run's policy is played."""
+    episodes: Annotated[int | None, default("10, or the file's")] = None
+    """Episodes each time."""
+    run_dir: Annotated[Path | None, default("studies/STUDY")] = None
+    """The study's folder."""
+    workers: Annotated[int | None, default("one for each core")] = None
+    """Processes at once."""
+    retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Do failed runs again."""
+    ray: Annotated[tuple[str, ...] | None, default("", metavar="[ADDRESS]")] = None
+    """Run on a Ray cluster: HOST:PORT of its head; without ADDRESS on this machine."""
+
+
+def parse(argv: Sequence[str]) -> Arguments:
     """The command line."""
     from surefoot.study.presets import STUDIES
 
-    parser = argparse.ArgumentParser(
-        prog="surefoot study",
-        description="Train arms (named sets of option changes) on tasks with several seeds each, and "
-        "say what the difference is worth. A study that was interrupted continues when it is asked "
-        "for again with the same --run-dir.",
-        formatter_class=argparse.RawTextHelpFormatter,
-        epilog="studies:\n"
-        + "\n".join(f"  {name:<24}{make().question}" for name, make in STUDIES.items()),
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("study", metavar="STUDY", help="one of those below, a .toml file, or a study's folder")
-    add("--tasks", nargs="+", metavar="TASK", help="tasks to train, as for `surefoot train`")
-    add("--seeds", type=int, metavar="N", help=f"seeds of each arm (default: {_PRESET_SEEDS})")
-    add("--total-steps", type=int, metavar="N", help="environment steps of each run")
-    add(
-        "--arms",
-        nargs="+",
-        metavar="ARM",
-        help="only these arms (the baseline is always among them)",
-    )
-    add(
-        "--tune-lr", type=int, metavar="K", help="let every arm choose among K learning rates first"
-    )
-    add("--evaluations", type=int, metavar="N", help="times a run's policy is played (default: 20)")
-    add("--episodes", type=int, metavar="N", help="episodes each time (default: 10)")
-    add("--run-dir", type=Path, metavar="DIR", help="the study's folder (default: studies/STUDY)")
-    add("--workers", type=int, metavar="N", help="processes at once (default: one for each core)")
-    add("--retry-failed", action="store_true", help="do failed runs again")
-    add(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="run on a Ray cluster: HOST:PORT of its head; without ADDRESS on this machine",
-    )
-    return parser.parse_args(list(argv))
+    questions = "\n".join(f"  {name:<24}{make().question}" for name, make in STUDIES.items())
+    about = f"{inspect.getdoc(Arguments)}\n\nStudies:\n{questions}"
+    return read(Arguments, "study", argv, description=about)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _again(study: Any, run_dir: Path, arguments: argparse.Namespace) -> list[str]:
+def _again(study: Any, run_dir: Path, arguments: Arguments) -> list[str]:
     """The command that continues a study; your own code must be named again."""
     from surefoot.envs.tasks import names_code
 
@@ -101,18 +103,18 @@ def _again(study: Any, run_dir: Path, arguments: argparse.Namespace) -> list[str
     if any(names_code(task) for task in study.tasks):
         words += ["--tasks", *study.tasks]
     if arguments.ray is not None:
-        words += ["--ray", arguments.ray]
+        words += ["--ray", *arguments.ray]
     return words
 
 
-def plan(arguments: argparse.Namespace) -> tuple[Any, Path]:
+def plan(arguments: Arguments) -> tuple[Any, Path]:
     """The study that the command line asks for, not yet checked, and its folder."""
     from surefoot.study.conduct import STUDY
     from surefoot.study.plan import Study, parse_study, task_options, with_total_steps
     from surefoot.study.presets import TASK_PRESETS, study_preset
 
     name, given = arguments.study, Path(arguments.study).expanduser()
-    run_dir, asked = arguments.run_dir, arguments.tasks or []
+    run_dir, asked = arguments.run_dir, arguments.tasks
     if (given / STUDY).is_file():
         run_dir, given = run_dir or given, given / STUDY
     shared: Mapping[str, Any] = {}
@@ -172,13 +174,15 @@ def shares_program(study: Any, task: str) -> bool:
         return env.spec.in_graph and not env.spec.needs_float64
 
 
-def _executor(arguments: argparse.Namespace) -> Any:
+def _executor(arguments: Arguments) -> Any:
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers} must be at least 1")
     if arguments.ray is not None:
+        if len(arguments.ray) > 1:
+            raise UserError(f"--ray takes one address, not {', '.join(arguments.ray)}")
         from surefoot.study.on_ray import OnRay
 
-        return OnRay(arguments.ray)
+        return OnRay(*arguments.ray)
     from surefoot.study.executors import LocalProcesses
 
     return LocalProcesses(arguments.workers)

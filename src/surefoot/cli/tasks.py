@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from surefoot.cli.arguments import default, read
 from surefoot.errors import near_matches
 
 
@@ -17,13 +18,13 @@ from surefoot.errors import near_matches
 class Arguments:
     """List the tasks that can be trained; your own go by module:attribute."""
 
-    pattern: Annotated[str, tyro.conf.Positional] = ""
+    pattern: Annotated[str, tyro.conf.Positional, default("all", metavar="[PATTERN]")] = ""
     """Part of a name, or a pattern with * and ?."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the matching names, one a line; exit code 1 if there are none."""
-    arguments = tyro.cli(Arguments, prog="surefoot tasks", args=list(argv))
+    arguments = read(Arguments, "tasks", argv)
     names = known_tasks()
     pattern = arguments.pattern.lower()
     if not any(c in pattern for c in "*?["):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from surefoot.cli.arguments import default
 from surefoot.cli.presets import PRESETS, preset
 from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
@@ -29,8 +30,8 @@ class Arguments:
     """Options to start from instead of the defaults."""
     config: Path | None = None
     """A TOML file of options, such as the config.toml of an earlier run."""
-    run_dir: Path | None = None
-    """The run folder (default: runs/TASK-seedS-DATE-TIME). It is never overwritten."""
+    run_dir: Annotated[Path | None, default("runs/TASK-seedS-DATE-TIME")] = None
+    """The run folder. It is never overwritten."""
     num_seeds: int | None = None
     """Train this many seeds in one process (tasks written in JAX: gymnax:, probe:, your own)."""
     options: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
