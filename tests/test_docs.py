@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
+import json
 import re
 import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from tests.mutants.catalogue import CATALOGUE
@@ -74,7 +75,7 @@ def outside_blocks(page: str) -> str:
 def rows_of(page: str) -> list[list[str]]:
     """The cells of every table row of a page."""
     lines = [line for line in PAGES[page].splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [[cell.strip() for cell in re.split(r" \|(?= )", line.strip("|"))] for line in lines]
 
 
 def in_code(text: str) -> list[str]:
@@ -239,6 +240,29 @@ def test_dependencies_are_told_with_a_reason() -> None:
 
 
 # Names ----------------------------------------------------------------------------------------
+
+
+def row_of_arm(arm: str, found: dict[str, Any], digits: int) -> list[str]:
+    """What a page says of an arm: mean, IQM, difference, verdict, probability of improvement."""
+    mean, iqm = found["mean"], found["iqm"]["estimate"]
+    numbers = [f"{mean[x]:.{digits}f}" for x in ("estimate", "low", "high")]
+    row = [arm, "{} [{}, {}]".format(*numbers), f"{iqm:.{digits}f}"]
+    if "verdict" not in found:
+        return [*row, "", "", ""]
+    shares = [f"{found['relative'][x]:+.0%}" for x in ("estimate", "low", "high")]
+    chance = found["probability_of_improvement"]["estimate"]
+    return [*row, "{} [{}, {}]".format(*shares), found["verdict"], f"{chance:.2f}"]
+
+
+@pytest.mark.parametrize("study", ["implementation-matters"])
+def test_tables_of_studies_are_their_results(study: str) -> None:
+    page = rows_of("docs/is-clipping-working.md")
+    results = json.loads((ROOT / f"benchmarks/results/{study}.json").read_text(encoding="utf-8"))
+    for task, arms in results["tasks"].items():
+        digits = 0 if max(arm["mean"]["estimate"] for arm in arms.values()) > 100 else 1
+        wanted = [row_of_arm(name, found, digits) for name, found in arms.items()]
+        heads = [k for k, row in enumerate(page) if row[:2] == [task, "mean"]]
+        assert wanted in [[row[:6] for row in page[k + 1 : k + 1 + len(arms)]] for k in heads], task
 
 
 def test_tests_that_are_named_exist() -> None:
