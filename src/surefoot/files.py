@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,23 @@ from surefoot.errors import UserError
 _STAGING = ".tmp-"
 _MOST_TEXT = 2**24  # bytes of a JSON file that is read; ours have a few thousand
 _HEADER, _HEADER_PER_ARRAY = 2**16, 2**10  # bytes of a safetensors header at most
+
+
+def check_writable(folder: Path, *, what: str) -> None:
+    """Raise ValueError if files cannot be written in a folder, or it cannot be made.
+
+    Permissions do not tell: the user may be root, the file system read-only or full.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise UserError(f"{what} {str(folder)!r} cannot be made: {str(existing)!r} is a file")
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise UserError(
+            f"{what} {str(folder)!r} cannot be made: {existing} is not writable ({error.strerror})"
+        ) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

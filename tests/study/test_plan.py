@@ -145,7 +145,7 @@ def test_what_cannot_be_answered_is_refused(changes: dict, said: str) -> None:
         ('["Hopper-v5"]', '["my_module:Env"]', "no import path is taken from a file"),
         ('["Hopper-v5"]', "[1]", "tasks in my.toml must be tables"),
         (TEXT, "arms = 3", "arms in my.toml must be tables"),
-        ("num_envs = 8", "num_env = 8", "did you mean 'num_envs'"),
+        ("num_envs = 8", "num_env = 8", "task 'Hopper-v5': unknown option 'num_env'; did you mean"),
         ('tasks = ["Hopper-v5"]', "as_it_comes = 1", "as_it_comes in my.toml must be bool"),
     ],
 )

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from surefoot.cli.main import main
+from surefoot.cli.study import parse, plan
 from surefoot.study.plan import parse_study, write_study
 
 STUDY = """
@@ -337,7 +338,31 @@ def test_bad_input_is_refused_before_work_starts(capsys, tmp_path: Path) -> None
     assert "CartPole-v1" in error(capsys, "clipping", "--tasks", "CartPol-v1", *where)
     assert "did you mean 'no clip'" in error(capsys, "clipping", *tasks, "--arms", "noclip", *where)
     assert "--workers 0" in error(capsys, "clipping", *tasks, "--workers", "0", *where)
+    assert "holds no study" in error(capsys, str(tmp_path))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_place_that_cannot_be_written_is_found_before_work_starts(
+    capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions say nothing to root, so it is /proc, where nobody can make a folder."""
+    monkeypatch.setattr("surefoot.study.executors.start_worker", pytest.fail)
+    place = Path("/proc")
+    if not place.is_dir():
+        place = tmp_path / "locked"
+        place.mkdir(mode=0o555)
+    arguments = ["clipping", "--tasks", TASK, "--run-dir", str(place / "studies" / "mine")]
+    assert main(["study", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert f"cannot be made: {place} is not writable" in err
+    assert not out
+
+
+def test_a_folder_called_like_a_study_is_not_taken_for_one(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "clipping").mkdir()
+    monkeypatch.chdir(tmp_path)
+    study, _ = plan(parse(["clipping", "--tasks", TASK]))
+    assert study.baseline == "clip"
 
 
 def test_a_folder_with_something_else_is_left_alone(capsys, tmp_path: Path, study) -> None:

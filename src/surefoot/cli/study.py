@@ -111,7 +111,7 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
     """The study that the command line asks for, not yet checked, and its folder."""
     from surefoot.study.conduct import STUDY
     from surefoot.study.plan import Study, parse_study, task_options, with_total_steps
-    from surefoot.study.presets import TASK_PRESETS, study_preset
+    from surefoot.study.presets import STUDIES, TASK_PRESETS, study_preset
 
     name, given = arguments.study, Path(arguments.study).expanduser()
     run_dir, asked = arguments.run_dir, arguments.tasks
@@ -123,6 +123,8 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
             read_text(given), where=str(given), presets=PRESETS, asked=asked
         )
         run_dir = run_dir or Path("studies") / given.stem
+    elif given.is_dir() and name not in STUDIES:
+        raise UserError(f"folder {name!r} holds no study (it has no {STUDY})")
     else:
         preset = study_preset(name)
         study = Study(
@@ -139,7 +141,7 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
         own = {
             task: {"preset": TASK_PRESETS[task]} if task in TASK_PRESETS else {} for task in asked
         }
-        new = {task: task_options(x, shared, PRESETS) for task, x in own.items()}
+        new = {task: task_options(task, x, shared, PRESETS) for task, x in own.items()}
         study = replace(study, tasks={task: study.tasks.get(task, new[task]) for task in asked})
     if arguments.total_steps is not None:
         study = with_total_steps(study, arguments.total_steps)

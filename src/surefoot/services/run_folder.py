@@ -6,7 +6,6 @@ import datetime
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from filelock import FileLock, Timeout
 from surefoot.config import Config, from_mapping
 from surefoot.config_file import parse_toml, read_text, to_toml
 from surefoot.errors import UserError
-from surefoot.files import read_json, write_json, write_text
+from surefoot.files import check_writable, read_json, write_json, write_text
 from surefoot.machine import circumstances
 from surefoot.training import Hook, Run, TrainState
 
@@ -83,16 +82,7 @@ def _check_usable(path: Path) -> None:
             f"run folder {str(path)!r} is in use: it holds {what}. Choose another --run-dir, go on "
             f"with it (surefoot resume {path}), or remove it if you no longer need it"
         )
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not existing.is_dir():
-        raise UserError(f"run folder {str(path)!r} cannot be made: {str(existing)!r} is a file")
-    try:  # permissions do not tell: the user may be root, the file system read-only or full
-        with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(b"0")
-    except OSError as error:
-        raise UserError(
-            f"run folder {str(path)!r} cannot be made: {existing} is not writable ({error.strerror})"
-        ) from error
+    check_writable(path, what="run folder")
 
 
 def read_config(path: Path) -> tuple[str, Config]:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from surefoot.config import option_names
 from surefoot.errors import UserError
-from surefoot.files import write_text
+from surefoot.files import check_writable, write_text
 from surefoot.study.executors import Executor, Stop
 from surefoot.study.jobs import RESULT, Job
 from surefoot.study.plan import FIRST_TUNING_SEED, Study, parse_study, slug, write_study
@@ -60,6 +60,7 @@ class StudyFolder:
     def _check(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"study folder {str(self.path)!r} is a file; choose another --run-dir")
+        check_writable(self.path, what="study folder")
         if not self.path.is_dir():
             return
         held = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK)

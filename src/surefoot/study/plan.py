@@ -172,22 +172,29 @@ def parse_study(
     settings.setdefault("baseline", next(iter(arms), ""))
     settings.setdefault("seeds", 10)
     study = Study(
-        tasks={task: task_options(table, shared, presets) for task, table in tasks.items()},
+        tasks={task: task_options(task, table, shared, presets) for task, table in tasks.items()},
         arms={arm: {k: _from_toml(v) for k, v in table.items()} for arm, table in arms.items()},
         **settings,
     )
     return study, shared
 
 
-def task_options(own: Options, shared: Options, presets: Presets) -> Config:
-    """A task's options: those of its preset, changed by the study's, changed by its own."""
+def task_options(task: str, own: Options, shared: Options, presets: Presets) -> Config:
+    """A task's options: those of its preset, changed by the study's, changed by its own.
+
+    Raises:
+        ValueError: an unknown preset or option, or a value of the wrong kind, with the task's name.
+    """
     own = dict(own)
     name = own.pop("preset", None)
     if name is not None:
         check_names([str(name)], presets, what=f"preset ({', '.join(presets)}):")
     base = presets[str(name)]() if name is not None else Config()
     changes = {**shared, **own}
-    return from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
+    try:
+        return from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
+    except UserError as error:
+        raise UserError(f"task {task!r}: {error}") from None
 
 
 def _tables(value: Any, *, what: str) -> dict[str, Options]:
