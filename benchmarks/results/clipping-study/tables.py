@@ -56,13 +56,20 @@ for file in sorted((HERE / "go1-played").glob("*.json")):
     arm = file.stem.split("-seed-")[0]
     played.setdefault(arm, []).append(json.loads(file.read_text()))
 print("\n| Go1 | linear tracking per step | angular | episode length | return | policies |")
+
+
+def each(runs, name, digits):
+    v = [r[name] for r in runs]
+    return f"{min(v):.{digits}f} to {max(v):.{digits}f}"
+
+
 for arm, runs in played.items():
-
-    def each(name, digits):
-        v = [r[name] for r in runs]
-        return f"{min(v):.{digits}f} to {max(v):.{digits}f}"
-
-    print(
-        f"| {arm} | {each('reward/tracking_lin_vel', 2)} | {each('reward/tracking_ang_vel', 2)} | "
-        f"{each('episode_length_mean', 0)} | {each('episode_return_mean', 1)} | {len(runs)} |"
-    )
+    row = [
+        arm,
+        each(runs, "reward/tracking_lin_vel", 2),
+        each(runs, "reward/tracking_ang_vel", 2),
+        each(runs, "episode_length_mean", 0),
+        each(runs, "episode_return_mean", 1),
+        str(len(runs)),
+    ]
+    print("| " + " | ".join(row) + " |")
