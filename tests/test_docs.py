@@ -254,7 +254,7 @@ def row_of_arm(arm: str, found: dict[str, Any], digits: int) -> list[str]:
     return [*row, "{} [{}, {}]".format(*shares), found["verdict"], f"{chance:.2f}"]
 
 
-@pytest.mark.parametrize("study", ["implementation-matters"])
+@pytest.mark.parametrize("study", ["implementation-matters", "clipping"])
 def test_tables_of_studies_are_their_results(study: str) -> None:
     page = rows_of("docs/is-clipping-working.md")
     results = json.loads((ROOT / f"benchmarks/results/{study}.json").read_text(encoding="utf-8"))
