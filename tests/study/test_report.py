@@ -16,7 +16,7 @@ from surefoot.study.jobs import DIAGNOSTICS
 from surefoot.study.plan import Study, write_study
 from surefoot.study.presets import study_preset
 from surefoot.study.report import study_page
-from surefoot.study.results import analyse
+from surefoot.study.results import analyse, interval, score_form
 
 TASKS = ("Hopper-v5", "Walker2d-v5")
 
@@ -189,6 +189,37 @@ def test_hovering_tells_the_numbers(browser, page: Path) -> None:
     assert "550,000" in shown
     assert "95%" in shown
     assert said == []
+
+
+def test_an_axis_of_steps_is_told_in_thousands_and_millions(browser, page: Path) -> None:
+    tab, said = opened(browser, page)
+    told = tab.evaluate(
+        """() => {
+          const axis = [...Bokeh.index.roots].find(view => view.canvas_view).model.below[0]
+          return axis.formatter.doFormat([0, 500, 200000, 1000000, 1500000, 1.1e7], {loc: 0})
+        }"""
+    )
+    assert told == ["0", "500", "200k", "1M", "1.5M", "11M"]
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("largest", "shown"),
+    [(5816.4, "3 [-10, 572]"), (16.31, "3.12 [-10.00, 571.60]"), (0.0, "3.123 [-10, 571.6]")],
+)
+def test_scores_of_a_task_have_the_same_decimals(largest: float, shown: str) -> None:
+    arms = {
+        "a": {"mean": {"estimate": largest}},
+        "b": {"mean": {"estimate": -largest / 2}},
+        "c": {},
+    }
+    score = {"estimate": 3.1234, "low": -10.0, "high": 571.6}
+    assert interval(score, score_form(arms)) == shown
+
+
+def test_one_run_has_no_interval() -> None:
+    score = {"estimate": 3.1234, "low": None, "high": None}
+    assert interval(score, ".2f") == "3.12 (no interval)"
 
 
 def test_the_verdict_comes_first_and_all_parts_are_there(browser, page: Path) -> None:

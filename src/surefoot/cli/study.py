@@ -232,7 +232,7 @@ def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any
     from surefoot.files import write_json
     from surefoot.services.run_folder import describe
     from surefoot.study.report import study_page
-    from surefoot.study.results import analyse, to_csv
+    from surefoot.study.results import analyse, interval, score_form, to_csv
 
     path, found = folder.path, analyse(folder.study, results, rates)
     write_json(path / "results.json", found)
@@ -244,17 +244,12 @@ def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any
     for task, arms in found["tasks"].items():
         baseline = arms[found["baseline"]]
         if "mean" in baseline:
-            print(f"{task}, {found['baseline']}: mean {interval(baseline['mean'])}")
+            print(
+                f"{task}, {found['baseline']}: mean {interval(baseline['mean'], score_form(arms))}"
+            )
         for arm in arms.values():
             if "sentence" in arm:
                 print(f"  {arm['sentence']}")
     if found["failed"]:
         print(f"{len(found['failed'])} run(s) failed: see the report")
     print(f"\nReport: {path / 'report.html'}\nNumbers: {path / 'results.json'}, results.csv")
-
-
-def interval(found: Mapping[str, Any]) -> str:
-    """E.g. `2513 [2391, 2632]`."""
-    if found["low"] is None:
-        return f"{found['estimate']:.4g} (no interval)"
-    return f"{found['estimate']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"

@@ -13,6 +13,9 @@ from typing import Any
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b5fc4")
 _COLORS += ("#b03060", "#5f9ea0", "#6b8e23", "#a0522d", "#4169e1", "#c71585", "#2e8b57", "#b8860b")
 _GREY = "#80868c"
+# of an axis of steps: 200k, 1.5M (Bokeh's own abbreviation of a million is a small m)
+_STEPS = """const [unit, name] = tick >= 1e6 ? [1e6, "M"] : tick >= 1e3 ? [1e3, "k"] : [1, ""]
+return Number((tick / unit).toPrecision(6)) + name"""
 
 
 def color_of(index: int) -> str:
@@ -136,7 +139,7 @@ def _columns(series: Sequence[Series]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _figure(x: str, y: str, height: int, **options: Any) -> Any:
-    from bokeh.models import NumeralTickFormatter
+    from bokeh.models import CustomJSTickFormatter
     from bokeh.plotting import figure
 
     made = figure(
@@ -161,5 +164,5 @@ def _figure(x: str, y: str, height: int, **options: Any) -> Any:
     made.axis.major_label_text_color = made.axis.axis_label_text_color = _GREY
     made.axis.axis_label_text_font_style = "normal"
     if "step" in x:
-        made.xaxis.formatter = NumeralTickFormatter(format="0.[0]a")
+        made.xaxis.formatter = CustomJSTickFormatter(code=_STEPS)
     return made

@@ -16,6 +16,7 @@ from surefoot.config_file import toml_value
 from surefoot.errors import UserError
 from surefoot.services.run_folder import META, METRICS, read_config
 from surefoot.study.charts import Charts, Series, color_of
+from surefoot.study.results import interval, score_form
 from surefoot.training import METRICS as MEANINGS
 
 Found = Mapping[str, Any]
@@ -120,13 +121,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence
     return "<div class=wide><table>" + "\n".join(lines) + "</table></div>"
 
 
-def _number(found: Found | None, form: str = ".4g") -> str:
+def _number(found: Found | None, form: str) -> str:
     """`2513 [2391, 2632]`, or a dash."""
-    if found is None:
-        return "&ndash;"
-    if found["low"] is None:
-        return f"{found['estimate']:{form}}"
-    return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+    return "&ndash;" if found is None else interval(found, form)
 
 
 def _head(found: Found) -> Iterator[str]:
@@ -146,7 +143,11 @@ def _verdicts(found: Found) -> Iterator[str]:
     for task, arms in found["tasks"].items():
         yield f"<h3>{escape(task)}</h3>"
         yield _table(
-            head, [_verdict_row(name, arm, name == baseline) for name, arm in arms.items()]
+            head,
+            [
+                _verdict_row(name, arm, name == baseline, score_form(arms))
+                for name, arm in arms.items()
+            ],
         )
         yield "<ul>"
         for arm in arms.values():
@@ -163,7 +164,11 @@ def _verdicts(found: Found) -> Iterator[str]:
     if found["gaps"]:
         yield "<h3>What the algorithm buys, and what the code-level options buy</h3>"
         rows = [
-            [escape(t), _number(g["AAI"]), _number(g["ACLI"])] for t, g in found["gaps"].items()
+            [
+                escape(t),
+                *(_number(g[gap], score_form(found["tasks"][t])) for gap in ("AAI", "ACLI")),
+            ]
+            for t, g in found["gaps"].items()
         ]
         yield _table(["task", "AAI", "ACLI"], rows)
     count = sum("verdict" in arm for arms in found["tasks"].values() for arm in arms.values())
@@ -176,9 +181,9 @@ def _verdicts(found: Found) -> Iterator[str]:
     )
 
 
-def _verdict_row(name: str, arm: Found, is_baseline: bool) -> list[str]:
+def _verdict_row(name: str, arm: Found, is_baseline: bool, form: str) -> list[str]:
     failed = f" <span class=worse>({arm['failed']} failed)</span>" if arm["failed"] else ""
-    row = [escape(name) + failed, _number(arm.get("mean")), _number(arm.get("iqm"))]
+    row = [escape(name) + failed, _number(arm.get("mean"), form), _number(arm.get("iqm"), form)]
     if is_baseline or "verdict" not in arm:
         return [*row, "&ndash;", "&ndash;", "baseline" if is_baseline else "too few runs", ""]
     verdict = arm["verdict"]
@@ -187,7 +192,7 @@ def _verdict_row(name: str, arm: Found, is_baseline: bool) -> list[str]:
     relative = arm["relative"]
     return [
         *row,
-        _number(arm["difference"]) if relative is None else _number(relative, "+.0%"),
+        _number(arm["difference"], form) if relative is None else _number(relative, "+.0%"),
         _number(arm["probability_of_improvement"], ".2f"),
         f"<span{style}>{verdict}</span>",
         "&ndash;" if needed is None else f"{needed:,} seeds",

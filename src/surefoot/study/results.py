@@ -144,6 +144,21 @@ def verdict_of(difference: Interval, *, more_failed: bool = False) -> str:
     return "worse" if difference.high < 0.0 else "no difference shown"
 
 
+def score_form(arms: Mapping[str, Any]) -> str:
+    """The format of a task's scores: the decimals that give the largest mean four digits."""
+    largest = max(
+        (abs(arm["mean"]["estimate"]) for arm in arms.values() if "mean" in arm), default=0
+    )
+    return f".{max(0, 3 - math.floor(math.log10(largest)))}f" if largest else ".4g"
+
+
+def interval(found: Mapping[str, Any], form: str) -> str:
+    """E.g. `2513 [2391, 2632]`."""
+    if found["low"] is None:
+        return f"{found['estimate']:{form}} (no interval)"
+    return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+
+
 def sentence(
     arm: str,
     baseline: str,
