@@ -79,7 +79,7 @@ lock: setup
 	@touch .bench-venv/.installed
 
 # each about 2 to 10 minutes; e.g. `make bench BENCH=speed`. Longer ones, by name: learning_curves, lag
-# (half an hour each), time_to_target and trpo (hours)
+# (half an hour each), spikes (ten minutes), time_to_target and trpo (hours)
 BENCH ?= speed limits overlap seeds start memory growth
 
 bench: setup .bench-venv/.installed
