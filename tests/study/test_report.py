@@ -35,7 +35,7 @@ def made_up(study: Study, diagnostics: tuple[str, ...]) -> list[dict[str, Any]]:
                 top = 2000.0 + 300.0 * level + 40.0 * ((seed * 7) % 5)
                 returns = [top * (k + 1) / 20 for k in range(20)]
                 curves = {
-                    name: [0.123456 * (k + level + seed) for k in range(19)] + [None]
+                    name: [0.123456 * k * (1 + level + seed) for k in range(19)] + [None]
                     for name in diagnostics
                 }
                 run = {
@@ -200,6 +200,20 @@ def test_an_axis_of_steps_is_told_in_thousands_and_millions(browser, page: Path)
         }"""
     )
     assert told == ["0", "500", "200k", "1M", "1.5M", "11M"]
+    assert said == []
+
+
+def test_what_may_differ_a_thousandfold_is_drawn_on_a_logarithmic_axis(browser, page: Path) -> None:
+    tab, said = opened(browser, page)
+    scales = tab.evaluate(
+        """() => [...Bokeh.index.roots].filter(view => view.canvas_view).map(
+          view => [view.model.left[0].axis_label, view.frame.y_scale.type, view.model.y_range.start])"""
+    )
+    logarithmic = {label for label, scale, _ in scales if scale == "LogScale"}
+    assert logarithmic == {"policy/approx_kl", "policy/ratio_max"}
+    # the zeros there are gaps; the least of the rest is where the axis begins
+    starts = [start for label, _, start in scales if label in logarithmic]
+    assert all(0.05 < start < 1.0 for start in starts)
     assert said == []
 
 

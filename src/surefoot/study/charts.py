@@ -42,12 +42,23 @@ class Charts:
         self._scripts: list[str] = []
 
     def curves(
-        self, series: Sequence[Series], x: str, y: str, *, height: int = 360, hover: bool = True
+        self,
+        series: Sequence[Series],
+        x: str,
+        y: str,
+        *,
+        height: int = 360,
+        hover: bool = True,
+        log: bool = False,
     ) -> str:
-        """HTML of a chart of curves; each can be hovered over, unless the page would grow too large."""
+        """HTML of a chart of curves; each can be hovered over, unless the page would grow too large.
+
+        With `log` heights are logarithmic, and what is not above zero is a gap.
+        """
         from bokeh.models import CDSView, ColumnDataSource, HoverTool, Line, Scatter, VArea
 
-        figure, (columns, places) = _figure(x, y, height), _columns(series)
+        scale = "log" if log else "auto"
+        figure, (columns, places) = _figure(x, y, height, y_axis_type=scale), _columns(series)
         # one source for all: a page of many arms stays small
         source, view = ColumnDataSource(columns), CDSView()
         for k, one in enumerate(series):

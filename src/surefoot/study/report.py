@@ -30,6 +30,8 @@ _RUN_CHARTS = (
     "optim/grad_norm",
 )
 _POINTS = 200  # of a run's curve
+# one arm's may be a thousand times another's
+_LOGARITHMIC = ("optim/grad_norm", "policy/approx_kl", "policy/held_out_kl", "policy/ratio_max")
 
 
 def study_page(folder: Path) -> str:
@@ -86,7 +88,8 @@ def runs_page(folders: Sequence[Path]) -> str:
             for k, (name, (_, _, rows, _)) in enumerate(runs.items())
         ]
         parts += [f"<h2>{escape(metric)}</h2>", f"<p class=soft>{escape(MEANINGS[metric])}</p>"]
-        parts.append(charts.curves(series, "environment steps", metric))
+        log = metric in _LOGARITHMIC
+        parts.append(charts.curves(series, "environment steps", metric, log=log))
     configs = {name: config for name, (_, config, _, _) in runs.items()}
     parts += _config_differences(configs)
     for name, (_, _, _, meta) in runs.items():
@@ -265,7 +268,11 @@ def _diagnostics(found: Found, charts: Charts) -> Iterator[str]:
                     whole = found["total_steps"][task]
                     steps = [whole * (i + 0.5) / len(values) for i in range(len(values))]
                     series.append(Series(name, color_of(k), steps, values))
-            yield f"<figure>{charts.curves(series, 'environment steps', metric, height=220, hover=False)}"
+            log = metric in _LOGARITHMIC
+            yield "<figure>"
+            yield charts.curves(
+                series, "environment steps", metric, height=220, hover=False, log=log
+            )
             yield f"<figcaption>{escape(metric)}: {escape(MEANINGS[metric])}</figcaption></figure>"
         yield "</div>"
 
