@@ -15,6 +15,7 @@ import statistics
 from pathlib import Path
 
 from common import PEERS, Results, run_side, spread, surefoot
+from scipy.stats import ttest_ind
 
 TASKS = ["Hopper-v5", "Walker2d-v5"]
 OURS = [
@@ -64,14 +65,20 @@ def main() -> None:
                 if str(seed) not in runs:
                     runs[str(seed)] = sides[side](task, seed, options)
                     results.save(task, case)
+        scores = []
         for side, runs in case["sides"].items():
             done = [run for run in runs.values() if "error" not in run]
-            finals = [run["final"] for run in done]
+            scores.append(finals := [run["final"] for run in done])
             deviation = statistics.stdev(finals) if len(finals) > 1 else float("nan")
             each = ", ".join(f"{x:.0f}" for x in finals)
             rates = spread((run["rate"] for run in done), ",.0f")
             print(
                 f"{task} {side}: {statistics.mean(finals):.0f} +- {deviation:.0f} ({each}), {rates} steps/s"
+            )
+        if len(scores) == 2 and min(map(len, scores)) > 1:
+            found = ttest_ind(*scores, equal_var=False).confidence_interval()
+            print(
+                f"{task}: the first less the second, 95% (Welch): [{found.low:.0f}, {found.high:.0f}]"
             )
 
 
