@@ -97,8 +97,14 @@ def test_a_mistake_found_before_training_leaves_no_folder(tmp_path: Path) -> Non
 
 
 def test_reading_something_else_says_what_is_there(run: Path) -> None:
-    with pytest.raises(ValueError, match=r"not a run folder.*runs in .*: one"):
+    with pytest.raises(
+        ValueError, match=r"not a run folder \(it does not exist\); runs in .*: one"
+    ):
         read_config(run.parent / "two")
+    with pytest.raises(ValueError, match=r"\(it does not exist\); did you mean 'one'\?; runs in"):
+        read_config(run.parent / "onee")
+    with pytest.raises(ValueError, match=r"not a run folder \(it has no config.toml\)"):
+        read_config(run.parent)
 
 
 def test_default_folder_names_task_and_seed() -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from surefoot.config import Config, from_mapping
 from surefoot.config_file import parse_toml, read_text, to_toml
-from surefoot.errors import UserError
+from surefoot.errors import UserError, near_matches
 from surefoot.files import check_writable, read_json, write_json, write_text
 from surefoot.machine import circumstances
 from surefoot.training import Hook, Run, TrainState
@@ -93,9 +93,13 @@ def read_config(path: Path) -> tuple[str, Config]:
     """
     file = path / CONFIG
     if not file.is_file():
-        near = [p.name for p in sorted(path.parent.glob("*")) if (p / CONFIG).is_file()]
-        have = f"; runs in {str(path.parent)!r}: {', '.join(near[-5:])}" if near else ""
-        raise UserError(f"{str(path)!r} is not a run folder (it has no {CONFIG}){have}")
+        beside = [p for p in sorted(path.parent.glob("*")) if p.is_dir()]
+        runs = [p.name for p in beside if (p / CONFIG).is_file()]
+        have = f"; runs in {str(path.parent)!r}: {', '.join(runs[-5:])}" if runs else ""
+        why, near = f"it has no {CONFIG}", ""
+        if not path.exists():
+            why, near = "it does not exist", near_matches(path.name, [p.name for p in beside])
+        raise UserError(f"{str(path)!r} is not a run folder ({why}){near}{have}")
     options = parse_toml(read_text(file), where=str(file))
     task = options.pop("task", None)
     if not isinstance(task, str):
