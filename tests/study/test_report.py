@@ -114,6 +114,15 @@ def canvases(tab: Any) -> list[dict[str, float]]:
     )
 
 
+def logarithmic(tab: Any) -> list[tuple[str, float]]:
+    """Name and beginning of each logarithmic axis."""
+    return tab.evaluate(
+        """() => [...Bokeh.index.roots]
+          .filter(view => view.canvas_view && view.frame.y_scale.type === "LogScale")
+          .map(view => [view.model.left[0].axis_label, view.model.y_range.start])"""
+    )
+
+
 def test_the_page_of_the_largest_study_is_at_most_two_megabytes(tmp_path: Path) -> None:
     page = write_page(tmp_path, "code-level", DIAGNOSTICS)
     assert page.stat().st_size <= 2_000_000
@@ -205,15 +214,10 @@ def test_an_axis_of_steps_is_told_in_thousands_and_millions(browser, page: Path)
 
 def test_what_may_differ_a_thousandfold_is_drawn_on_a_logarithmic_axis(browser, page: Path) -> None:
     tab, said = opened(browser, page)
-    scales = tab.evaluate(
-        """() => [...Bokeh.index.roots].filter(view => view.canvas_view).map(
-          view => [view.model.left[0].axis_label, view.frame.y_scale.type, view.model.y_range.start])"""
-    )
-    logarithmic = {label for label, scale, _ in scales if scale == "LogScale"}
-    assert logarithmic == {"policy/approx_kl", "policy/ratio_max"}
+    begins = logarithmic(tab)
+    assert {label for label, _ in begins} == {"policy/approx_kl", "policy/ratio_max"}
     # the zeros there are gaps; the least of the rest is where the axis begins
-    starts = [start for label, _, start in scales if label in logarithmic]
-    assert all(0.05 < start < 1.0 for start in starts)
+    assert all(0.05 < start < 1.0 for _, start in begins)
     assert said == []
 
 
@@ -229,6 +233,16 @@ def test_scores_of_a_task_have_the_same_decimals(largest: float, shown: str) -> 
     }
     score = {"estimate": 3.1234, "low": -10.0, "high": 571.6}
     assert interval(score, score_form(arms)) == shown
+
+
+def test_small_scores_of_a_task_are_told_as_the_large_ones(page: Path, tmp_path: Path) -> None:
+    found = json.loads((page.parent / "results.json").read_text())
+    score = {"estimate": 87.654, "low": -1.234, "high": 176.542}
+    arm = found["tasks"]["Hopper-v5"]["PPO-NoClip"]
+    arm["mean"] = arm["iqm"] = found["gaps"]["Hopper-v5"]["AAI"] = score
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    (tmp_path / "provenance.json").write_text((page.parent / "provenance.json").read_text())
+    assert study_page(tmp_path).count("<td>88 [-1, 177]</td>") == 3
 
 
 def test_one_run_has_no_interval() -> None:
@@ -276,6 +290,7 @@ def test_runs_have_a_page_too(browser, tmp_path: Path, capsys: pytest.CaptureFix
     assert "both.html" in capsys.readouterr().out
     tab, said = opened(browser, tmp_path / "both.html")
     assert len(canvases(tab)) == 6
+    assert {label for label, _ in logarithmic(tab)} == {"policy/approx_kl", "optim/grad_norm"}
     assert all(chart["painted"] > 2000 for chart in canvases(tab))
     assert "Options that differ" in tab.locator("body").inner_text()
     assert tab.locator("td", has_text="seed").count() == 1

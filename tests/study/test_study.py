@@ -19,6 +19,7 @@ import pytest
 from surefoot.cli.main import main
 from surefoot.cli.study import parse, plan
 from surefoot.study.plan import parse_study, write_study
+from surefoot.study.results import interval, score_form
 
 STUDY = """
 seeds = 2
@@ -82,7 +83,10 @@ def results(run_dir: Path) -> dict:
 
 
 def test_it_says_what_it_does_and_what_it_shows(study: tuple[Path, str]) -> None:
-    _, said = study
+    folder, said = study
+    arms = results(folder)["tasks"]["CartPole-v1"]
+    shown = interval(arms["clip"]["mean"], score_form(arms))
+    assert f"CartPole-v1, clip: mean {shown}\n" in said
     assert "1 task(s) x 3 arms x 2 seeds = 6 runs" in said
     assert "[6/6]" in said
     assert "no clip: " in said
