@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shlex
+import statistics
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -263,6 +264,21 @@ def test_tables_of_studies_are_their_results(study: str) -> None:
         wanted = [row_of_arm(name, found, digits) for name, found in arms.items()]
         heads = [k for k, row in enumerate(page) if row[:2] == [task, "mean"]]
         assert wanted in [[row[:6] for row in page[k + 1 : k + 1 + len(arms)]] for k in heads], task
+
+
+def test_the_table_of_spikes_is_its_results() -> None:
+    results = json.loads((ROOT / "benchmarks/results/spikes.json").read_text(encoding="utf-8"))
+    runs = [arm["runs"] for arm in results.values()]
+    cells = [
+        [
+            f"{statistics.median(x):.3g} [{min(x):.3g}, {max(x):.3g}]"
+            for x in ([run[name] for run in of_arm] for of_arm in runs)
+        ]
+        for name in runs[0][0]
+    ]
+    page = rows_of("docs/is-clipping-working.md")
+    head = page.index(["", *results])
+    assert [row[1:] for row in page[head + 1 : head + 1 + len(cells)]] == cells
 
 
 def test_tests_that_are_named_exist() -> None:
