@@ -20,8 +20,7 @@ from common import Results, spread
 from surefoot.config import Config
 from surefoot.envs import make_environment
 from surefoot.training import Trainer
-from surefoot.update import ppo
-from surefoot.update.experience import estimate
+from surefoot.update import make_executors
 
 WIDTHS = [64, 256, 1024]
 
@@ -37,25 +36,24 @@ def main() -> None:
             num_envs=8, num_steps=128, num_epochs=1, actor_hidden=hidden, critic_hidden=hidden
         )
         env = make_environment("probe:late-reward/continuous", 8, seed=np.random.SeedSequence(0))
-        trainer = Trainer(config, env)
+        config = config.replace(overlap="off")
+        trainer = Trainer(config, env, make_executors(config))
         state = trainer.start()
         state, rollout = trainer.collect(state, trainer.policy(state))
-        state, experience, _ = trainer.digest(state, rollout)
-        estimates = estimate(state.learners["critic"].params, experience, config)
-        learner = state.learners["actor"]
-
-        def update(learner, batch, key, config=config):
-            return ppo.update_actor(learner, *batch, key, config=config, num_epochs=1)
+        state, gathered = trainer.make_experience(state, rollout)
+        state, batch = trainer.estimate_advantages(state, gathered.experience)
+        learner, rate = state.learners["actor"], config.learning_rate
+        update = trainer.updater.programs["actor"].__wrapped__
 
         programs, seconds = {}, {"kept": [], "donated": []}
         for name, donated in (("kept", ()), ("donated", (0,))):
             program = jax.jit(update, donate_argnums=donated)
-            programs[name] = program.lower(learner, (experience, estimates), state.key).compile()
+            programs[name] = program.lower(learner, rate, batch, state.key).compile()
         for _ in range(options.repeats):
             for name, program in programs.items():
                 own = jax.block_until_ready(jax.tree.map(lambda x: x.copy(), learner))
                 began = time.perf_counter()
-                jax.block_until_ready(program(own, (experience, estimates), state.key))
+                jax.block_until_ready(program(own, rate, batch, state.key))
                 seconds[name].append(time.perf_counter() - began)
         bytes_of = {
             name: program.memory_analysis().output_size_in_bytes

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from annotated_types import Interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.config import Config, from_mapping, option_names, validate
+from surefoot.config import (
+    SECTIONS,
+    Config,
+    from_mapping,
+    in_words,
+    option_names,
+    range_of,
+    validate,
+)
 from surefoot.config_file import parse_toml, to_toml
 from surefoot.errors import near_matches
 
@@ -87,3 +99,104 @@ def test_near_matches_ignore_case_and_know_parts() -> None:
     assert "'CartPole-v1'" in near_matches("cartpole-V1", ["CartPole-v1", "Ant-v5"])
     assert "'Go1JoystickFlatTerrain-v1'" in near_matches("Go1", ["Go1JoystickFlatTerrain-v1"])
     assert near_matches("zzz", ["Ant-v5"]) == ""
+
+
+# --- what every option has
+
+OPTIONS = {field.name: field for field in dataclasses.fields(Config)}
+TYPES = get_type_hints(Config, include_extras=True)
+RANGES = {name: found for name in OPTIONS if (found := range_of(TYPES[name]))}
+
+
+def holds(hint: Any, *kinds: type) -> bool:
+    """Whether a type is one of some, or one of them with a range, or perhaps none."""
+    return hint in kinds or any(holds(arg, *kinds) for arg in get_args(hint))
+
+
+def test_options_are_those_of_the_sections_in_their_order_and_no_name_is_in_two() -> None:
+    names = [field.name for section in SECTIONS for field in dataclasses.fields(section)]
+    assert len(set(names)) == len(names)
+    assert option_names() == list(OPTIONS) == names
+    assert all(name.isidentifier() and name == name.lower() for name in names)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_config_is_every_section_with_its_defaults(section: type) -> None:
+    assert isinstance(Config(), section)
+    alone = section()
+    assert all(
+        getattr(Config(), f.name) == getattr(alone, f.name) for f in dataclasses.fields(alone)
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(alone, dataclasses.fields(alone)[0].name, None)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_says_what_it_means_and_where_its_default_comes_from(name: str) -> None:
+    told = OPTIONS[name].metadata
+    assert set(told) == {"help", "source"}
+    assert told["help"].strip() == told["help"]
+    assert len(told["help"].split()) >= 2
+    assert len(told["source"]) >= 2
+    # a choice of ours says why
+    assert told["source"] != "choice"
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_number_has_a_range_and_nothing_else_has(name: str) -> None:
+    hint = TYPES[name]
+    is_list = get_origin(hint) is tuple
+    assert (name in RANGES) == (holds(hint, int, float) and not is_list)
+    is_choice = get_origin(hint) is Literal
+    assert is_choice or is_list or holds(hint, int, float, bool)
+
+
+def beyond(name: str, interval: Interval) -> list[float]:
+    """The numbers next to a range that are not in it."""
+    whole = holds(TYPES[name], int)
+    below = interval.gt if interval.gt is not None else interval.ge
+    above = interval.lt if interval.lt is not None else interval.le
+    outside = []
+    for bound, is_open, to in (
+        (below, interval.gt is not None, -math.inf),
+        (above, interval.lt is not None, math.inf),
+    ):
+        if is_open:
+            outside.append(bound)
+        elif math.isfinite(bound):
+            step = 1 if to > 0 else -1
+            outside.append(bound + step if whole else math.nextafter(bound, to))
+    return outside
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_just_outside_its_range_is_refused_with_the_range(name: str) -> None:
+    outside = beyond(name, RANGES[name])
+    assert outside
+    for number in outside:
+        with pytest.raises(ValueError, match=f"{name} = .* is out of range") as error:
+            validate(Config().replace(**{name: number}))
+        assert in_words(RANGES[name]) in str(error.value)
+
+
+def test_a_range_is_found_inside_an_optional_and_is_written_as_mathematics_writes_it() -> None:
+    assert range_of(TYPES["gamma"]) == Interval(ge=0, le=1)
+    assert in_words(RANGES["gamma"]) == "[0, 1]"
+    assert in_words(RANGES["target_kl"]) == "(0, inf)"  # or None
+    assert in_words(RANGES["clip_epsilon"]) == "(0, inf]"
+    assert in_words(RANGES["value_coef"]) == "[0, inf)"
+    assert in_words(RANGES["entropy_coef"]) == "(-inf, inf)"
+    for hint in (bool, str, int, None, Literal["a"], tuple[int, ...]):
+        assert range_of(hint) is None
+
+
+def test_options_import_little_so_that_the_command_line_has_its_help_at_once() -> None:
+    script = (
+        "import sys; before = set(sys.modules); import surefoot.config;"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before};"
+        "print(*sorted(new - set(sys.stdlib_module_names)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    # the second is what the first imports where it is there
+    known = {"annotated_types", "typing_extensions", "surefoot"}
+    assert {"surefoot"} <= {*found.stdout.split()} <= known, found.stderr

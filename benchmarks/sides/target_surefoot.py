@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from target import Target, arguments
 
 from surefoot.config import Config
-from surefoot.rollout import Policy, act
 from surefoot.training import Hook, train
 
 
@@ -22,18 +22,21 @@ class Examined(Hook):
     def on_start(self, run) -> None:
         """Keep what a policy is made of."""
         self.run = run
-        spec = run.env.action
         key = jax.random.key(0)
-        self.act = jax.jit(lambda policy, x: act(policy, x, key, spec, deterministic=True))
+
+        def act(policy, x):
+            first = jnp.zeros(len(x["observation"]), bool)
+            return policy.act(x, (), first, key, deterministic=True)[0].env_action
+
+        self.act = jax.jit(act)
 
     def on_iteration(self, state, metrics) -> None:
         """Examine."""
-        actor = state.learners["actor"].params
-        policy = Policy(actor, state.normalizer, self.run.agent.actor_groups)
+        policy = self.run.policy(state)
 
         def action(observations: np.ndarray) -> np.ndarray:
             groups = {"observation": observations.astype(np.float32)}
-            return np.asarray(self.act(policy, groups).env_action)
+            return np.asarray(self.act(policy, groups))
 
         self.over = self.target.over(state.step, action)
 

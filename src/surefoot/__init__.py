@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from surefoot import envs, functional
+    from surefoot.agent import LoadedPolicy, load_policy
     from surefoot.api import evaluate, resume, train, train_seeds
     from surefoot.config import Config
-    from surefoot.services.policy_file import LoadedPolicy, load_policy
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "surefoot.config",
-    "LoadedPolicy": "surefoot.services.policy_file",
-    "load_policy": "surefoot.services.policy_file",
+    "LoadedPolicy": "surefoot.agent",
+    "load_policy": "surefoot.agent",
     "evaluate": "surefoot.api",
     "resume": "surefoot.api",
     "train": "surefoot.api",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
+from surefoot.agent import LoadedPolicy, load_policy
 from surefoot.config import Config, from_mapping, option_names, parse_options
 from surefoot.envs import Environment, make_environment
 from surefoot.envs.tasks import names_code, task_name
@@ -20,9 +21,9 @@ from surefoot.services.console import ConsoleProgress
 from surefoot.services.crash_report import CrashReport
 from surefoot.services.health import Health
 from surefoot.services.metrics_file import MetricsFile
-from surefoot.services.policy_file import LoadedPolicy, PolicyFile, load_policy, save_policy
+from surefoot.services.policy_file import PolicyFile
 from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
-from surefoot.training import REPORTS, Beginning, Hook, Run, TrainState, make_streams, to_key
+from surefoot.training import REPORTS, Hook, ResumePoint, make_streams, to_key
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
 from surefoot.training import train_seeds as run_train_seeds
@@ -120,9 +121,9 @@ def resume(
     if progress:
         for text in words:
             Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
-    beginning = checkpoint.beginning() if checkpoint else Beginning()
+    point = checkpoint.resume_point() if checkpoint else None
     return _run(
-        task, asked, own[0], [*own, *hooks], should_stop, progress=progress, beginning=beginning
+        task, asked, own[0], [*own, *hooks], should_stop, progress=progress, resume_point=point
     )
 
 
@@ -174,13 +175,8 @@ def _services(
     services: list[Any] = [folder, MetricsFile(folder.path / METRICS, after=step)]
     services += [PolicyFile(folder.path), CrashReport(folder.path), Health()]
     if config.checkpoint_every is not None:
-        services.append(Checkpoints(folder.path, _save_policy, after=after, alone=alone))
+        services.append(Checkpoints(folder.path, after=after, alone=alone))
     return services
-
-
-def _save_policy(folder: Path, policy: Any, run: Run, state: TrainState) -> None:
-    facts = {"step": state.step, "finished": state.step >= run.config.total_steps}
-    save_policy(folder, policy, run.env, task=run.task, extra=facts)
 
 
 def _run(
@@ -191,7 +187,7 @@ def _run(
     should_stop: Callable[[], bool],
     *,
     progress: bool,
-    beginning: Beginning | None = None,
+    resume_point: ResumePoint | None = None,
 ) -> TrainResult:
     if progress:
         console = Console()
@@ -201,7 +197,9 @@ def _run(
             highlight=False,
         )
         hooks = [*hooks, ConsoleProgress(console)]
-    state, _ = run_training(task, config, hooks=hooks, should_stop=should_stop, beginning=beginning)
+    state, _ = run_training(
+        task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
+    )
     finished = state.step >= config.total_steps
     return TrainResult(folder.path, load_policy(folder.path), state.step, finished)
 
@@ -334,12 +332,12 @@ def open_run(
 def check_fits(policy: LoadedPolicy, env: Environment) -> None:
     """Raise ValueError if the environment does not offer what the policy reads and writes."""
     spec = env.spec
-    offered: Mapping[str, int] = spec.observations
-    for name, size in policy.observations.items():
-        if offered.get(name) != size:
+    offered = {name: group.size for name, group in spec.observations.items()}
+    for name, group in policy.observations.items():
+        if spec.observations.get(name) != group:
             raise UserError(
-                f"the policy (trained on {policy.task}) reads observation {name!r} of size {size}; "
-                f"{spec.name} offers {dict(offered)}"
+                f"the policy (trained on {policy.task}) reads observation {name!r} of size "
+                f"{group.size}; {spec.name} offers {offered}"
             )
     if (spec.action.kind, spec.action.sizes) != (policy.action.kind, policy.action.sizes):
         raise UserError(

@@ -20,11 +20,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from surefoot.errors import UserError
 
+LOCK = ".lock"
 _STAGING = ".tmp-"
 _MOST_TEXT = 2**24  # bytes of a JSON file that is read; ours have a few thousand
 _HEADER, _HEADER_PER_ARRAY = 2**16, 2**10  # bytes of a safetensors header at most
@@ -45,6 +47,19 @@ def check_writable(folder: Path, *, what: str) -> None:
         raise UserError(
             f"{what} {str(folder)!r} cannot be made: {existing} is not writable ({error.strerror})"
         ) from error
+
+
+def hold(folder: Path, *, doing: str) -> FileLock:
+    """Hold a folder for this process alone, until the lock is released.
+
+    Raises:
+        ValueError: another process holds it, named by what it is `doing`.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        return lock.acquire(timeout=0).lock
+    except Timeout:
+        raise UserError(f"another process is {doing} in {str(folder)!r}") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -198,7 +213,7 @@ def _name(where: tuple[Any, ...]) -> str:
 
 
 def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:
@@ -209,7 +224,7 @@ def _to_numpy(leaf: Any) -> np.ndarray:
 def _described(leaf: Any) -> tuple[np.dtype, tuple[int, ...]]:
     if _is_key(leaf):
         leaf = jax.eval_shape(jax.random.key_data, leaf)
-    elif not hasattr(leaf, "dtype"):
+    elif not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
         leaf = np.asarray(leaf)
     return np.dtype(leaf.dtype), tuple(leaf.shape)
 
@@ -217,6 +232,9 @@ def _described(leaf: Any) -> tuple[np.dtype, tuple[int, ...]]:
 def _like(leaf: Any, array: np.ndarray) -> Any:
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    if not hasattr(leaf, "dtype"):
+    if isinstance(leaf, np.ndarray):
+        return array
+    if not isinstance(leaf, jax.Array):
         return array.item()
-    return jnp.asarray(array)
+    with jax.enable_x64(array.dtype.itemsize == 8):  # what is 64 bits wide stays so
+        return jnp.asarray(array)

@@ -22,7 +22,7 @@ def usable_cores() -> int:
     return int(min(cores, _quota()))
 
 
-def circumstances() -> dict[str, Any]:
+def platform_info() -> dict[str, Any]:
     """Versions and hardware on which the last bits of a run depend."""
     return {
         "versions": {name: _version(name) for name in _LIBRARIES},

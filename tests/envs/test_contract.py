@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from surefoot.envs import Environment, Step, make_environment
+from surefoot.envs import Environment, ObservationSpec, Step, make_environment
 from surefoot.envs.contract import as_groups
 from surefoot.envs.envpool import EnvPoolEnvironment
 
@@ -131,10 +131,14 @@ def test_a_reset_row_has_no_reward_no_flag_and_no_info(adapter: str) -> None:
 @every_adapter
 def test_every_row_has_the_shapes_and_dtypes_of_the_spec(adapter: str) -> None:
     play_ = recorded(adapter)
-    assert {n: x.shape for n, x in play_.after.items()} == {
-        n: (NUM_STEPS, NUM_ENVS, size) for n, size in play_.env.spec.observations.items()
-    }
-    assert all(x.dtype == np.float32 for x in (*play_.after.values(), *play_.before.values()))
+    groups = play_.env.spec.observations
+    for rows in (play_.before, play_.after):
+        assert {n: x.shape for n, x in rows.items()} == {
+            n: (NUM_STEPS, NUM_ENVS, *group.shape) for n, group in groups.items()
+        }
+        assert {n: x.dtype for n, x in rows.items()} == {
+            n: np.dtype(group.dtype) for n, group in groups.items()
+        }
     assert play_.steps.reward.dtype == np.float32
     for flags in (play_.steps.terminated, play_.steps.truncated, play_.steps.valid):
         assert flags.dtype == bool
@@ -233,7 +237,7 @@ def test_an_environment_says_what_it_is(name: str) -> None:
         env = make_environment(name, 2, seed=np.random.SeedSequence(0))
     assert env.spec.name == name
     assert env.spec.num_envs == 2
-    assert env.spec.observations == {"observation": 4}
+    assert env.spec.observations == {"observation": ObservationSpec((4,))}
     assert env.spec.action.kind == "discrete"
     assert env.spec.action.sizes == (2,)
     assert env.spec.exact_truncation

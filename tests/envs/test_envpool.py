@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from surefoot.envs import Step
+from surefoot.envs import ObservationSpec, Step
 from surefoot.envs.envpool import EnvPoolEnvironment, known_tasks
 
 SEEDS = [7, 70]
@@ -123,8 +123,9 @@ def go1() -> tuple[EnvPoolEnvironment, Step, Step]:
 
 def test_go1_has_a_group_for_the_actor_and_one_for_the_critic(go1: Any) -> None:
     env, first, rows = go1
-    assert env.spec.observations == {"state": 48, "privileged_state": 123}
-    for name, size in env.spec.observations.items():
+    sizes = {"state": 48, "privileged_state": 123}
+    assert env.spec.observations == {name: ObservationSpec((n,)) for name, n in sizes.items()}
+    for name, size in sizes.items():
         assert first.observation[name].shape == (2, size)
         assert rows.observation[name].shape == (80, 2, size)
         assert rows.observation[name].dtype == np.float32

@@ -8,11 +8,12 @@ from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from surefoot.envs import Environment, Step
+from surefoot.envs import Environment, ObservationSpec, Step
 from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
 
 SEEDS = [3, 4]
@@ -196,16 +197,39 @@ class Grouped(Echo):
         }
 
 
-def test_groups_are_flattened_and_discrete_ones_are_one_hot() -> None:
+def test_groups_keep_their_shapes_and_discrete_ones_count_from_zero() -> None:
     env = start(numbered(Grouped))
     first, rows = play(env, np.zeros((1, 2, 1), np.float32))
-    assert env.spec.observations == {"speed": 4, "mode": 3, "legs": 5, "contacts": 2}
-    np.testing.assert_array_equal(first.observation["speed"], [[0, 0.25, 0.5, 1]] * 2)
-    np.testing.assert_array_equal(first.observation["mode"], [[1, 0, 0]] * 2)
-    np.testing.assert_array_equal(rows.observation["mode"], [[[0, 1, 0]] * 2])
-    np.testing.assert_array_equal(first.observation["legs"], [[0, 1, 1, 0, 0]] * 2)
+    assert env.spec.observations == {
+        "speed": ObservationSpec((2, 2)),
+        "mode": ObservationSpec((), choices=(3,), starts=(5,)),
+        "legs": ObservationSpec((2,), choices=(2, 3), starts=(0, 0)),
+        "contacts": ObservationSpec((2,)),
+    }
+    np.testing.assert_array_equal(first.observation["speed"], [[[0, 0.25], [0.5, 1]]] * 2)
+    np.testing.assert_array_equal(first.observation["mode"], [0, 0])
+    np.testing.assert_array_equal(rows.observation["mode"], [[1, 1]])
+    np.testing.assert_array_equal(first.observation["legs"], [[1, 0]] * 2)
     np.testing.assert_array_equal(first.observation["contacts"], [[0, 1]] * 2)
-    assert all(group.dtype == np.float32 for group in first.observation.values())
+    dtypes = {name: str(group.dtype) for name, group in first.observation.items()}
+    assert dtypes == {"speed": "float32", "mode": "int32", "legs": "int32", "contacts": "float32"}
+
+
+def test_networks_read_groups_flat_and_discrete_ones_as_one_hot() -> None:
+    env = start(numbered(Grouped))
+    first, rows = play(env, np.zeros((1, 2, 1), np.float32))
+    specs = env.spec.observations
+    read = {name: specs[name].encode(jnp.asarray(x)) for name, x in first.observation.items()}
+    np.testing.assert_array_equal(read["speed"], [[0, 0.25, 0.5, 1]] * 2)
+    np.testing.assert_array_equal(read["mode"], [[1, 0, 0]] * 2)
+    later = jnp.asarray(rows.observation["mode"])
+    np.testing.assert_array_equal(specs["mode"].encode(later), [[[0, 1, 0]] * 2])
+    np.testing.assert_array_equal(read["legs"], [[0, 1, 1, 0, 0]] * 2)
+    np.testing.assert_array_equal(read["contacts"], [[0, 1]] * 2)
+    assert {name: group.shape[1] for name, group in read.items()} == {
+        name: spec.size for name, spec in specs.items()
+    }
+    assert all(group.dtype == np.float32 for group in read.values())
 
 
 class Informed(Echo):

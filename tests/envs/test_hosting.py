@@ -15,14 +15,14 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
-from tests.rollout.test_collect import policy_for
+from tests.rollout.test_collect import begin, policy_for
 
 from surefoot.config import Config
 from surefoot.envs import Environment, Hosting, Step, make_environment
 from surefoot.envs.gymnasium import GymnasiumEnvironment
-from surefoot.envs.hosting import EnvError, InProcess, Order
+from surefoot.envs.hosting import Command, EnvError, InProcess
 from surefoot.envs.workers import Workers
-from surefoot.rollout import make_collector, start
+from surefoot.rollout import make_collector
 from surefoot.training import Hook, train
 
 SEEDS = [10, 11, 12]
@@ -143,7 +143,7 @@ def test_restart_makes_it_anew_and_leaves_the_others_as_they_were(
 ) -> None:
     env = start_env(robot(what), hosting._replace(on_failure="restart"))
     said: list[str] = []
-    env.listen(said.append)
+    env.log_to(said.append)
     rows = play(env, 20)
     assert len(said) == 1
     assert "environment 1 (seed 11)" in said[0]
@@ -168,7 +168,7 @@ def test_restart_makes_it_anew_and_leaves_the_others_as_they_were(
 def test_quarantine_leaves_it_out_from_then_on(what: str, hosting: Hosting, healthy: Step) -> None:
     env = start_env(robot(what), hosting._replace(on_failure="quarantine"))
     said: list[str] = []
-    env.listen(said.append)
+    env.log_to(said.append)
     rows = play(env, 20)
     assert "so is the environment from here on; 2 are left" in said[0]
     assert rows.valid[: AT - 1, 1].all()
@@ -182,7 +182,7 @@ def test_quarantine_leaves_it_out_from_then_on(what: str, hosting: Hosting, heal
 
 def test_when_all_are_out_the_run_ends() -> None:
     env = start_env(robot("raise", bad=()), Hosting(on_failure="quarantine"))
-    env.listen(lambda text: None)
+    env.log_to(lambda text: None)
     with pytest.raises(ValueError, match=r"environment 2.*(?s:.)*That was the last of 3"):
         play(env, 20)
 
@@ -191,7 +191,7 @@ def test_when_all_are_out_the_run_ends() -> None:
 def test_one_that_fails_again_and_again_ends_the_run(hosting: Hosting) -> None:
     env = start_env(robot("raise", bad=(), at=2), hosting._replace(on_failure="restart"))
     said: list[str] = []
-    env.listen(said.append)
+    env.log_to(said.append)
     with pytest.raises(ValueError, match="It failed 6 times without finishing an episode"):
         play(env, 60)
     assert len(said) == 15  # five times each of three
@@ -214,7 +214,7 @@ def test_failures_with_finished_episodes_between_them_are_borne() -> None:
         Now, 1, seeds=[1], name="ours:Now", hosting=Hosting(on_failure="restart")
     )
     said: list[str] = []
-    env.listen(said.append)
+    env.log_to(said.append)
     env.reset(jax.random.key(0))
     for _ in range(120):
         env.step(None, np.zeros((1, 1), np.float32))
@@ -226,7 +226,7 @@ def test_environments_that_share_a_process_are_lost_with_it_and_come_back() -> N
     hosting = Hosting(workers=1, timeout=5.0, on_failure="restart")
     env = start_env(robot("exit"), hosting)
     said: list[str] = []
-    env.listen(said.append)
+    env.log_to(said.append)
     rows = play(env, 20)
     lost = AT - 1
     assert rows.valid[lost, 0]  # had answered before the process died
@@ -246,13 +246,13 @@ def test_workers_give_the_very_rows_of_one_process(workers: int, healthy: Step) 
 
 
 def test_a_late_answer_is_not_taken_for_the_next_one() -> None:
-    seats = Workers(robot(), 1, workers=1, timeout=10.0, name="ours:Robot")
-    seats.do([Order("make", 7)])
-    worker = seats._workers[0]
-    # an order of an earlier call, whose answer nobody waited for
-    worker.send((seats._sequence, [(0, "step", np.array([111.0], np.float32))]))
-    ((observation, reward, *_),) = seats.do([Order("step", np.array([222.0], np.float32))])
-    seats.close()
+    backend = Workers(robot(), 1, workers=1, timeout=10.0, name="ours:Robot")
+    backend.do([Command("make", 7)])
+    worker = backend._workers[0]
+    # a command of an earlier call, whose answer nobody waited for
+    worker.send((backend._sequence, [(0, "step", np.array([111.0], np.float32))]))
+    ((observation, reward, *_),) = backend.do([Command("step", np.array([222.0], np.float32))])
+    backend.close()
     assert reward == 222.0
     np.testing.assert_array_equal(observation, [7, 2])
 
@@ -267,10 +267,10 @@ def test_one_that_cannot_be_made_anew_is_a_failure_too(apart: bool, tmp_path: Pa
         made.touch()
         return robot()()
 
-    seats = Workers(make, 1, workers=1, timeout=10.0, name="ours") if apart else InProcess(make, 1)
-    list(seats.do([Order("make", 1)])) if not apart else None
-    (failed,) = seats.do([Order("make", 2)])
-    seats.close()
+    there = Workers(make, 1, workers=1, timeout=10.0, name="ours") if apart else InProcess(make, 1)
+    list(there.do([Command("make", 1)])) if not apart else None
+    (failed,) = there.do([Command("make", 2)])
+    there.close()
     assert isinstance(failed, EnvError)
     assert failed.what == "raised OSError: the licence server is gone"
     assert "in make" in failed.trace
@@ -281,7 +281,7 @@ def test_workers_leave_no_files_open_and_no_processes() -> None:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     env = start_env(robot("exit", bad=(), at=LENGTH), Hosting(1, on_failure="restart"))
-    env.listen(lambda text: None)
+    env.log_to(lambda text: None)
     env.reset(jax.random.key(0))
     before = open_files()
     failed = 0
@@ -293,7 +293,7 @@ def test_workers_leave_no_files_open_and_no_processes() -> None:
     assert failed == 15
     assert open_files() <= before
     env.close()
-    assert not env._seats._workers[0].is_running
+    assert not env._backend._workers[0].is_running
     assert open_files() < before
 
 
@@ -303,12 +303,12 @@ def test_workers_end_with_the_process_that_started_them(what: str, tmp_path: Pat
     script.write_text(
         "import sys, numpy as np\n"
         "from surefoot.envs.workers import Workers\n"
-        "from surefoot.envs.hosting import Order\n"
+        "from surefoot.envs.hosting import Command\n"
         "from tests.envs.test_hosting import robot\n"
-        f"seats = Workers(robot({what!r}, bad=(), at=1), 1, workers=1, timeout=600.0, name='x')\n"
-        "seats.do([Order('make', 1)])\n"
-        "print(seats._workers[0]._process.pid, flush=True)\n"
-        "seats.do([Order('step', np.zeros(1))])\n"
+        f"backend = Workers(robot({what!r}, bad=(), at=1), 1, workers=1, timeout=600.0, name='x')\n"
+        "backend.do([Command('make', 1)])\n"
+        "print(backend._workers[0]._process.pid, flush=True)\n"
+        "backend.do([Command('step', np.zeros(1))])\n"
         "sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -362,10 +362,10 @@ def test_one_that_cannot_be_made_at_all_is_refused_with_its_traceback() -> None:
 @pytest.mark.parametrize("hosting", [HERE, APART], ids=["here", "apart"])
 def test_no_row_of_a_lost_episode_is_experience(hosting: Hosting) -> None:
     env = start_env(robot("raise"), hosting._replace(on_failure="restart"))
-    env.listen(lambda text: None)
+    env.log_to(lambda text: None)
     policy = policy_for(env.spec, "gaussian", std=0.5, scale=0.01)
     _state, rollout = make_collector(env, num_steps=12)(
-        policy, start(env, jax.random.key(0)), jax.random.key(1)
+        policy, begin(env, policy), jax.random.key(1)
     )
     env.close()
     valid = np.asarray(rollout.valid)
@@ -388,7 +388,7 @@ class Watch(Hook):
     def on_iteration(self, state: Any, metrics: Any) -> None:
         self.rows.append(dict(metrics))
 
-    def on_note(self, text: str) -> None:
+    def on_log(self, text: str) -> None:
         self.notes.append(text)
 
 

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from surefoot.envs import ActionSpec, JaxEnvironment, SingleEnvironment, SingleStep, Step
+from surefoot.envs import (
+    ActionSpec,
+    JaxEnvironment,
+    ObservationSpec,
+    SingleEnvironment,
+    SingleStep,
+    Step,
+)
 from surefoot.envs.probes import PROBES, Probe, make_probe
 
 LENGTH = 4
@@ -62,10 +69,11 @@ def walks() -> tuple[Step, Step, np.ndarray]:
 def test_the_spec_is_that_of_the_single_environment() -> None:
     spec = JaxEnvironment(RandomWalk(), 3).spec
     assert (spec.name, spec.num_envs) == ("random-walk", 3)
-    assert spec.observations == {"place": 1, "grid": 6}
+    assert spec.observations == {"place": ObservationSpec((1,)), "grid": ObservationSpec((6,))}
     assert spec.action is RandomWalk.action
     assert spec.in_graph
     assert not spec.needs_float64
+    assert spec.saves_state  # all of it is in what reset and step return
     assert spec.info == ("reward_move",)
 
 

@@ -1,4 +1,4 @@
-"""Gymnasium spaces as flat groups and action specs; canonical actions as the environment's own."""
+"""Gymnasium spaces as observation groups and action specs; canonical actions as the environment's own."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot.envs import ActionSpec
-from surefoot.envs.spaces import (
-    action_spec,
-    encodings,
-    observation_groups,
-)
+from surefoot.envs.spaces import action_spec, observation_groups, observation_specs
 
 INF = np.inf
 
@@ -49,14 +45,19 @@ def to_env(space: spaces.Space, actions: Any) -> np.ndarray:
     ids=str,
 )
 @pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jax"])
-def test_observations_are_flat_float32_and_one_hot_where_discrete(
+def test_observations_are_read_as_flat_float32_and_one_hot_where_discrete(
     space: spaces.Space, batch: Any, flat: Any, xp: Any
 ) -> None:
-    code = encodings({"observation": space})["observation"]
-    result = code.flatten(np.asarray(batch), xp)
-    assert result.dtype == np.float32
-    np.testing.assert_array_equal(result, flat)
-    assert code.size == np.shape(flat)[1]
+    spec = observation_specs({"observation": space})["observation"]
+    raw = np.asarray(batch)
+    handed_over = spec.cast(raw, xp)
+    assert handed_over.shape == (len(raw), *(space.shape or ()))
+    discrete = isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
+    assert handed_over.dtype == spec.dtype == ("int32" if discrete else "float32")
+    read = spec.encode(jnp.asarray(handed_over))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, flat)
+    assert spec.size == np.shape(flat)[1]
 
 
 def test_a_plain_space_is_the_group_observation_and_a_dict_has_its_own_names() -> None:
@@ -65,8 +66,9 @@ def test_a_plain_space_is_the_group_observation_and_a_dict_has_its_own_names() -
         spaces.Dict(state=box([0], [1]), map=spaces.MultiBinary(6), legs=spaces.MultiDiscrete([2])),
         task="t",
     )
-    assert {name: code.size for name, code in encodings(plain).items()} == {"observation": 4}
-    sizes = {name: code.size for name, code in encodings(named).items()}
+    sizes = {name: spec.size for name, spec in observation_specs(plain).items()}
+    assert sizes == {"observation": 4}
+    sizes = {name: spec.size for name, spec in observation_specs(named).items()}
     assert sizes == {"state": 1, "map": 6, "legs": 2}
 
 

@@ -1,48 +1,54 @@
-"""Initialisation, heads, the shared trunk, and the normaliser that lives in the agent."""
+"""Initialization, heads, torsos, and the shared trunk."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from surefoot.functional import count_of
+from surefoot.functional.distributions import Distribution
 from surefoot.networks import (
     MLP,
     Actor,
+    ActorCritic,
     Critic,
-    Normalizer,
     PolicyHead,
-    join,
+    Torso,
+    TorsoSpec,
     make_actor,
     make_critic,
     make_linear,
     make_mlp,
-    make_normalizer,
+    share_trunk,
 )
 
 KEY = jax.random.key(7)
 STATES = 10 * np.random.default_rng(0).standard_normal((64, 5)).astype(np.float32)
+FIRST = np.zeros(64, bool)
 
 
-def actor(head: PolicyHead, **options: Any) -> Actor:
-    usual: dict[str, Any] = {
-        "hidden": (16, 8),
-        "activation": "tanh",
-        "orthogonal": True,
-        "output_scale": 0.01,
-        "initial_std": 0.4,
-    }
-    return make_actor(KEY, 5, head, **(usual | options))
+def torso(hidden: tuple[int, ...] = (16, 8), activation: str = "tanh") -> TorsoSpec:
+    return TorsoSpec(("state",), 5, hidden, activation)
 
 
-def critic(**options: Any) -> Critic:
-    usual: dict[str, Any] = {"hidden": (16, 8), "activation": "tanh", "orthogonal": True}
-    return make_critic(jax.random.key(8), 5, **(usual | options))
+def actor(head: PolicyHead, *, hidden: tuple[int, ...] = (16, 8), **options: Any) -> Actor:
+    usual: dict[str, Any] = {"orthogonal": True, "output_scale": 0.01, "initial_std": 0.4}
+    return make_actor(KEY, torso(hidden), head, **(usual | options))
+
+
+def critic(*, hidden: tuple[int, ...] = (16, 8)) -> Critic:
+    return make_critic(jax.random.key(8), torso(hidden), orthogonal=True)
+
+
+def act(network: Actor, states: np.ndarray = STATES) -> Distribution:
+    return network.unroll({"state": states}, (), FIRST)
+
+
+def values_of(network: Critic, states: np.ndarray = STATES) -> jax.Array:
+    return network.unroll({"state": states}, (), FIRST)[0]
 
 
 @pytest.mark.parametrize(("size_in", "size_out"), [(5, 5), (3, 8), (8, 3), (1, 4), (4, 1)])
@@ -110,14 +116,14 @@ def test_an_mlp_without_layers_is_the_identity_and_a_network_without_them_is_lin
     np.testing.assert_array_equal(MLP((), "tanh")(STATES), STATES)
     linear = critic(hidden=())
     values = STATES @ np.asarray(linear.output.weight)[:, 0]
-    np.testing.assert_allclose(linear(STATES), values, rtol=1e-4, atol=1e-4)
-    assert actor(PolicyHead("gaussian", (3,)), hidden=())(STATES).mode().shape == (64, 3)
+    np.testing.assert_allclose(values_of(linear), values, rtol=1e-4, atol=1e-4)
+    assert act(actor(PolicyHead("gaussian", (3,)), hidden=())).mode().shape == (64, 3)
 
 
 def test_the_critic_has_one_value_per_state_and_an_output_of_gain_one() -> None:
     network = critic()
-    assert network(STATES).shape == (64,)
-    assert network(STATES.reshape(8, 8, 5)).shape == (8, 8)
+    assert values_of(network).shape == (64,)
+    assert values_of(network, STATES.reshape(8, 8, 5)).shape == (8, 8)
     np.testing.assert_allclose(np.linalg.norm(network.output.weight), 1, rtol=1e-5)
     np.testing.assert_array_equal(network.output.bias, 0)
 
@@ -133,18 +139,18 @@ def test_the_critic_has_one_value_per_state_and_an_output_of_gain_one() -> None:
 )
 def test_the_first_policy_is_centred_and_hardly_depends_on_the_state(head: PolicyHead) -> None:
     policy = actor(head)
-    distribution = policy(STATES)
+    distribution = act(policy)
     centre = np.asarray(distribution.to_action(distribution.mode()))
     assert centre.shape == (64, 3)
     assert np.abs(centre).max() < 0.05
-    far = actor(head, output_scale=1.0)(STATES)
+    far = act(actor(head, output_scale=1.0))
     assert np.abs(far.to_action(far.mode())).max() > 0.3
 
 
 def test_the_first_discrete_policy_is_nearly_uniform() -> None:
     for head in (PolicyHead("discrete", (4,)), PolicyHead("multi_discrete", (4,))):
-        np.testing.assert_allclose(actor(head)(STATES).entropy(), np.log(4), atol=1e-3)
-    bits = actor(PolicyHead("multi_binary", (3,)))(STATES)
+        np.testing.assert_allclose(act(actor(head)).entropy(), np.log(4), atol=1e-3)
+    bits = act(actor(PolicyHead("multi_binary", (3,))))
     np.testing.assert_allclose(bits.entropy(), 3 * np.log(2), atol=1e-3)
 
 
@@ -152,7 +158,7 @@ def test_the_first_discrete_policy_is_nearly_uniform() -> None:
 @pytest.mark.parametrize("initial_std", [0.02, 0.4, 1.0, 5.0])
 def test_the_initial_std_is_the_configured_one(kind: str, initial_std: float) -> None:
     policy = actor(PolicyHead(kind, (3,), min_std=0.01), initial_std=initial_std)
-    std = policy(STATES).std
+    std = act(policy).std
     assert std.shape == (64, 3)
     np.testing.assert_allclose(std, initial_std, rtol=1e-5)
     assert policy.log_std.shape == (3,)
@@ -161,18 +167,18 @@ def test_the_initial_std_is_the_configured_one(kind: str, initial_std: float) ->
 @pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
 def test_a_state_dependent_std_starts_at_the_configured_one_and_then_depends(kind: str) -> None:
     head = PolicyHead(kind, (3,), state_dependent_std=True)
-    still = actor(head, output_scale=1e-7)(STATES).std
+    still = act(actor(head, output_scale=1e-7)).std
     np.testing.assert_allclose(still, 0.4, rtol=1e-5)
-    usual = actor(head)(STATES).std
+    usual = act(actor(head)).std
     np.testing.assert_allclose(usual, 0.4, rtol=0.05)
-    moving = actor(head, output_scale=1.0)(STATES)
+    moving = act(actor(head, output_scale=1.0))
     assert np.std(moving.std, axis=0).min() > 0.05
     assert moving.mean.shape == moving.std.shape == (64, 3)
 
 
 @pytest.mark.parametrize("initial_std", [0.05, 0.3, 0.5])
 def test_a_beta_policy_starts_with_the_configured_std_of_its_action(initial_std: float) -> None:
-    beta = actor(PolicyHead("beta", (3,)), initial_std=initial_std, output_scale=1e-7)(STATES)
+    beta = act(actor(PolicyHead("beta", (3,)), initial_std=initial_std, output_scale=1e-7))
     total = beta.alpha + beta.beta
     variance = 4 * beta.alpha * beta.beta / (total**2 * (total + 1))  # of 2 x - 1
     np.testing.assert_allclose(np.sqrt(variance), initial_std, rtol=1e-4)
@@ -180,7 +186,7 @@ def test_a_beta_policy_starts_with_the_configured_std_of_its_action(initial_std:
 
 
 def test_a_beta_policy_wider_than_uniform_starts_near_uniform_and_keeps_one_mode() -> None:
-    beta = actor(PolicyHead("beta", (3,)), initial_std=1.0)(STATES)
+    beta = act(actor(PolicyHead("beta", (3,)), initial_std=1.0))
     assert np.min(beta.alpha) > 1.0
     np.testing.assert_allclose(beta.alpha, 1.01, atol=2e-3)
 
@@ -208,34 +214,107 @@ def test_the_head_asks_for_the_outputs_it_reads(head: PolicyHead, outputs: int) 
     policy = actor(head)
     assert head.num_outputs == policy.output.weight.shape[1] == policy.output.bias.shape[0]
     assert head.num_outputs == outputs
-    raw = policy(STATES).sample(KEY)
+    raw = act(policy).sample(KEY)
     shapes = {"discrete": (), "multi_discrete": (len(head.sizes),)}
     assert raw.shape == (64, *shapes.get(head.kind, (sum(head.sizes),)))
-    assert policy(STATES).log_prob(raw).shape == (64,)
+    assert act(policy).log_prob(raw).shape == (64,)
     assert (policy.log_std is not None) == head.kind.endswith("gaussian")
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_joined_networks_split_into_the_same_actor(shared: bool) -> None:
-    head = PolicyHead("gaussian", (3,))
-    first, values = actor(head), critic()
-    joined = join(first, values, shared_trunk=shared)
-    again, values_again = joined.split()
-    np.testing.assert_array_equal(again(STATES).mean, first(STATES).mean)
-    np.testing.assert_array_equal(again(STATES).std, first(STATES).std)
-    body = first.body if shared else values.body
-    expected = values.output(body(STATES))[..., 0]
-    np.testing.assert_array_equal(values_again(STATES), expected)
+def test_networks_that_a_learner_owns_together_are_the_actor_and_critic_that_they_were(
+    shared: bool,
+) -> None:
+    first, values = actor(PolicyHead("gaussian", (3,))), critic()
+    both = share_trunk(first, values) if shared else ActorCritic(None, first, values)
+    again, values_again = both.policy(), both.values()
+    np.testing.assert_array_equal(act(again).mean, act(first).mean)
+    np.testing.assert_array_equal(act(again).std, act(first).std)
+    body = first.torso if shared else values.torso
+    features, _ = body.unroll({"state": STATES}, (), FIRST)
+    np.testing.assert_array_equal(values_of(values_again), values.output(features)[..., 0])
 
 
 def test_a_shared_trunk_is_stored_once_and_serves_both() -> None:
-    joined = join(actor(PolicyHead("gaussian", (3,))), critic(), shared_trunk=True)
-    assert len(joined.trunk.layers) == 2
-    assert joined.actor.body.layers == joined.critic.body.layers == ()
-    ours, theirs = joined.split()
-    assert ours.body.layers == theirs.body.layers == joined.trunk.layers
-    apart = join(actor(PolicyHead("gaussian", (3,))), critic(), shared_trunk=False)
-    assert apart.trunk.layers == ()
+    first, values = actor(PolicyHead("gaussian", (3,))), critic()
+    joined = share_trunk(first, values)
+    assert len(joined.trunk.body.layers) == 2
+    assert joined.actor.torso.body.layers == joined.critic.torso.body.layers == ()
+    ours, theirs = joined.policy(), joined.values()
+    assert ours.torso.body.layers == theirs.torso.body.layers == joined.trunk.body.layers
+    # two layers and an output layer each, weights and biases, and the standard deviation
+    assert len(jax.tree.leaves(joined)) == 2 * (2 + 1 + 1) + 1
+    apart = ActorCritic(None, first, values)
+    assert apart.policy() is first
+    assert apart.values() is values
+
+
+def test_a_torso_on_top_of_a_trunk_follows_its_layers_and_reads_what_it_reads() -> None:
+    trunk = torso((4,)).make(KEY, orthogonal=True)
+    top = Torso(make_mlp(KEY, 4, (3,), activation="tanh", orthogonal=True), ())
+    whole, _ = top.on_top_of(trunk).unroll({"state": STATES}, (), FIRST)
+    below, _ = trunk.unroll({"state": STATES}, (), FIRST)
+    np.testing.assert_array_equal(whole, top.body(below))
+
+
+@pytest.mark.parametrize("groups", [("state",), ("map", "state"), ("state", "map")])
+def test_a_torso_reads_the_named_groups_in_the_named_order_and_no_other(
+    groups: tuple[str, ...],
+) -> None:
+    inputs = {"state": STATES, "map": -STATES[:, :2], "unread": np.full((64, 1), np.nan)}
+    features, carry = Torso(MLP((), "tanh"), groups).step(inputs, (), FIRST)
+    np.testing.assert_array_equal(features, np.concatenate([inputs[g] for g in groups], axis=1))
+    assert carry == ()
+
+
+def test_steps_one_by_one_are_the_sequence() -> None:
+    network, sequence = actor(PolicyHead("gaussian", (3,))), STATES.reshape(8, 8, 5)
+    whole = act(network, sequence)
+    carry = torso().initial_carry(8)
+    for t, row in enumerate(sequence):
+        one, carry = network.step({"state": row}, carry, FIRST[:8])
+        np.testing.assert_allclose(one.mean, whole.mean[t], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(one.std, whole.std[t])
+
+
+def test_the_value_of_an_observation_behind_a_row_is_that_of_the_observation() -> None:
+    network, sequence = critic(), {"state": STATES.reshape(8, 8, 5)}
+    values, carried = network.unroll(sequence, torso().initial_carry(8), FIRST.reshape(8, 8))
+    np.testing.assert_array_equal(network.values_after(sequence, carried), values)
+    assert values.shape == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "num_weights", "size_out"), [((), 0, 5), ((16,), 80, 16), ((16, 8), 208, 8)]
+)
+def test_a_torsos_shape_says_how_many_weights_and_features_it_has(
+    hidden: tuple[int, ...], num_weights: int, size_out: int
+) -> None:
+    spec = torso(hidden)
+    made = spec.make(KEY, orthogonal=True)
+    assert spec.num_weights == num_weights
+    assert spec.num_weights == sum(layer.weight.size for layer in made.body.layers)
+    assert spec.size_out == size_out
+    assert made.unroll({"state": STATES}, (), FIRST)[0].shape == (64, size_out)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (TorsoSpec(("state",), 5, (4,), "sine"), "activation 'sine'"),
+        (TorsoSpec(("state",), 5, (4, 0), "tanh"), r"widths \(5, 4, 0\)"),
+        (TorsoSpec(("state",), 0, (), "tanh"), r"widths \(0,\)"),
+    ],
+)
+def test_what_cannot_be_a_torso_is_refused(spec: TorsoSpec, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        spec.check()
+    torso().check()
+
+
+def test_an_unknown_policy_head_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown policy head 'gauss'; known: gaussian, squashed"):
+        PolicyHead("gauss", (1,))
 
 
 def test_equal_keys_give_equal_networks_and_other_keys_others() -> None:
@@ -246,107 +325,3 @@ def test_equal_keys_give_equal_networks_and_other_keys_others() -> None:
     assert (
         np.abs(other.weight - make_linear(KEY, 5, 16, gain=1.0, orthogonal=True).weight).max() > 0.1
     )
-
-
-learn = eqx.filter_jit(Normalizer.update)
-
-
-def observations(rows: int = 200) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(1)
-    return {
-        "state": (5 + 2 * random.standard_normal((rows, 2))).astype(np.float32),
-        "map": (-3 + 0.5 * random.standard_normal((rows, 3))).astype(np.float32),
-    }
-
-
-def normalizer(*, enabled: bool = True, clip: float = 10.0) -> Any:
-    return make_normalizer({"state": 2, "map": 3}, enabled=enabled, clip=clip)
-
-
-def test_features_are_the_named_groups_in_the_named_order() -> None:
-    seen, ones = observations(), np.ones(200, np.float32)
-    norm = learn(normalizer(), seen, ones)
-    scaled = {n: (x - x.mean(0)) / x.std(0) for n, x in seen.items()}
-    for groups in (("state",), ("map", "state"), ("state", "map")):
-        expected = np.concatenate([scaled[name] for name in groups], axis=1)
-        np.testing.assert_allclose(norm.features(seen, groups), expected, atol=1e-4)
-
-
-def test_a_disabled_normaliser_only_selects_and_never_learns() -> None:
-    seen = observations()
-    off = normalizer(enabled=False, clip=0.1)
-    after = off.update(seen, np.ones(200, np.float32))
-    expected = np.concatenate([seen["map"], seen["state"]], axis=1)
-    np.testing.assert_array_equal(after.features(seen, ("map", "state")), expected)
-    assert count_of(after.moments["state"]) == 0
-
-
-def test_a_normaliser_that_has_seen_nothing_passes_observations_through_clipped() -> None:
-    seen = {"state": np.float32([[0.5, -0.5], [30, -30]])}
-    np.testing.assert_array_equal(
-        normalizer().features(seen, ("state",)), np.float32([[0.5, -0.5], [10, -10]])
-    )
-
-
-def test_features_are_clipped_in_standard_deviations() -> None:
-    seen = observations()
-    norm = learn(normalizer(clip=1.5), seen, np.ones(200, np.float32))
-    features = np.asarray(norm.features(seen, ("state", "map")))
-    assert np.abs(features).max() == 1.5
-
-
-def test_identical_environments_get_identical_features() -> None:
-    one = observations(10)
-    stacked = {name: np.repeat(x[:, None], 4, axis=1) for name, x in one.items()}
-    norm = learn(normalizer(), stacked, np.ones((10, 4), np.float32))
-    features = np.asarray(norm.features(stacked, ("state", "map")))
-    assert features.shape == (10, 4, 5)
-    assert all(features[:, i].tobytes() == features[:, 0].tobytes() for i in range(4))
-
-
-@pytest.mark.parametrize("held", [np.nan, 1e6])
-def test_masked_rows_do_not_count_whatever_they_hold(held: float) -> None:
-    seen = observations()
-    weights = (np.arange(200) % 3 != 0).astype(np.float32)
-    spoilt = {n: np.where(weights[:, None] > 0, x, np.float32(held)) for n, x in seen.items()}
-    alone = {n: x[weights > 0] for n, x in seen.items()}
-    ones = np.ones(len(alone["state"]), np.float32)
-    masked = learn(normalizer(), spoilt, weights)
-    valid = learn(normalizer(), alone, ones)
-    for name in seen:
-        assert count_of(masked.moments[name]) == ones.size
-        np.testing.assert_allclose(masked.moments[name].mean, valid.moments[name].mean, rtol=1e-5)
-        np.testing.assert_allclose(
-            masked.moments[name].variance, valid.moments[name].variance, rtol=1e-4
-        )
-
-
-def test_a_row_of_nan_poisons_no_statistic_and_no_other_row() -> None:
-    seen, ones = observations(), np.ones(200, np.float32)
-    spoilt = {n: x.copy() for n, x in seen.items()}
-    spoilt["state"][7, 0] = np.nan
-    clean, poisoned = learn(normalizer(), seen, ones), learn(normalizer(), spoilt, ones)
-    assert count_of(poisoned.moments["state"]) == 199
-    features = np.asarray(poisoned.features(spoilt, ("state", "map")))
-    others = np.arange(200) != 7
-    assert np.isfinite(features[others]).all()
-    expected = np.asarray(clean.features(seen, ("state", "map")))
-    np.testing.assert_allclose(features[others], expected[others], atol=0.05)
-
-
-def test_updates_add_up_to_the_statistics_of_everything_seen() -> None:
-    seen, norm = observations(), normalizer()
-    for part in np.split(np.arange(200), [30, 100]):
-        norm = learn(norm, {n: x[part] for n, x in seen.items()}, np.ones(part.size, np.float32))
-    for name, x in seen.items():
-        assert count_of(norm.moments[name]) == 200
-        np.testing.assert_allclose(norm.moments[name].mean, x.mean(0), rtol=1e-5)
-        np.testing.assert_allclose(norm.moments[name].variance, x.var(0), rtol=1e-4)
-
-
-def test_features_change_no_statistic() -> None:
-    seen = observations()
-    norm = learn(normalizer(), seen, np.ones(200, np.float32))
-    before = [np.asarray(x).tobytes() for x in jax.tree.leaves(norm)]
-    norm.features(seen, ("state", "map"))
-    assert [np.asarray(x).tobytes() for x in jax.tree.leaves(norm)] == before

@@ -12,19 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from surefoot.agent import Normalizer, NormalizerSpec, Policy, make_normalizer, make_policy
 from surefoot.envs import (
     ActionSpec,
     Environment,
+    EnvSpec,
     JaxEnvironment,
     SingleEnvironment,
     SingleStep,
     Step,
     make_environment,
 )
-from surefoot.envs.contract import EnvSpec
 from surefoot.envs.envpool import EnvPoolEnvironment
-from surefoot.networks import Normalizer, PolicyHead, make_actor, make_normalizer
-from surefoot.rollout import CollectorState, Policy, Rollout, act, make_collector, start
+from surefoot.networks import PolicyHead, TorsoSpec, make_actor
+from surefoot.rollout import CollectorState, Rollout, make_collector, start
 
 NUM_ENVS, LENGTH = 3, 5
 BOX = ActionSpec("continuous", (2,), low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
@@ -101,35 +102,36 @@ def mirror(kind: str, *, side: str = "graph", terminates: bool = False) -> Envir
 learn = eqx.filter_jit(Normalizer.update)
 
 
-def policy_for(
-    env: EnvSpec, kind: str, *, std: float = 5.0, scale: float = 0.5, enabled: bool = True
-) -> Policy:
-    groups = tuple(env.observations)
+def policy_for(env: EnvSpec, kind: str, *, std: float = 5.0, scale: float = 0.5) -> Policy:
+    width = sum(group.size for group in env.observations.values())
+    torso = TorsoSpec(tuple(env.observations), width, (8,), "tanh")
     actor = make_actor(
         jax.random.key(3),
-        sum(env.observations.values()),
+        torso,
         PolicyHead(kind, env.action.sizes),
-        hidden=(8,),
-        activation="tanh",
         orthogonal=True,
         output_scale=scale,
         initial_std=std,
     )
     random = np.random.default_rng(4)
-    normalizer = make_normalizer(env.observations, enabled=enabled, clip=10.0)
     seen = {
-        name: (1 + 2 * random.standard_normal((50, size))).astype(np.float32)
-        for name, size in env.observations.items()
+        name: (1 + 2 * random.standard_normal((50, *group.shape))).astype(np.float32)
+        for name, group in env.observations.items()
     }
-    return Policy(actor, learn(normalizer, seen, np.ones(50, np.float32)), groups)
+    normalizer = make_normalizer(env.observations, NormalizerSpec(True, 10.0))
+    normalizer = learn(normalizer, seen, np.ones(50, np.float32))
+    return make_policy(actor, normalizer, torso, env.action)
+
+
+def begin(env: Environment, policy: Policy) -> CollectorState:
+    return start(env, policy.initial_carry(env.spec.num_envs), jax.random.key(1))
 
 
 def collect(
     env: Environment, policy: Policy, num_steps: int, *, deterministic: bool = False
 ) -> tuple[CollectorState, Rollout]:
     collector = make_collector(env, num_steps=num_steps, deterministic=deterministic)
-    state = start(env, jax.random.key(1))
-    return to_numpy(collector(policy, state, jax.random.key(2)))
+    return to_numpy(collector(policy, begin(env, policy), jax.random.key(2)))
 
 
 def to_numpy(tree: Any) -> Any:
@@ -151,7 +153,8 @@ def rollout_of(kind: str, side: str) -> tuple[Policy, Rollout]:
 def replayed(policy: Policy, rollout: Rollout) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probabilities and canonical actions of the stored raw actions, and the policy's modes."""
     before = {name: x[:-1] for name, x in rollout.observations.items()}
-    distribution = policy.actor(policy.normalizer.features(before, policy.groups))
+    inputs = policy.normalizer(before)
+    distribution = policy.actor.unroll(inputs, rollout.carry, rollout.first[:-1])
     raw = jnp.asarray(rollout.raw_actions)
     return distribution.log_prob(raw), distribution.to_action(raw), distribution.mode()
 
@@ -187,7 +190,7 @@ def test_equal_keys_give_the_same_bytes_and_other_keys_other_actions(side: str) 
     env = mirror("gaussian", side=side)
     policy = policy_for(env.spec, "gaussian")
     collector = make_collector(env, num_steps=13)
-    state = start(env, jax.random.key(1))
+    state = begin(env, policy)
     first, again, other = (
         to_numpy(collector(policy, state, jax.random.key(k))[1]) for k in (2, 2, 3)
     )
@@ -212,16 +215,12 @@ def test_the_stored_log_probs_are_those_of_the_stored_raw_actions(kind: str, sid
     assert np.ptp(rollout.log_probs) > 0.05
 
 
-def test_the_log_probs_are_those_behind_the_normaliser() -> None:
+def test_the_log_probs_are_those_behind_the_normalizer() -> None:
     policy, rollout = rollout_of("gaussian", "graph")
-    off = eqx.tree_at(lambda p: p.normalizer, policy, policy_for_raw(policy))
+    raw = make_normalizer(dict(policy.normalizer.groups), NormalizerSpec(False, 10.0))
+    off = make_policy(policy.actor, raw, policy.torso, policy.action)
     ratio = np.exp(log_probs_again(off, rollout) - rollout.log_probs)
     assert np.abs(ratio - 1).max() > 0.01
-
-
-def policy_for_raw(policy: Policy) -> Any:
-    sizes = {name: m.mean.shape[0] for name, m in policy.normalizer.moments.items()}
-    return make_normalizer(sizes, enabled=False, clip=10.0)
 
 
 @each_side
@@ -292,7 +291,7 @@ def test_episode_returns_and_lengths_equal_a_hand_count_across_rollouts(
     env = mirror("gaussian", side=side, terminates=terminates)
     policy = policy_for(env.spec, "gaussian")
     collector = make_collector(env, num_steps=7)
-    state = start(env, jax.random.key(1))
+    state = begin(env, policy)
     rollouts = []
     for key in jax.random.split(jax.random.key(2), 4):
         state, rollout = collector(policy, state, key)
@@ -322,7 +321,7 @@ def test_one_rollout_goes_on_where_the_last_one_stopped(side: str) -> None:
     env = mirror("gaussian", side=side)
     policy = policy_for(env.spec, "gaussian")
     collector = make_collector(env, num_steps=4)
-    state = start(env, jax.random.key(1))
+    state = begin(env, policy)
     state, first = collector(policy, state, jax.random.key(2))
     _, second = collector(policy, state, jax.random.key(3))
     for name, x in first.observations.items():
@@ -337,7 +336,7 @@ def test_two_short_rollouts_equal_a_long_one_where_no_action_is_drawn(side: str)
     policy = policy_for(env.spec, "gaussian")
     _, whole = collect(env, policy, 14, deterministic=True)
     collector = make_collector(env, num_steps=7, deterministic=True)
-    state = start(env, jax.random.key(1))
+    state = begin(env, policy)
     halves = []
     for key in jax.random.split(jax.random.key(9)):
         state, half = collector(policy, state, key)
@@ -359,34 +358,12 @@ def test_the_deterministic_policy_plays_the_mode(kind: str, side: str) -> None:
 
 
 @each_side
-def test_collecting_changes_neither_policy_nor_normaliser(side: str) -> None:
+def test_collecting_changes_neither_policy_nor_normalizer(side: str) -> None:
     env = mirror("gaussian", side=side)
     policy = policy_for(env.spec, "gaussian")
     before = [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)]
     collect(env, policy, 7)
     assert [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)] == before
-
-
-def test_the_actor_reads_only_its_groups() -> None:
-    env = mirror("gaussian")
-    actor = make_actor(
-        jax.random.key(0),
-        2,
-        PolicyHead("gaussian", (2,)),
-        hidden=(4,),
-        activation="tanh",
-        orthogonal=True,
-        output_scale=1.0,
-        initial_std=1.0,
-    )
-    normalizer = make_normalizer(env.spec.observations, enabled=True, clip=10.0)
-    policy = Policy(actor, normalizer, ("place",))
-    _, step = env.reset(jax.random.key(0))
-    spoilt = dict(step.observation) | {"seen": jnp.full((NUM_ENVS, 2), jnp.nan)}
-    key = jax.random.key(1)
-    ours, theirs = (act(policy, o, key, env.spec.action) for o in (step.observation, spoilt))
-    np.testing.assert_array_equal(ours.raw_action, theirs.raw_action)
-    assert np.isfinite(ours.log_prob).all()
 
 
 @pytest.mark.parametrize(("task", "kind"), [("CartPole-v1", "discrete"), ("Hopper-v5", "gaussian")])

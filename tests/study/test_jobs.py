@@ -14,7 +14,7 @@ from surefoot.cli.presets import preset
 from surefoot.cli.study import Progress, parse, plan
 from surefoot.config import Config
 from surefoot.study import jobs as module
-from surefoot.study.conduct import StudyFolder, choose_rates, reported_jobs
+from surefoot.study.run_study import StudyFolder, choose_rates, reported_jobs
 from surefoot.study.jobs import Evaluations, Job, diagnostics, outcome, write_failure
 from surefoot.study.plan import Study
 

@@ -420,7 +420,7 @@ def test_arms_that_do_not_fit_the_task_are_refused(capsys, tmp_path: Path) -> No
 
 
 def test_an_emptied_result_is_done_again(tmp_path: Path) -> None:
-    from surefoot.study.conduct import StudyFolder, reported_jobs
+    from surefoot.study.run_study import StudyFolder, reported_jobs
 
     study, _ = parse_study(write(tmp_path).read_text(), where="small.toml", presets={})
     with StudyFolder(tmp_path / "run", study) as folder:

@@ -13,6 +13,7 @@ from surefoot.config import Config, validate
 from surefoot.envs import make_environment
 from surefoot.errors import UserError
 from surefoot.training import Trainer
+from surefoot.update import make_executors
 
 CONFIG = Config(
     algorithm="trpo",
@@ -26,28 +27,42 @@ CONFIG = Config(
 )
 
 
-def updated(task: str = "probe:late-reward/continuous", **options):
-    """The actor before and after an update, the experience, its advantages and the metrics."""
+def trainer(task: str, **options):
     config = CONFIG.replace(**options)
     env = make_environment(task, config.num_envs, seed=np.random.SeedSequence(0))
-    trainer = Trainer(config, env)
-    state = trainer.start()
+    made = Trainer(config, env, make_executors(config))
+    return made, made.start()
+
+
+def collect(made: Trainer, state):
+    """The state, experience and what the critic makes of it."""
+    state, rollout = made.collect(state, made.policy(state))
+    state, gathered = made.make_experience(state, rollout)
+    state, estimated = made.estimate_advantages(state, gathered.experience)
+    return state, gathered.experience, estimated
+
+
+def updated(task: str = "probe:late-reward/continuous", **options):
+    """The actor before and after an update, the experience, its advantages and the metrics."""
+    made, state = trainer(task, **options)
+    rates = made.updater.learning_rates(0)
     for _ in range(3):
-        before = state
-        state, rollout = trainer.collect(state, trainer.policy(state))
-        state, experience, _ = trainer.digest(state, rollout)
-        learners = trainer.algorithm.update(
-            state.learners, experience, jax.random.key(0), learning_rates=trainer.learning_rates(0)
-        )
-        state = state._replace(learners=learners.learners)
-    assert learners.estimates is not None
-    old, new = before.learners["actor"].params, state.learners["actor"].params
-    metrics = {name: value for part in learners.metrics for name, value in part.items()}
-    return old, new, experience, learners.estimates.advantages, metrics
+        before = state.learners
+        state, experience, estimated = collect(made, state)
+        learners, metrics = made.updater.update(before, estimated, jax.random.key(0), rates)
+        state = state._replace(learners=learners)
+    old, new = before["actor"].params.actor, learners["actor"].params.actor
+    numbers = {name: value for part in metrics for name, value in part.items()}
+    return old, new, experience, estimated.estimates.advantages, numbers
+
+
+def look(actor, experience):
+    """The actor's distributions of what was acted on."""
+    return actor.unroll(experience.seen(), experience.carry, experience.first[:-1])
 
 
 def kl_and_surrogate(old, new, experience, advantages):
-    before, after = old(experience.actor_features), new(experience.actor_features)
+    before, after = look(old, experience), look(new, experience)
     kl = F.masked_mean(before.kl(after), experience.weights)
     scaled = F.normalize_advantages(advantages, weights=experience.weights, min_std=0.003)
     log_probs = after.log_prob(experience.raw_actions)
@@ -61,7 +76,7 @@ def test_the_step_improves_inside_the_region(task: str, max_kl: float) -> None:
     old, new, experience, advantages, metrics = updated(task, max_kl=max_kl)
     kl, surrogate = kl_and_surrogate(old, new, experience, advantages)
     assert 0.1 * max_kl < kl <= max_kl * (1 + 1e-4)
-    assert surrogate > 1e-4  # normalised advantages: zero at the old policy
+    assert surrogate > 1e-4  # normalized advantages: zero at the old policy
     assert 0.0 < float(metrics["optim/step_fraction"]) <= 1.0
     np.testing.assert_allclose(metrics["loss/policy"], -surrogate, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(metrics["policy/approx_kl"], kl, rtol=0.5)
@@ -70,14 +85,14 @@ def test_the_step_improves_inside_the_region(task: str, max_kl: float) -> None:
 def test_the_step_is_along_the_natural_gradient() -> None:
     old, new, experience, advantages, _ = updated(cg_steps=200)
     vector, unflatten = ravel_pytree(old)
-    before = jax.tree.map(jax.lax.stop_gradient, old(experience.actor_features))
+    before = jax.tree.map(jax.lax.stop_gradient, look(old, experience))
 
     def kl(params):
-        after = unflatten(params)(experience.actor_features)
+        after = look(unflatten(params), experience)
         return F.masked_mean(before.kl(after), experience.weights)
 
     def surrogate(params):
-        log_probs = unflatten(params)(experience.actor_features).log_prob(experience.raw_actions)
+        log_probs = look(unflatten(params), experience).log_prob(experience.raw_actions)
         scaled = F.normalize_advantages(advantages, weights=experience.weights, min_std=0.003)
         weights = experience.weights
         return -F.ratio_loss(log_probs, experience.old_log_probs, scaled, weights=weights)
@@ -97,13 +112,10 @@ def test_the_critic_learns_by_epochs_as_in_ppo() -> None:
 
 def test_the_actors_learning_rate_is_the_length_of_its_step() -> None:
     def first_update(max_kl: float):
-        env = make_environment("probe:both/discrete", 8, seed=np.random.SeedSequence(0))
-        trainer = Trainer(CONFIG.replace(max_kl=max_kl), env)
-        state = trainer.start()
+        made, state = trainer("probe:both/discrete", max_kl=max_kl)
         before = state.learners["actor"]
-        state, rollout = trainer.collect(state, trainer.policy(state))
-        state, experience, _ = trainer.digest(state, rollout)
-        after = trainer.optimise(state, experience)[0].learners["actor"]
+        state, experience, estimated = collect(made, state)
+        after = made.update(state, experience, estimated)[0].learners["actor"]
         assert int(after.opt_state[1].count) == 0  # Adam has no part
         moved = ravel_pytree(after.params)[0] - ravel_pytree(before.params)[0]
         return float(after.learning_rate), float(jnp.linalg.norm(moved))

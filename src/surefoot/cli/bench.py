@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from surefoot.cli.train import options_from
-from surefoot.config import Config, validate
+from surefoot.cli.options import read_with_options
+from surefoot.config import Config
 from surefoot.errors import UserError
 from surefoot.machine import usable_cores
 
@@ -33,24 +33,15 @@ class Arguments:
     """Options to start from instead of the defaults."""
     config: Path | None = None
     """A TOML file of options."""
-    options: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
-    """As for `surefoot train`."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure, and print."""
-    base, task = options_from(argv)
-    arguments = tyro.cli(
-        Arguments,
-        prog="surefoot bench",
-        args=list(argv),
-        default=Arguments(task=task, options=base),
-    )
+    arguments, config = read_with_options(Arguments, "bench", argv)
     if arguments.task is None:
         raise UserError("no TASK given; for example `surefoot bench HalfCheetah-v5`")
     if not 0 < arguments.seconds <= 600:
         raise UserError(f"seconds = {arguments.seconds} must be in (0, 600]")
-    config = validate(arguments.options)
     result = measure(arguments, config)
     print(json.dumps(result) if arguments.json else describe(result))
     return 0
@@ -58,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(arguments: Arguments, config: Config) -> dict[str, Any]:
     """The limit for the configuration, and the pace of others with the same batch."""
+    from surefoot import limits
     from surefoot.training import environments
-    from surefoot.training import limit as limits
 
     task, seconds = arguments.task, arguments.seconds
     if not arguments.json:

@@ -63,7 +63,7 @@ def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, 
     import jax.numpy as jnp
 
     from surefoot.api import open_run
-    from surefoot.training import Tally, play, to_key
+    from surefoot.training import EpisodeStatistics, play, to_key
 
     results = []
     for stands_still in (False, True):
@@ -76,12 +76,12 @@ def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, 
                 policy,
                 replace_fn=jnp.zeros_like,  # a zero action is the robot's standing pose
             )
-        tally, tracking = Tally(), TrackingError()
+        statistics, tracking = EpisodeStatistics(), TrackingError()
         with contextlib.closing(env):
             for played in play(policy, env, episodes, key=to_key(streams.spawn(1)[0])):
-                tally.add(played)
+                statistics.add(played)
                 tracking.add(played.rollout.observations, played.counted)
-        results.append(tally.summary() | tracking.summary())
+        results.append(statistics.summary() | tracking.summary())
     return results[0], results[1]
 
 

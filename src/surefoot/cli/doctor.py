@@ -110,15 +110,21 @@ def of_machine() -> Iterator[Line]:
     """What Surefoot needs of the machine."""
     import jax
 
-    from surefoot.machine import circumstances
+    from surefoot.machine import platform_info
 
-    facts = circumstances()
+    facts = platform_info()
     versions: dict[str, Any] = facts["versions"]
     have = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     yield _FINE, have
     missing = [name for name in ("envpool", "mujoco") if versions.get(name) is None]
     if missing:
         yield _ODD, f"not installed: {', '.join(missing)} (EnvPool's robots need them)"
+    if versions.get("mujoco") == "4.0.0":
+        yield (
+            _ODD,
+            "MuJoCo 4.0.0 factorizes sparse inertia matrices wrongly, which shows from about 60 degrees of "
+            "freedom: pip install 'mujoco>=3.17,!=4.0.0' in a fresh environment",
+        )
     devices = ", ".join(str(device) for device in jax.devices())
     yield _FINE, f"Python {facts['python']}, {facts['platform']}"
     yield (

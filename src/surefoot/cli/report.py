@@ -33,8 +33,8 @@ def main(argv: Sequence[str]) -> int:
     folders = [folder.expanduser() for folder in arguments.folders]
     if not folders:
         raise UserError("no folder given; for example `surefoot report studies/clipping`")
-    from surefoot.study.conduct import STUDY
     from surefoot.study.report import runs_page, study_page
+    from surefoot.study.run_study import STUDY
 
     studies = [folder for folder in folders if (folder / STUDY).is_file()]
     if studies and len(folders) > 1:

@@ -65,8 +65,8 @@ def parse(argv: Sequence[str]) -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run or continue a study; 0 at its end, 130 if it was stopped before."""
     arguments = parse(argv)
-    from surefoot.study.conduct import StudyFolder, conduct
     from surefoot.study.plan import check
+    from surefoot.study.run_study import StudyFolder, run_study
 
     study, run_dir = plan(arguments)
     check(study)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         flush=True,
     )
     with StopOnSignal("stopping; what is finished is kept") as stop, folder:
-        done = conduct(
+        done = run_study(
             folder,
             executor,
             shares_program=shares.__getitem__,
@@ -109,9 +109,9 @@ def _again(study: Any, run_dir: Path, arguments: Arguments) -> list[str]:
 
 def plan(arguments: Arguments) -> tuple[Any, Path]:
     """The study that the command line asks for, not yet checked, and its folder."""
-    from surefoot.study.conduct import STUDY
     from surefoot.study.plan import Study, parse_study, task_options, with_total_steps
     from surefoot.study.presets import STUDIES, TASK_PRESETS, study_preset
+    from surefoot.study.run_study import STUDY
 
     name, given = arguments.study, Path(arguments.study).expanduser()
     run_dir, asked = arguments.run_dir, arguments.tasks
@@ -165,12 +165,13 @@ def shares_program(study: Any, task: str) -> bool:
     Raises:
         ValueError: the task cannot be made, or an arm's options do not fit it.
     """
-    from surefoot.training import environments, make_agent_spec
+    from surefoot.agent import make_agent
+    from surefoot.training import environments
 
     with environments(task, study.tasks[task].replace(num_envs=1)) as env:
         for arm in study.arms:
             try:
-                make_agent_spec(study.config(task, arm), env.spec)
+                make_agent(study.config(task, arm), env.spec)
             except UserError as error:
                 raise UserError(f"arm {arm!r}: {error}") from None
         return env.spec.in_graph and not env.spec.needs_float64

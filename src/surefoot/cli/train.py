@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from surefoot.cli.arguments import default
-from surefoot.cli.presets import PRESETS, preset
+from surefoot.cli.options import read_with_options
+from surefoot.cli.presets import PRESETS
 from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
-from surefoot.config import Config, from_mapping, validate
-from surefoot.config_file import read_toml
+from surefoot.config import Config
 from surefoot.errors import UserError
 
 
@@ -34,8 +33,6 @@ class Arguments:
     """The run folder. It is never overwritten."""
     num_seeds: int | None = None
     """Train this many seeds in one process (tasks written in JAX: gymnax:, probe:, your own)."""
-    options: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
-    """In the order of a run: collecting, networks, normalisation, objective, optimisation."""
 
 
 def parse(argv: Sequence[str]) -> tuple[str, Path | None, int | None, Config]:
@@ -45,43 +42,15 @@ def parse(argv: Sequence[str]) -> tuple[str, Path | None, int | None, Config]:
         ValueError: a file, preset or value that cannot be right.
         SystemExit: help was asked for, or an option is not known.
     """
-    base, task = options_from(argv)
-    arguments = tyro.cli(
-        Arguments,
-        prog="surefoot train",
-        description=f"Train a policy on a task. Presets: {', '.join(PRESETS)}.",
-        args=list(argv),
-        default=Arguments(task=task, options=base),
-    )
+    about = f"Train a policy on a task. Presets: {', '.join(PRESETS)}."
+    arguments, config = read_with_options(Arguments, "train", argv, description=about)
     if arguments.task is None:
         raise UserError(
             "no TASK given (it comes first); for example `surefoot train CartPole-v1` "
             "(`surefoot tasks` lists them)"
         )
     run_dir = arguments.run_dir and arguments.run_dir.expanduser()
-    return arguments.task, run_dir, arguments.num_seeds, validate(arguments.options)
-
-
-def options_from(argv: Sequence[str]) -> tuple[Config, str | None]:
-    """The options that --preset and --config stand for, which become the defaults of the rest."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset")
-    early.add_argument("--config")
-    known, _ = early.parse_known_args(list(argv))
-    base = preset(known.preset) if known.preset else Config()
-    if known.config is None:
-        return base, None
-    options: dict[str, Any] = read_toml(known.config)
-    task = options.pop("task", None)
-    if task is not None and _names_code(task):
-        task = None  # an import path is taken from the command line alone
-    return from_mapping(options, base=base), task
-
-
-def _names_code(task: str) -> bool:
-    from surefoot.envs.tasks import names_code
-
-    return names_code(task)
+    return arguments.task, run_dir, arguments.num_seeds, config
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,14 +5,18 @@ that ends an episode returns its true last observation; the step after it ignore
 the first observation of a new episode with reward 0, and is marked `valid = False`. So the value of
 the next observation is exact at every truncation, and the mask says which rows are not experience.
 An environment that failed during a step marks it `truncated` and not `valid`: the episode is lost.
+
+A simulator that resets within the step (`autoreset = "same_step"`) returns the first observation of the
+next episode already, and hands over the true last one as `final_observation`; then truncation is exact too.
 """
 
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -33,7 +37,9 @@ class Step(NamedTuple):
 
     `observation` is an array [N, ...] or a mapping from group names to such arrays. `reward` [N] is
     float32; `terminated`, `truncated`, `valid` [N] are bool. `info` holds named scalars per
-    environment [N] worth logging, such as the terms of a robot's reward.
+    environment [N] worth logging, such as the terms of a robot's reward. `final_observation` is for
+    simulators that reset within the step: like `observation`, the last one of the episode that ended;
+    rows whose episode goes on are not read.
     """
 
     observation: Any
@@ -42,6 +48,7 @@ class Step(NamedTuple):
     truncated: Any
     valid: Any
     info: Mapping[str, Any]
+    final_observation: Any = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,25 @@ class ActionSpec:
                 )
         if math.prod(self.shape) != count:
             raise UserError(f"action spec: shape {self.shape} does not hold {count} component(s)")
+
+    @property
+    def narrow(self) -> ActionSpec:
+        """The same in 32 bits, as jitted programs write it; `widen` brings it to the environment's dtype."""
+        kind = np.dtype(self.dtype).kind
+        return dataclasses.replace(self, dtype="float32" if kind == "f" else "int32")
+
+    def widen(self, action: Any) -> np.ndarray:
+        """An action of `narrow` on the host, in the environment's dtype."""
+        return np.asarray(action).astype(self.dtype, copy=False)
+
+    def random(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Canonical actions [*shape, ...]: uniform within [-1, 1], or over the choices."""
+        if self.kind == "continuous":
+            return jax.random.uniform(key, (*shape, *self.sizes), minval=-1.0, maxval=1.0)
+        if self.kind == "multi_binary":
+            return jax.random.randint(key, (*shape, *self.sizes), 0, 2)
+        chosen = jax.random.randint(key, (*shape, len(self.sizes)), 0, jnp.asarray(self.sizes))
+        return chosen[..., 0] if self.kind == "discrete" else chosen
 
     def to_env(self, action: jax.Array) -> jax.Array:
         """The canonical action as this environment's own action.
@@ -119,41 +145,58 @@ def _inside(bounds: tuple[float, ...], inwards: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How a raw observation becomes the flat numbers of its group.
+class ObservationSpec:
+    """One group of observations, as the contract hands them over.
 
     Attributes:
-        kind: `numbers` (flattened) or `codes` (each integer one-hot).
-        shape: of one raw observation.
-        sizes: codes: how many values each has.
-        starts: codes: the smallest value of each.
+        shape: of one observation.
+        choices: of integers that networks read as one-hot: how many values each has; empty for numbers.
+        starts: the smallest raw value of each; the contract's count from 0.
     """
 
-    kind: Literal["numbers", "codes"]
     shape: tuple[int, ...]
-    sizes: tuple[int, ...] = ()
+    choices: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = math.prod(self.shape)
+        if self.choices and not len(self.choices) == len(self.starts) == count:
+            raise UserError(
+                f"observation spec: {self.choices} and {self.starts} for {count} integers"
+            )
+
+    @property
+    def dtype(self) -> str:
+        """Integers for one-hot, float32 else."""
+        return "int32" if self.choices else "float32"
 
     @property
     def size(self) -> int:
-        """Numbers in the flat observation."""
-        return sum(self.sizes) if self.kind == "codes" else math.prod(self.shape)
+        """Numbers that a network reads."""
+        return sum(self.choices) if self.choices else math.prod(self.shape)
 
-    def flatten(self, batch: Any, xp: Any = np) -> Any:
-        """A batch of raw observations [N, *shape] as float32 [N, size].
+    def cast(self, batch: Any, xp: Any = np) -> Any:
+        """A simulator's batch of this group as [N, *shape] in the contract's dtype.
 
         Args:
-            batch: the observations.
+            batch: the observations, [N, ...].
             xp: numpy, or jax.numpy inside a jitted program.
         """
-        rows = xp.asarray(batch).reshape(len(batch), -1)
-        if self.kind == "numbers":
-            return rows.astype(np.float32)
+        rows = xp.asarray(batch).reshape(len(batch), *self.shape)
+        if self.choices:
+            rows = rows - np.asarray(self.starts).reshape(self.shape)
+        return rows.astype(self.dtype)
+
+    def encode(self, batch: jax.Array) -> jax.Array:
+        """The contract's observations [..., *shape] as flat float32 [..., size]."""
+        rows = batch.reshape(*batch.shape[: batch.ndim - len(self.shape)], -1)
+        if not self.choices:
+            return rows
         columns = [
-            (rows[:, i : i + 1] - start == np.arange(size)).astype(np.float32)
-            for i, (size, start) in enumerate(zip(self.sizes, self.starts, strict=True))
+            (rows[..., i : i + 1] == np.arange(count)).astype(np.float32)
+            for i, count in enumerate(self.choices)
         ]
-        return xp.concatenate(columns, axis=1)
+        return jnp.concatenate(columns, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -163,29 +206,37 @@ class EnvSpec:
     Attributes:
         name: the task's name, for messages.
         num_envs: environments stepped together.
-        observations: sizes of the flat observation groups, by name.
+        observations: the observation groups, by name.
         action: the action spec.
-        in_graph: whether `step` may be traced into a jitted program.
+        in_graph: whether `step` may be traced into a jitted program, or is called from the host.
         info: names of the scalars that every `Step.info` holds; NaN where a step has none.
-        encodings: how raw observations become the flat groups, where the simulator has raw ones.
         needs_float64: whether `step` must be traced with 64-bit types enabled.
         threads: threads the simulator steps with, where it has its own.
-        exact_truncation: whether the true last observation arrives at a truncation.
+        autoreset: when an episode that ended begins anew: on the `next_step`, or in the `same_step`.
+        final_observation: whether a simulator that resets in the same step hands over the last observation.
         saves_state: whether the state that `reset` and `step` return, arrays and random keys, is all
-            there is, so that a checkpoint holds it.
+            there is, so that a checkpoint holds it, bit by bit.
+        cheap_to_make: whether making the environments costs next to nothing beside the steps between two
+            checkpoints, so that they begin anew there and a resumed run is exact (docs/checkpoints.md).
     """
 
     name: str
     num_envs: int
-    observations: Mapping[str, int]
+    observations: Mapping[str, ObservationSpec]
     action: ActionSpec
     in_graph: bool
     info: tuple[str, ...] = ()
-    encodings: Mapping[str, Encoding] = field(default_factory=dict)
     needs_float64: bool = False
     threads: int | None = None
-    exact_truncation: bool = True
+    autoreset: Literal["next_step", "same_step"] = "next_step"
+    final_observation: bool = False
     saves_state: bool = False
+    cheap_to_make: bool = False
+
+    @property
+    def exact_truncation(self) -> bool:
+        """Whether the true last observation arrives at a truncation."""
+        return self.autoreset == "next_step" or self.final_observation
 
 
 class Environment(abc.ABC):
@@ -217,7 +268,7 @@ class Environment(abc.ABC):
         """Release what the simulator holds. Does nothing by default."""
         return
 
-    def listen(self, tell: Callable[[str], None]) -> None:
+    def log_to(self, log: Callable[[str], None]) -> None:
         """Where to say in words what goes wrong. Does nothing by default."""
         return
 

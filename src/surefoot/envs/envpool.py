@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot.envs import spaces
-from surefoot.envs.contract import REWARD_TERM, SUCCESS, Environment, EnvSpec, Step
+from surefoot.envs.contract import REWARD_TERM, SUCCESS, Environment, EnvSpec, Step, as_groups
 from surefoot.errors import UserError, near_matches
 from surefoot.machine import usable_cores
 
@@ -55,7 +55,7 @@ class EnvPoolEnvironment(Environment):
             warnings.simplefilter("ignore")  # Gymnasium warns of the float64 bounds it narrows
             observation_space = self._pool.observation_space
             action_space = self._pool.action_space
-        self._encodings = spaces.encodings(spaces.observation_groups(observation_space, task=task))
+        groups = spaces.observation_groups(observation_space, task=task)
         in_graph = sys.platform == "linux" if in_graph is None else in_graph
         keys = self._pool.spec.state_array_spec
         info = [key.removeprefix("info:") for key in keys if key.startswith("info:")]
@@ -64,8 +64,7 @@ class EnvPoolEnvironment(Environment):
         self.spec = EnvSpec(
             name=task,
             num_envs=num_envs,
-            observations={name: code.size for name, code in self._encodings.items()},
-            encodings=self._encodings,
+            observations=spaces.observation_specs(groups),
             action=dataclasses.replace(
                 spaces.action_spec(action_space, task=task), dtype=str(np.dtype(wanted))
             ),
@@ -123,11 +122,11 @@ class EnvPoolEnvironment(Environment):
         valid: Any,
         xp: Any,
     ) -> Step:
-        if not isinstance(observation, Mapping):
-            observation = {"observation": observation}
+        observation = as_groups(observation)
         return Step(
             observation={
-                name: code.flatten(observation[name], xp) for name, code in self._encodings.items()
+                name: spec.cast(observation[name], xp)
+                for name, spec in self.spec.observations.items()
             },
             reward=xp.where(valid, reward, 0).astype(np.float32),
             terminated=xp.asarray(terminated, bool) & valid,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from surefoot.envs.contract import ActionSpec, Environment, Step, as_groups
@@ -68,7 +66,8 @@ def examine_environment(
     env_spec, trace = first
     action = env_spec.action
     kind = f"{action.kind} actions {action.sizes}"
-    yield True, f"{env_spec.name}: observations {dict(env_spec.observations)}, {kind}"
+    sizes = {name: spec.size for name, spec in env_spec.observations.items()}
+    yield True, f"{env_spec.name}: observations {sizes}, {kind}"
     yield from _numbers(trace)
     yield from _episodes(trace)
     _, again = _play(task, options, seed=0, steps=steps)
@@ -108,17 +107,17 @@ def _play(task: Any, options: Mapping[str, Any], *, seed: int, steps: int) -> tu
     env: Environment = make_environment(
         task, _NUM_ENVS, seed=np.random.SeedSequence(seed), options=dict(options)
     )
-    random = np.random.default_rng(0)
     try:
+        first, *actions = _actions(env.spec.action, steps)
         with jax.enable_x64(env.spec.needs_float64):
             state, step = env.reset(jax.random.key(seed))
             made = [step]
             call = jax.jit(env.step) if env.spec.in_graph else env.step
-            state, step = call(state, _actions(env.spec.action, random))  # compiles
+            state, step = call(state, first)  # compiles
             made.append(step)
             began = time.perf_counter()
-            for _ in range(steps - 1):
-                state, step = call(state, _actions(env.spec.action, random))
+            for action in actions:
+                state, step = call(state, action)
                 made.append(step)
             return env.spec, _Trace(jax.device_get(made), time.perf_counter() - began)
     finally:
@@ -126,20 +125,10 @@ def _play(task: Any, options: Mapping[str, Any], *, seed: int, steps: int) -> tu
             env.close()
 
 
-def _actions(spec: ActionSpec, random: np.random.Generator) -> np.ndarray:
-    """Random actions in the environment's own bounds, shape and dtype."""
-    if spec.kind == "continuous":
-        canonical = random.uniform(-1.0, 1.0, (_NUM_ENVS, *spec.sizes)).astype(np.float32)
-    elif spec.kind == "discrete":
-        canonical = random.integers(spec.sizes[0], size=_NUM_ENVS, dtype=np.int32)
-    elif spec.kind == "multi_binary":
-        canonical = random.integers(2, size=(_NUM_ENVS, *spec.sizes), dtype=np.int32)
-    else:
-        draws = [random.integers(size, size=_NUM_ENVS, dtype=np.int32) for size in spec.sizes]
-        canonical = np.stack(draws, axis=1)
-    wanted = np.dtype(spec.dtype)
-    narrow = dataclasses.replace(spec, dtype="float32" if wanted.kind == "f" else "int32")
-    return np.asarray(narrow.to_env(jnp.asarray(canonical))).astype(wanted)
+def _actions(spec: ActionSpec, steps: int) -> list[np.ndarray]:
+    """Random actions in the environment's own bounds, shape and dtype, for each step."""
+    canonical = spec.random(jax.random.key(0), (steps, _NUM_ENVS))
+    return list(spec.widen(spec.narrow.to_env(canonical)))
 
 
 def _numbers(trace: _Trace) -> Iterator[Finding]:
@@ -155,7 +144,7 @@ def _numbers(trace: _Trace) -> Iterator[Finding]:
                 ),
             )
             continue
-        seen = rows.reshape(-1, rows.shape[-1])
+        seen = rows.reshape(rows.shape[0] * rows.shape[1], -1)
         constant = np.flatnonzero(np.ptp(seen, axis=0) == 0.0)
         largest = float(np.abs(seen).max())
         yield True, f"observation {name!r} is finite; its largest number is {largest:.3g}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from surefoot.envs import spaces
 from surefoot.envs.contract import REWARD_TERM, Environment, EnvSpec, Step
-from surefoot.envs.hosting import EnvError, Hosting, InProcess, Order, Seats
+from surefoot.envs.hosting import Backend, Command, EnvError, Hosting, InProcess
 from surefoot.errors import UserError, near_matches
 
 _MOST_FAILURES = (
@@ -35,7 +35,7 @@ class _Answer(NamedTuple):
     info: dict[str, Any]
 
 
-class _Story:
+class _Record:
     """Where one environment is: its last observation, its episode, its failures."""
 
     def __init__(self, seed: int) -> None:
@@ -44,19 +44,19 @@ class _Story:
         self.steps = self.time = self.failures = self.made_anew = 0
         self.has_ended = self.is_gone = self.is_out = False
 
-    def next_order(self, action: np.ndarray) -> Order | None:
+    def next_command(self, action: np.ndarray) -> Command | None:
         """What comes next: a step, or a new episode, or nothing any more."""
         if self.is_out:
             return None
         if self.is_gone:
             self.made_anew += 1
             own = np.random.SeedSequence([self.seed, self.made_anew])
-            return Order("make", int(own.generate_state(1)[0] >> 1))
+            return Command("make", int(own.generate_state(1)[0] >> 1))
         if self.has_ended:
-            return Order("reset")
+            return Command("reset")
         # a discrete action arrives as a 0-d array: environments want the scalar; a copy of the
         # others, because JAX's arrays are read-only and some environments scale in place
-        return Order("step", action.copy() if action.ndim else action.item())
+        return Command("step", action.copy() if action.ndim else action.item())
 
     def begin(self, observation: Groups) -> None:
         """A new episode."""
@@ -85,6 +85,7 @@ class GymnasiumEnvironment(Environment):
         seeds: one seed for each, given to its first reset.
         name: the task's name, for messages.
         hosting: where they are stepped, and what becomes of those that fail.
+        cheap_to_make: see `EnvSpec`.
 
     Raises:
         ValueError: unsupported spaces, or a first step that breaks the contract.
@@ -98,62 +99,62 @@ class GymnasiumEnvironment(Environment):
         seeds: Sequence[int],
         name: str,
         hosting: Hosting | None = None,
+        cheap_to_make: bool = False,
     ) -> None:
         hosting = hosting or Hosting()
         self._name = name
         self._on_failure = hosting.on_failure
-        self._tell: Callable[[str], None] = warnings.warn
-        self._stories = [_Story(int(seed)) for seed in seeds]
-        self._seats = _make_seats(make, num_envs, hosting, name)
+        self._log: Callable[[str], None] = warnings.warn
+        self._records = [_Record(int(seed)) for seed in seeds]
+        self._backend = _make_backend(make, num_envs, hosting, name)
         try:
-            self._groups = spaces.observation_groups(self._seats.observation_space, task=name)
-            self._encodings = spaces.encodings(self._groups)
-            action = spaces.action_spec(self._seats.action_space, task=name)
+            self._groups = spaces.observation_groups(self._backend.observation_space, task=name)
+            action = spaces.action_spec(self._backend.action_space, task=name)
             info = self._trial_step()
         except BaseException:
-            self._seats.close()
+            self._backend.close()
             raise
         self.spec = EnvSpec(
             name=name,
             num_envs=num_envs,
-            observations={name: code.size for name, code in self._encodings.items()},
-            encodings=self._encodings,
+            observations=spaces.observation_specs(self._groups),
             action=action,
             in_graph=False,
             info=info,
+            cheap_to_make=cheap_to_make,
         )
 
     def reset(self, key: jax.Array) -> tuple[None, Step]:
         """Start every environment from the seed it was made with; `key` is not used."""
         del key
         self._begin("reset")
-        count = len(self._stories)
+        count = len(self._records)
         no, zero = np.zeros(count, bool), np.zeros(count, np.float32)
         info = dict.fromkeys(self.spec.info, np.full_like(zero, np.nan))
         return None, Step(self._observation(), zero, no, no, no, info)
 
     def step(self, env_state: None, action: Any) -> tuple[None, Step]:
         """Step the running environments; those that ended begin a new episode instead."""
-        count = len(self._stories)
+        count = len(self._records)
         reward = np.zeros(count, np.float32)
         terminated, truncated, valid = (np.zeros(count, bool) for _ in range(3))
         info = {name: np.full(count, np.nan, np.float32) for name in self.spec.info}
         rows = np.asarray(action)
-        orders = [story.next_order(rows[i]) for i, story in enumerate(self._stories)]
-        for i, came in enumerate(self._seats.do(orders)):
-            story, order = self._stories[i], orders[i]
-            if order is None:
+        commands = [record.next_command(rows[i]) for i, record in enumerate(self._records)]
+        for i, came in enumerate(self._backend.do(commands)):
+            record, command = self._records[i], commands[i]
+            if command is None:
                 continue
             try:
-                if order.kind != "step":
-                    story.begin(self._read_reset(came)[0])
+                if command.kind != "step":
+                    record.begin(self._read_reset(came)[0])
                     continue
                 answer = self._read_step(came)
             except EnvError as failure:
-                truncated[i] = order.kind == "step"  # and not valid: its episode is lost
-                self._bear(i, failure, order)
+                truncated[i] = command.kind == "step"  # and not valid: its episode is lost
+                self._handle_failure(i, failure, command)
                 continue
-            story.go_on(answer)
+            record.go_on(answer)
             valid[i] = True
             reward[i], terminated[i], truncated[i] = answer[1:4]
             for name, value in self._logged(answer.info).items():
@@ -162,19 +163,19 @@ class GymnasiumEnvironment(Environment):
 
     def close(self) -> None:
         """Close every instance."""
-        self._seats.close()
+        self._backend.close()
 
-    def listen(self, tell: Callable[[str], None]) -> None:
+    def log_to(self, log: Callable[[str], None]) -> None:
         """Where to say which environment failed, and how."""
-        self._tell = tell
+        self._log = log
 
     def _trial_step(self) -> tuple[str, ...]:
         """Make all, and step the first once before any training, to refuse what is broken; its info."""
         names = self._begin("make")
-        space = self._seats.action_space
-        space.seed(self._stories[0].seed % 2**31)
-        others: list[Order | None] = [None] * (len(self._stories) - 1)
-        came, *_ = self._seats.do([Order("step", space.sample()), *others])
+        space = self._backend.action_space
+        space.seed(self._records[0].seed % 2**31)
+        others: list[Command | None] = [None] * (len(self._records) - 1)
+        came, *_ = self._backend.do([Command("step", space.sample()), *others])
         try:
             names |= self._read_step(came).info
         except EnvError as failure:
@@ -185,49 +186,49 @@ class GymnasiumEnvironment(Environment):
 
     def _begin(self, kind: Literal["make", "reset"]) -> dict[str, Any]:
         """The first episode of every environment, from its seed; what the first one tells."""
-        orders = [Order(kind, story.seed) for story in self._stories]
+        commands = [Command(kind, record.seed) for record in self._records]
         told = []
-        for i, came in enumerate(self._seats.do(orders)):
+        for i, came in enumerate(self._backend.do(commands)):
             try:
                 observation, info = self._read_reset(came)
             except EnvError as failure:
                 raise self._error(i, failure, "the first reset") from None
-            self._stories[i] = _Story(self._stories[i].seed)
-            self._stories[i].begin(observation)
+            self._records[i] = _Record(self._records[i].seed)
+            self._records[i].begin(observation)
             told.append(info)
         return told[0]
 
-    def _bear(self, index: int, failure: EnvError, order: Order) -> None:
+    def _handle_failure(self, index: int, failure: EnvError, command: Command) -> None:
         """End the run, or say what happened and how it goes on."""
-        story = self._stories[index]
-        story.failures += 1
-        story.is_gone = True
-        story.is_out = self._on_failure == "quarantine"
-        left = sum(not other.is_out for other in self._stories)
-        if order.kind == "step":
-            where = f"step {story.steps + 1} (step {story.time + 1} of its episode)"
+        record = self._records[index]
+        record.failures += 1
+        record.is_gone = True
+        record.is_out = self._on_failure == "quarantine"
+        left = sum(not other.is_out for other in self._records)
+        if command.kind == "step":
+            where = f"step {record.steps + 1} (step {record.time + 1} of its episode)"
         else:
-            where = f"the reset behind step {story.steps}"
+            where = f"the reset behind step {record.steps}"
         error = self._error(index, failure, where)
         if self._on_failure == "fail":
             raise error from None
         if left == 0:
-            raise UserError(f"{error}\nThat was the last of {len(self._stories)}") from None
-        if story.failures > _MOST_FAILURES:
+            raise UserError(f"{error}\nThat was the last of {len(self._records)}") from None
+        if record.failures > _MOST_FAILURES:
             raise UserError(
-                f"{error}\nIt failed {story.failures} times without finishing an episode: making it "
+                f"{error}\nIt failed {record.failures} times without finishing an episode: making it "
                 "anew does not help"
             ) from None
         then = (
             f"so is the environment from here on; {left} are left"
-            if story.is_out
+            if record.is_out
             else "it is made anew"
         )
-        self._tell(f"{error}\nIts episode is left out; {then}")
+        self._log(f"{error}\nIts episode is left out; {then}")
 
     def _error(self, index: int, failure: EnvError, where: str) -> UserError:
         """The failure in words, with the environment's own traceback."""
-        seed = self._stories[index].seed
+        seed = self._records[index].seed
         text = f"{self._name}, environment {index} (seed {seed}), {where}: {failure.what}"
         return UserError(f"{text}\n{failure.trace.rstrip()}" if failure.trace else text)
 
@@ -279,10 +280,10 @@ class GymnasiumEnvironment(Environment):
         }
 
     def _observation(self) -> Groups:
-        """The last observation of every environment, flat."""
+        """The last observation of every environment."""
         return {
-            name: code.flatten(np.stack([story.observation[name] for story in self._stories]))
-            for name, code in self._encodings.items()
+            name: spec.cast(np.stack([record.observation[name] for record in self._records]))
+            for name, spec in self.spec.observations.items()
         }
 
 
@@ -326,14 +327,20 @@ def _shape_of(answer: Any) -> str:
     return f"{len(answer)} values" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
 
 
-def _make_seats(
+def _make_backend(
     make: Callable[[], gymnasium.Env], count: int, hosting: Hosting, name: str
-) -> Seats:
+) -> Backend:
     if not hosting.workers:
         return InProcess(make, count)
     from surefoot.envs.workers import Workers
 
     return Workers(make, count, workers=hosting.workers, timeout=hosting.timeout, name=name)
+
+
+def comes_with_gymnasium(task: str) -> bool:
+    """Whether a registered id is one of Gymnasium's own environments, all of which are cheap to make."""
+    spec = gymnasium.registry.get(task)
+    return spec is not None and str(spec.entry_point).startswith("gymnasium.envs.")
 
 
 def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:

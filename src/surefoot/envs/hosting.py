@@ -1,7 +1,7 @@
 """Where host environments live and what becomes of those that fail.
 
-A *seat* holds one environment. `Seats` do one order for each seat and give back what the environment
-answered, unread, or an `EnvError`. `InProcess` is the simple kind; `workers.Workers` has processes of
+A `Backend` carries out one command for each environment and gives back what it answered, unread, or an
+`EnvError`. `InProcess` is the simple kind; `workers.Workers` has processes of
 their own, which can be given up on.
 """
 
@@ -48,27 +48,27 @@ class EnvError(Exception):
         self.what, self.trace = what, trace
 
 
-class Order(NamedTuple):
-    """What one seat is to do: `make` the environment anew and reset it, `reset` it, `step` it, or make it
-    and tell its `spaces`.
+class Command(NamedTuple):
+    """What one environment is to do: be made anew and reset (`make`), `reset`, `step`, or be made and tell
+    its `spaces`.
     """
 
     kind: Literal["make", "reset", "step", "spaces"]
     value: Any = None  # make, reset: the seed or None; step: the action
 
 
-class Seats(abc.ABC):
-    """One environment on each seat, empty until a seat's first `make`."""
+class Backend(abc.ABC):
+    """Some environments, each there from its first `make` on."""
 
     observation_space: gymnasium.Space
     action_space: gymnasium.Space
 
     @abc.abstractmethod
-    def do(self, orders: Sequence[Order | None]) -> Iterable[Any]:
-        """Carry out an order for each seat (None: nothing).
+    def do(self, commands: Sequence[Command | None]) -> Iterable[Any]:
+        """Carry out an command for each environment (None: nothing).
 
         Returns:
-            For each seat what its environment returned, or an `EnvError`. To be read before the next is
+            For each environment what it returned, or an `EnvError`. To be read before the next is
             asked for: environments may answer in buffers that they share.
         """
 
@@ -77,12 +77,12 @@ class Seats(abc.ABC):
         """Close every environment."""
 
 
-class InProcess(Seats):
+class InProcess(Backend):
     """Environments of this process, one after the other.
 
     Args:
         make: makes one.
-        count: how many seats.
+        count: how many.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env], count: int) -> None:
@@ -92,10 +92,10 @@ class InProcess(Seats):
         self._make = make
         self._envs: list[gymnasium.Env | None] = [None] * count
 
-    def do(self, orders: Sequence[Order | None]) -> Iterator[Any]:
-        """Carry out each order when its answer is asked for."""
-        for index, order in enumerate(orders):
-            yield None if order is None else self._answer(index, order)
+    def do(self, commands: Sequence[Command | None]) -> Iterator[Any]:
+        """Carry out each command when its answer is asked for."""
+        for index, command in enumerate(commands):
+            yield None if command is None else self._answer(index, command)
 
     def close(self) -> None:
         """Close every environment."""
@@ -103,13 +103,15 @@ class InProcess(Seats):
             if env is not None:
                 env.close()
 
-    def _answer(self, index: int, order: Order) -> Any:
+    def _answer(self, index: int, command: Command) -> Any:
         try:
-            if order.kind == "make":
+            if command.kind == "make":
                 self._envs[index] = self._made_anew(self._envs[index])
             env = self._envs[index]
             assert env is not None
-            return env.step(order.value) if order.kind == "step" else env.reset(seed=order.value)
+            return (
+                env.step(command.value) if command.kind == "step" else env.reset(seed=command.value)
+            )
         except UserError:
             raise  # says already what is wrong
         except Exception as error:

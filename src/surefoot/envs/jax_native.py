@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from surefoot.envs.contract import ActionSpec, Environment, EnvSpec, Step, as_groups
+from surefoot.envs.contract import (
+    ActionSpec,
+    Environment,
+    EnvSpec,
+    ObservationSpec,
+    Step,
+    as_groups,
+)
 from surefoot.errors import UserError
 
 
@@ -29,13 +36,13 @@ class SingleEnvironment(abc.ABC):
 
     Attributes:
         name: for messages.
-        observations: flat size of each observation group, by name.
+        observations: each observation group by name: an `ObservationSpec`, or how many numbers it has.
         action: the action spec.
         info: names of the scalars in `SingleStep.info`.
     """
 
     name: str
-    observations: Mapping[str, int]
+    observations: Mapping[str, int | ObservationSpec]
     action: ActionSpec
     info: tuple[str, ...] = ()
 
@@ -68,7 +75,7 @@ class JaxEnvironment(Environment):
         self.spec = EnvSpec(
             name=single.name,
             num_envs=num_envs,
-            observations=dict(single.observations),
+            observations=_declared(single),
             action=single.action,
             in_graph=True,
             info=single.info,
@@ -82,7 +89,7 @@ class JaxEnvironment(Environment):
         no = jnp.zeros(self.spec.num_envs, bool)
         zero = jnp.zeros(self.spec.num_envs, jnp.float32)
         info = dict.fromkeys(self.spec.info, zero)
-        step = Step(_flat(observation), zero, no, no, no, info)
+        step = Step(self._groups(observation), zero, no, no, no, info)
         return _BatchState(states, pairs[:, 1], no), step
 
     def step(self, env_state: _BatchState, action: Any) -> tuple[_BatchState, Step]:
@@ -109,15 +116,20 @@ class JaxEnvironment(Environment):
             name: jnp.where(running, jnp.asarray(result.info[name]).astype(jnp.float32), 0.0)
             for name in self.spec.info
         }
-        after = _flat(result.observation)
+        after = self._groups(result.observation)
         # a copy whose numbers are not finite will not recover: it begins anew
         sound = jnp.isfinite(reward)
         for group in after.values():
-            sound &= jnp.isfinite(group).all(axis=1)
+            sound &= jnp.isfinite(group).all(axis=tuple(range(1, group.ndim)))
         truncated |= running & ~sound
-        observation = choose(_flat(first), after)
+        observation = choose(self._groups(first), after)
         state = _BatchState(choose(fresh, stepped), keys, terminated | truncated)
         return state, Step(observation, reward, terminated, truncated, running, info)
+
+    def _groups(self, observation: Any) -> dict[str, jax.Array]:
+        """Observation groups [N, *shape] as the spec says."""
+        groups = as_groups(observation)
+        return {name: spec.cast(groups[name], jnp) for name, spec in self.spec.observations.items()}
 
 
 def _check_declared(single: SingleEnvironment) -> None:
@@ -136,10 +148,11 @@ def _check_declared(single: SingleEnvironment) -> None:
     _, step = jax.eval_shape(single.step, state, action, key)
     for call, groups in (("reset", as_groups(observation)), ("step", as_groups(step.observation))):
         sizes = {group: math.prod(x.shape) for group, x in groups.items()}
-        if sizes != dict(single.observations):
+        declared = {g: math.prod(spec.shape) for g, spec in _declared(single).items()}
+        if sizes != declared:
             raise UserError(
                 f"{name}: {call}() returns observations of sizes {sizes}, "
-                f"`observations` declares {dict(single.observations)}"
+                f"`observations` declares {declared}"
             )
     for field in ("reward", "terminated", "truncated"):
         shape = jnp.shape(getattr(step, field))
@@ -158,9 +171,8 @@ def _canonical(action: ActionSpec) -> tuple[tuple[int, ...], Any]:
     ), jnp.int32
 
 
-def _flat(observation: Any) -> dict[str, jax.Array]:
-    """Observation groups as float32 [N, D]."""
+def _declared(single: SingleEnvironment) -> dict[str, ObservationSpec]:
     return {
-        name: jnp.asarray(group).reshape(group.shape[0], -1).astype(jnp.float32)
-        for name, group in as_groups(observation).items()
+        name: ObservationSpec((spec,)) if isinstance(spec, int) else spec
+        for name, spec in single.observations.items()
     }

@@ -1,4 +1,4 @@
-"""Gymnasium spaces -> what the agent needs: flat float groups and an action spec."""
+"""Gymnasium spaces -> what the agent needs: observation groups and an action spec."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from surefoot.envs.contract import ActionSpec, Encoding
+from surefoot.envs.contract import ActionSpec, ObservationSpec
 from surefoot.errors import UserError
 
 SUPPORTED_OBSERVATIONS = "Box (numbers), Discrete, MultiDiscrete, MultiBinary, or a Dict of these"
@@ -44,19 +44,22 @@ def _check_observation(space: spaces.Space, *, name: str, task: str) -> None:
         )
 
 
-def encodings(groups: Mapping[str, spaces.Space]) -> dict[str, Encoding]:
-    """How each group's raw observations become flat numbers (one-hot where they are discrete)."""
-    return {name: _encoding(space) for name, space in groups.items()}
+def observation_specs(groups: Mapping[str, spaces.Space]) -> dict[str, ObservationSpec]:
+    """Each group as the contract hands it over: numbers, or integers from 0 where it is discrete."""
+    return {name: _observation_spec(space) for name, space in groups.items()}
 
 
-def _encoding(space: spaces.Space) -> Encoding:
+def _observation_spec(space: spaces.Space) -> ObservationSpec:
     if isinstance(space, spaces.Discrete):
-        return Encoding("codes", (), (int(space.n),), (int(space.start),))
+        return ObservationSpec((), (int(space.n),), (int(space.start),))
     shape = tuple(space.shape or ())
     if isinstance(space, spaces.MultiDiscrete):
-        sizes, starts = (tuple(int(x) for x in v.reshape(-1)) for v in (space.nvec, space.start))
-        return Encoding("codes", shape, sizes, starts)
-    return Encoding("numbers", shape)
+        return ObservationSpec(shape, _integers(space.nvec), _integers(space.start))
+    return ObservationSpec(shape)
+
+
+def _integers(array: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(x) for x in array.reshape(-1))
 
 
 def in_range(space: spaces.Space, observation: np.ndarray) -> bool:
@@ -64,8 +67,8 @@ def in_range(space: spaces.Space, observation: np.ndarray) -> bool:
     if isinstance(space, spaces.Discrete):
         return bool(space.start <= observation < space.start + space.n)
     if isinstance(space, spaces.MultiDiscrete):
-        codes = observation - space.start
-        return bool(np.all((codes >= 0) & (codes < space.nvec)))
+        from_zero = observation - space.start
+        return bool(np.all((from_zero >= 0) & (from_zero < space.nvec)))
     return True
 
 
@@ -95,9 +98,11 @@ def action_spec(space: spaces.Space, *, task: str) -> ActionSpec:
     if isinstance(space, spaces.Discrete):
         return ActionSpec("discrete", (int(space.n),), dtype=dtype, start=int(space.start))
     if isinstance(space, spaces.MultiDiscrete):
-        sizes, starts = (tuple(int(x) for x in v.reshape(-1)) for v in (space.nvec, space.start))
+        starts = _integers(space.start)
         start = starts if any(starts) else 0
-        return ActionSpec("multi_discrete", sizes, shape=shape, dtype=dtype, start=start)
+        return ActionSpec(
+            "multi_discrete", _integers(space.nvec), shape=shape, dtype=dtype, start=start
+        )
     if isinstance(space, spaces.MultiBinary):
         return ActionSpec("multi_binary", (int(np.prod(shape)),), shape=shape, dtype=dtype)
     raise UserError(

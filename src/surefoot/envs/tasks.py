@@ -65,12 +65,23 @@ def make_environment(
         return _from_object(_imported(task), num_envs, seeds, options, hosting, name=task)
     prefix, _, name = task.partition(":") if ":" in task else ("envpool", ":", task)
     if prefix == "gymnasium":
-        from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
+        from surefoot.envs.gymnasium import (
+            GymnasiumEnvironment,
+            comes_with_gymnasium,
+            make_registered,
+        )
 
         if ":" in name:  # Gymnasium imports the module of module:ID
             _search_here()
         make = make_registered(name, options)
-        return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=task, hosting=hosting)
+        return GymnasiumEnvironment(
+            make,
+            num_envs,
+            seeds=seeds,
+            name=task,
+            hosting=hosting,
+            cheap_to_make=comes_with_gymnasium(name),
+        )
     if prefix == "probe":
         return _from_object(_probe(name), num_envs, seeds, options, hosting, name=task)
     _refuse_hosting(hosting, task)

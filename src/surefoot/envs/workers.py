@@ -1,8 +1,8 @@
 """Host environments in processes of their own: side by side, and with a limit to how long they take.
 
-Every order carries a number that its answer repeats, so that a late answer is never taken for another. A
-process that does not answer in time, or dies, is given up with all its environments; a seat's next
-`make` starts another.
+Every command carries a number that its answer repeats, so that a late answer is never taken for another. A
+process that does not answer in time, or dies, is given up with all its environments; an
+environment's next `make` starts another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -18,27 +17,26 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle  # what Gymnasium's own workers are sent with: classes of scripts and notebooks too
 
-from surefoot.envs.hosting import EnvError, Order, Seats
+from surefoot.envs.hosting import Backend, Command, EnvError
 from surefoot.errors import UserError
+from surefoot.processes import how_it_ended
 
 if TYPE_CHECKING:
     import gymnasium
 
-_PROGRAM = Path(__file__).with_name("host_process.py")
 _MAKING = 10.0  # making an environment may take this many times as long as a step
 
 
-class Workers(Seats):
-    """Environments in worker processes, seat i in process i modulo their number.
+class Workers(Backend):
+    """Environments in worker processes, environment i in process i modulo their number.
 
     Args:
         make: makes one environment; sent to the processes.
-        count: how many seats.
+        count: how many environments.
         workers: how many processes.
         timeout: seconds that a step or a reset may take.
         name: the task's name, for messages.
@@ -67,9 +65,9 @@ class Workers(Seats):
             ) from error
         self._timeout, self._sequence = timeout, 0
         self._workers = [Worker(range(k, count, workers)) for k in range(workers)]
-        self._gone: dict[int, EnvError] = {}  # seats whose environment is no more, and why
+        self._gone: dict[int, EnvError] = {}  # environments that are no more, and why
         try:
-            spaces, *_ = self.do([Order("spaces"), *[None] * (count - 1)])
+            spaces, *_ = self.do([Command("spaces"), *[None] * (count - 1)])
             if isinstance(spaces, EnvError):
                 raise UserError(f"{name} cannot be made: it {spaces.what}\n{spaces.trace.rstrip()}")
             self.observation_space, self.action_space = pickle.loads(spaces)
@@ -77,12 +75,12 @@ class Workers(Seats):
             self.close()
             raise
 
-    def do(self, orders: Sequence[Order | None]) -> list[Any]:
-        """Carry out the orders, all processes at once."""
+    def do(self, commands: Sequence[Command | None]) -> list[Any]:
+        """Carry out the commands, all processes at once."""
         self._sequence += 1
-        answers: list[Any] = [None] * len(orders)
+        answers: list[Any] = [None] * len(commands)
         for worker in self._workers:
-            self._ask(worker, orders, answers)
+            self._ask(worker, commands, answers)
         while busy := [worker for worker in self._workers if worker.owed]:
             patience = min(worker.deadline for worker in busy) - time.monotonic()
             ready = wait([worker.pipe for worker in busy], timeout=max(0.0, patience))
@@ -95,21 +93,21 @@ class Workers(Seats):
                     self._give_up(worker, answers, f"gave no answer within {limit:g} s")
         return answers
 
-    def _ask(self, worker: Worker, orders: Sequence[Order | None], answers: list[Any]) -> None:
-        """Send a process its orders; those for an environment that is gone have failed already."""
-        for index in worker.seats:
-            if (order := orders[index]) is None:
+    def _ask(self, worker: Worker, commands: Sequence[Command | None], answers: list[Any]) -> None:
+        """Send a process its commands; those for an environment that is gone have failed already."""
+        for index in worker.indices:
+            if (command := commands[index]) is None:
                 continue
-            if order.kind == "make":
+            if command.kind == "make":
                 self._gone.pop(index, None)
             if index in self._gone:
                 answers[index] = self._gone[index]
             else:
-                worker.owed.append((index, order))
+                worker.owed.append((index, command))
         if worker.owed:
             if not worker.is_running:
                 worker.start(self._make)
-            worker.send((self._sequence, [(index, *order) for index, order in worker.owed]))
+            worker.send((self._sequence, [(index, *command) for index, command in worker.owed]))
             self._wait_for_next(worker)
 
     def _hear(self, worker: Worker, answers: list[Any]) -> None:
@@ -129,14 +127,14 @@ class Workers(Seats):
     def _wait_for_next(self, worker: Worker) -> None:
         worker.deadline = time.monotonic() + self._limit(worker.owed[0][1])
 
-    def _limit(self, order: Order) -> float:
-        return self._timeout * (1.0 if order.kind in ("step", "reset") else _MAKING)
+    def _limit(self, command: Command) -> float:
+        return self._timeout * (1.0 if command.kind in ("step", "reset") else _MAKING)
 
     def _give_up(self, worker: Worker, answers: list[Any], what: str) -> None:
         """A process is no more, because of the environment it was at: so are all that lived in it."""
         culprit = worker.owed[0][0]
         lost = EnvError(f"was lost with its process: environment {culprit} {what}")
-        self._gone |= dict.fromkeys(worker.seats, lost)
+        self._gone |= dict.fromkeys(worker.indices, lost)
         for index, _ in worker.owed:
             answers[index] = lost
         answers[culprit] = EnvError(what)
@@ -152,8 +150,8 @@ class Worker:
     """One process and the pipe to it, once started.
 
     Attributes:
-        seats: whose environments live in it.
-        owed: orders it has not answered yet.
+        indices: of the environments that live in it.
+        owed: commands it has not answered yet.
         deadline: when the first of them must be answered.
         is_running: whether there is a process.
     """
@@ -161,9 +159,9 @@ class Worker:
     pipe: Connection
     _process: subprocess.Popen[bytes]
 
-    def __init__(self, seats: Sequence[int]) -> None:
-        self.seats = seats
-        self.owed: deque[tuple[int, Order]] = deque()
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = indices
+        self.owed: deque[tuple[int, Command]] = deque()
         self.deadline = math.inf
         self.is_running = False
 
@@ -173,9 +171,9 @@ class Worker:
         with theirs:
             # a process group of its own: Ctrl-C reaches the run, which ends its workers itself
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_PROGRAM), str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "surefoot.host_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # its closing ends the process
                 process_group=0,
             )
         self.is_running = True
@@ -187,7 +185,7 @@ class Worker:
             self.pipe.send_bytes(pickle.dumps(message, protocol=5))
 
     def receive(self) -> Any:
-        """The next answer: (sequence, seat, "answered" or "raised", what)."""
+        """The next answer: (sequence, index, "answered" or "raised", what)."""
         return pickle.loads(self.pipe.recv_bytes())
 
     def kill(self) -> int:
@@ -205,10 +203,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             code = self.kill()
         self.is_running = False
-        if code >= 0:
-            return f"died: its process ended with exit code {code}"
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return f"died: its process was ended by {signal.Signals(-code).name}{hint}"
+        return f"died: its process {how_it_ended(code)}"
 
     def close(self) -> None:
         """Let it close its environments, then end it."""

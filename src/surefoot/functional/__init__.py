@@ -27,7 +27,7 @@ from surefoot.functional.distributions import (
     floor_log_std,
     unfloor_log_std,
 )
-from surefoot.functional.masking import masked_deviations, masked_mean
+from surefoot.functional.masking import finite_or_zero, masked_deviations, masked_mean
 from surefoot.functional.moments import (
     Moments,
     count_of,
@@ -89,6 +89,7 @@ __all__ = [
     "discounted_return_step",
     "effective_sample_size",
     "explained_variance",
+    "finite_or_zero",
     "fisher_vector_product",
     "floor_log_std",
     "gae",

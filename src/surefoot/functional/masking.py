@@ -57,6 +57,11 @@ def require_same_shape(**arrays: jax.Array) -> None:
             )
 
 
+def finite_or_zero(x: jax.Array) -> jax.Array:
+    """`x` with 0 in place of every number that is not finite; its shape and dtype stay."""
+    return jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))
+
+
 def sanitize(weights: ArrayLike | None, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     """Return the weights and the named arrays as float32 of one shape, 0 on rows of weight 0.
 

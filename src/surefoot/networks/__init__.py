@@ -1,29 +1,32 @@
-"""Floor 1: networks as Equinox modules, their initialisation, and the observation normaliser."""
+"""Floor 1: networks as Equinox modules: state goes in and comes out."""
 
 from surefoot.networks.actor_critic import (
     Actor,
     ActorCritic,
     Critic,
     PolicyHead,
-    join,
+    TorsoSpec,
     make_actor,
     make_critic,
+    share_trunk,
 )
-from surefoot.networks.mlp import MLP, Linear, make_linear, make_mlp
-from surefoot.networks.normalizer import Normalizer, make_normalizer
+from surefoot.networks.mlp import ACTIVATIONS, MLP, Linear, make_linear, make_mlp
+from surefoot.networks.torso import Inputs, Torso
 
 __all__ = [
+    "ACTIVATIONS",
     "MLP",
     "Actor",
     "ActorCritic",
     "Critic",
+    "Inputs",
     "Linear",
-    "Normalizer",
     "PolicyHead",
-    "join",
+    "Torso",
+    "TorsoSpec",
     "make_actor",
     "make_critic",
     "make_linear",
     "make_mlp",
-    "make_normalizer",
+    "share_trunk",
 ]

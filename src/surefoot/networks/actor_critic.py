@@ -1,16 +1,19 @@
-"""Actor, critic, and the two on a shared trunk. Inputs are normalised, flat features."""
+"""Actor, critic, and the two on a shared trunk. Inputs are normalized observation groups."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from surefoot.functional import distributions
-from surefoot.networks.mlp import MLP, Linear, make_linear, make_mlp
+from surefoot.networks.mlp import ACTIVATIONS, MLP, Linear, make_linear, make_mlp
+from surefoot.networks.torso import Inputs, Torso
 
 _KINDS = ("gaussian", "squashed_gaussian", "beta", "discrete", "multi_discrete", "multi_binary")
 
@@ -70,85 +73,148 @@ class PolicyHead:
 
 
 class Actor(eqx.Module):
-    """A policy network: features -> action distribution.
+    """A policy network: observation groups -> action distribution.
 
     `log_std` [A] is a free parameter; with a state-dependent standard deviation the network's output
-    is added to it, so that every state starts at the configured one.
+    is added to it, so that every state starts at the configured one. Arguments and shapes of `step` and
+    `unroll` are those of `Torso`.
     """
 
-    body: MLP
+    torso: Torso
     output: Linear
     log_std: jax.Array | None
     head: PolicyHead = eqx.field(static=True)
 
-    def __call__(self, features: jax.Array) -> distributions.Distribution:
-        """The distribution of actions for features [..., D]."""
-        return self.head(self.output(self.body(features)), self.log_std)
+    def step(
+        self, inputs: Inputs, carry: Any, first: jax.Array
+    ) -> tuple[distributions.Distribution, Any]:
+        """The distributions of one action each, and what to carry on."""
+        features, carry = self.torso.step(inputs, carry, first)
+        return self.head(self.output(features), self.log_std), carry
+
+    def unroll(self, inputs: Inputs, carry: Any, first: jax.Array) -> distributions.Distribution:
+        """The distributions over whole sequences."""
+        features, _ = self.torso.unroll(inputs, carry, first)
+        return self.head(self.output(features), self.log_std)
 
 
 class Critic(eqx.Module):
-    """A state-value network: features [..., D] -> values [...]."""
+    """A state-value network: observation groups -> values."""
 
-    body: MLP
+    torso: Torso
     output: Linear
 
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Values of the states."""
-        return self.output(self.body(features))[..., 0]
+    def unroll(self, inputs: Inputs, carry: Any, first: jax.Array) -> tuple[jax.Array, Any]:
+        """Values [T, N] over whole sequences, and what is carried behind each row (see `Torso`)."""
+        features, carried = self.torso.unroll(inputs, carry, first)
+        return self.output(features)[..., 0], carried
+
+    def values_after(self, inputs: Inputs, carried: Any) -> jax.Array:
+        """Values [T, N] of an observation that follows each row of a sequence, and leads nowhere.
+
+        Args:
+            inputs: groups [T, N, D_g].
+            carried: behind each row, as `unroll` returned it; more rows than `inputs` has do not matter.
+        """
+        return self.output(self.torso.follow(inputs, carried))[..., 0]
 
 
 class ActorCritic(eqx.Module):
-    """Actor and critic as one set of parameters, for the joint loss.
+    """The networks that a learner owns: actor, critic or both.
 
-    With a shared trunk the bodies of `actor` and `critic` are empty and both stand on `trunk`; without
-    one `trunk` is empty.
+    With a shared trunk the torsos of `actor` and `critic` are empty and both stand on `trunk`.
     """
 
-    trunk: MLP
-    actor: Actor
-    critic: Critic
+    trunk: Torso | None
+    actor: Actor | None
+    critic: Critic | None
 
-    def split(self) -> tuple[Actor, Critic]:
-        """Actor and critic that work alone, the trunk's layers in front of each."""
-        actor, critic = self.actor, self.critic
-        return (
-            Actor(self._on_trunk(actor.body), actor.output, actor.log_std, actor.head),
-            Critic(self._on_trunk(critic.body), critic.output),
-        )
+    def policy(self) -> Actor:
+        """The actor, working alone: the trunk's layers in front of it."""
+        actor = self.actor
+        assert actor is not None
+        if self.trunk is None:
+            return actor
+        return Actor(actor.torso.on_top_of(self.trunk), actor.output, actor.log_std, actor.head)
 
-    def _on_trunk(self, body: MLP) -> MLP:
-        return MLP(self.trunk.layers + body.layers, body.activation)
+    def values(self) -> Critic:
+        """The critic, likewise."""
+        critic = self.critic
+        assert critic is not None
+        if self.trunk is None:
+            return critic
+        return Critic(critic.torso.on_top_of(self.trunk), critic.output)
 
 
-def join(actor: Actor, critic: Critic, *, shared_trunk: bool) -> ActorCritic:
-    """One set of parameters; with a shared trunk the actor's body serves both."""
-    if not shared_trunk:
-        return ActorCritic(MLP((), actor.body.activation), actor, critic)
-    empty = MLP((), actor.body.activation)
+def share_trunk(actor: Actor, critic: Critic) -> ActorCritic:
+    """Both on the actor's torso."""
+    trunk = actor.torso
+    empty = Torso(MLP((), trunk.body.activation), ())
     return ActorCritic(
-        actor.body,
+        trunk,
         Actor(empty, actor.output, actor.log_std, actor.head),
         Critic(empty, critic.output),
     )
 
 
+@dataclass(frozen=True)
+class TorsoSpec:
+    """A torso's shape.
+
+    Attributes:
+        groups: observation groups it reads, in this order.
+        size_in: numbers in them together.
+        hidden: widths of the hidden layers.
+        activation: of the hidden layers.
+    """
+
+    groups: tuple[str, ...]
+    size_in: int
+    hidden: tuple[int, ...]
+    activation: str
+
+    def initial_carry(self, num_envs: int) -> Any:
+        """What a torso of this shape carries into the first step of an episode."""
+        del num_envs
+        return ()
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot be a torso."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r}")
+        if any(width < 1 for width in (self.size_in, *self.hidden)):
+            raise ValueError(f"layers of widths {(self.size_in, *self.hidden)}")
+
+    @property
+    def num_weights(self) -> int:
+        """How many weights it has, its biases aside."""
+        return sum(a * b for a, b in itertools.pairwise((self.size_in, *self.hidden)))
+
+    @property
+    def size_out(self) -> int:
+        """Features it gives."""
+        return self.hidden[-1] if self.hidden else self.size_in
+
+    def make(self, key: jax.Array, *, orthogonal: bool) -> Torso:
+        """A fresh one."""
+        widths, activation = self.hidden, self.activation
+        body = make_mlp(key, self.size_in, widths, activation=activation, orthogonal=orthogonal)
+        return Torso(body, self.groups)
+
+
 def make_actor(
     key: jax.Array,
-    size_in: int,
+    torso: TorsoSpec,
     head: PolicyHead,
     *,
-    hidden: tuple[int, ...],
-    activation: str,
     orthogonal: bool,
     output_scale: float,
     initial_std: float,
 ) -> Actor:
     """An actor; its last layer is small, so that the first policy hardly depends on the state."""
     body_key, output_key = jax.random.split(key)
-    body = make_mlp(body_key, size_in, hidden, activation=activation, orthogonal=orthogonal)
-    width = hidden[-1] if hidden else size_in
     output = make_linear(
-        output_key, width, head.num_outputs, gain=output_scale, orthogonal=orthogonal
+        output_key, torso.size_out, head.num_outputs, gain=output_scale, orthogonal=orthogonal
     )
     log_std = None
     if head.has_std:
@@ -156,7 +222,7 @@ def make_actor(
         log_std = jnp.full(sum(head.sizes), start, jnp.float32)
     if head.kind == "beta":
         output = eqx.tree_at(lambda o: o.bias, output, _beta_bias(head, initial_std))
-    return Actor(body, output, log_std, head)
+    return Actor(torso.make(body_key, orthogonal=orthogonal), output, log_std, head)
 
 
 def _beta_bias(head: PolicyHead, initial_std: float) -> jax.Array:
@@ -170,16 +236,8 @@ def _beta_bias(head: PolicyHead, initial_std: float) -> jax.Array:
     return jnp.full(head.num_outputs, inverse_softplus, jnp.float32)
 
 
-def make_critic(
-    key: jax.Array,
-    size_in: int,
-    *,
-    hidden: tuple[int, ...],
-    activation: str,
-    orthogonal: bool,
-) -> Critic:
+def make_critic(key: jax.Array, torso: TorsoSpec, *, orthogonal: bool) -> Critic:
     """A critic; its output layer has gain 1."""
     body_key, output_key = jax.random.split(key)
-    body = make_mlp(body_key, size_in, hidden, activation=activation, orthogonal=orthogonal)
-    width = hidden[-1] if hidden else size_in
-    return Critic(body, make_linear(output_key, width, 1, gain=1.0, orthogonal=orthogonal))
+    output = make_linear(output_key, torso.size_out, 1, gain=1.0, orthogonal=orthogonal)
+    return Critic(torso.make(body_key, orthogonal=orthogonal), output)

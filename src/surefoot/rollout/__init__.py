@@ -1,17 +1,14 @@
-"""Floor 3: collecting experience."""
+"""Floor 4: collecting experience."""
 
-from surefoot.rollout.collect import Act, Collector, Policy, act, make_collector, start
+from surefoot.rollout.collect import Collector, make_collector, start
 from surefoot.rollout.rollout import CollectorState, Episodes, Rollout, Transition
 
 __all__ = [
-    "Act",
     "Collector",
     "CollectorState",
     "Episodes",
-    "Policy",
     "Rollout",
     "Transition",
-    "act",
     "make_collector",
     "start",
 ]

@@ -2,153 +2,156 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import abc
+import contextlib
+import copy
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.envs.contract import ActionSpec, Environment, as_groups
-from surefoot.networks import Actor, Normalizer
+from surefoot.agent import Act, Policy
+from surefoot.envs.contract import Environment, Step, as_groups
 from surefoot.rollout.rollout import (
     CollectorState,
     Rollout,
     Transition,
     assemble,
+    begins,
     lost_rows,
     start_episodes,
 )
 
 
-class Policy(eqx.Module):
-    """An actor with the normaliser and the observation groups it reads through."""
-
-    actor: Actor
-    normalizer: Normalizer
-    groups: tuple[str, ...] = eqx.field(static=True)
-
-
-class Act(NamedTuple):
-    """One action for each environment: raw, its log-probability, and as the environment wants it."""
-
-    raw_action: jax.Array
-    log_prob: jax.Array
-    env_action: jax.Array
-
-
-Collector = Callable[[Policy, CollectorState, jax.Array], tuple[CollectorState, Rollout]]
-
-
-def act(
-    policy: Policy,
-    observation: Any,
-    key: jax.Array,
-    action_spec: ActionSpec,
-    *,
-    deterministic: bool = False,
-) -> Act:
-    """Choose actions for a batch of raw observations.
+def start(env: Environment, carry: Any, key: jax.Array) -> CollectorState:
+    """Reset the environments.
 
     Args:
-        policy: actor, normaliser, groups.
-        observation: groups [N, D], raw.
-        key: random stream of the sampling.
-        action_spec: maps the canonical action onto the environment's own.
-        deterministic: take the distribution's mode instead of a sample.
+        env: the environments.
+        carry: what the policy carries into an episode, `Policy.initial_carry`.
+        key: random stream of the resets.
+
+    Returns:
+        Where collecting begins. The simulators' state stays as it is, bit by bit: on the host where it
+        is stepped there, with its own dtypes inside the graph.
     """
-    # a number that is not finite must not reach the simulator as an action; its row is masked
-    seen = {name: jnp.where(jnp.isfinite(x := observation[name]), x, 0.0) for name in policy.groups}
-    distribution = policy.actor(policy.normalizer.features(seen, policy.groups))
-    raw = distribution.mode() if deterministic else distribution.sample(key)
-    env_action = action_spec.to_env(distribution.to_action(raw))
-    return Act(raw, distribution.log_prob(raw), env_action)
+    with jax.enable_x64(env.spec.needs_float64):
+        env_state, step = env.reset(key)
+        if env.spec.in_graph:
+            env_state = jax.tree.map(jnp.asarray, env_state)
+    observation = jax.tree.map(jnp.asarray, as_groups(step.observation))
+    count = env.spec.num_envs
+    return CollectorState(
+        env_state, observation, jnp.ones(count, bool), carry, start_episodes(count)
+    )
 
 
-def start(env: Environment, key: jax.Array) -> CollectorState:
-    """Reset the environments."""
-    env_state, step = env.reset(key)
-    observation = {name: jnp.asarray(x) for name, x in as_groups(step.observation).items()}
-    env_state = jax.tree.map(jnp.asarray, env_state)
-    return CollectorState(env_state, observation, start_episodes(env.spec.num_envs))
+class Collector(abc.ABC):
+    """Steps all environments `num_steps` times; called with a policy, a state and a random stream."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, policy: Policy, state: CollectorState, key: jax.Array
+    ) -> tuple[CollectorState, Rollout]:
+        """Where collecting goes on, and what was collected."""
+
+    @abc.abstractmethod
+    def on(self, env: Environment) -> Collector:
+        """The same on environments made anew; compiled again only where they are part of the program."""
 
 
 def make_collector(env: Environment, *, num_steps: int, deterministic: bool = False) -> Collector:
-    """A function that steps all environments `num_steps` times.
+    """A collector for the environments.
 
     The simulator is inside the jitted program where it can be, else a host loop steps it around a
     jitted `act`; both give the same rollout for the same keys.
     """
-    make = _graph_collector if env.spec.in_graph else _host_collector
+    make = _GraphCollector if env.spec.in_graph else _HostCollector
     return make(env, num_steps, deterministic)
 
 
-def _graph_collector(env: Environment, num_steps: int, deterministic: bool) -> Collector:
-    def collect(
-        policy: Policy, state: CollectorState, key: jax.Array
+def _row(before: CollectorState, choice: Act, step: Step) -> Transition:
+    """One row; its observation goes on in the state, keeping it here too would store it twice."""
+    final = step.final_observation
+    result = step._replace(
+        observation=None, final_observation=None if final is None else as_groups(final)
+    )
+    return Transition(before.observation, before.first, choice.raw_action, choice.log_prob, result)
+
+
+class _GraphCollector(Collector):
+    def __init__(self, env: Environment, num_steps: int, deterministic: bool) -> None:
+        self._env, self._num_steps, self._deterministic = env, num_steps, deterministic
+        self._program = jax.jit(self._collect)
+
+    def __call__(
+        self, policy: Policy, state: CollectorState, key: jax.Array
     ) -> tuple[CollectorState, Rollout]:
-        def one_step(carry: tuple[Any, Any], step_key: jax.Array) -> tuple[Any, Transition]:
-            env_state, observation = carry
-            choice = act(
-                policy, observation, step_key, env.spec.action, deterministic=deterministic
-            )
-            env_state, step = env.step(env_state, choice.env_action)
-            # the observation goes on in the carry; keeping it in the row too would store it twice
-            step = step._replace(observation=as_groups(step.observation))
-            row = Transition(
-                observation, choice.raw_action, choice.log_prob, step._replace(observation=None)
-            )
-            return (env_state, step.observation), row
+        """One program; 64-bit types are for the simulator's calls, everything of ours is float32."""
+        with jax.enable_x64(True) if self._env.spec.needs_float64 else contextlib.nullcontext():
+            return self._program(policy, state, key)
 
-        keys = jax.random.split(key, num_steps)
-        (env_state, last), rows = jax.lax.scan(one_step, (state.env_state, state.observation), keys)
-        rollout, episodes = assemble(rows, last, state.episodes)
-        return CollectorState(env_state, last, episodes), rollout
+    def on(self, env: Environment) -> Collector:
+        """See `Collector.on`."""
+        return _GraphCollector(env, self._num_steps, self._deterministic)
 
-    compiled = jax.jit(collect)
-
-    def collect_typed(
-        policy: Policy, state: CollectorState, key: jax.Array
+    def _collect(
+        self, policy: Policy, state: CollectorState, key: jax.Array
     ) -> tuple[CollectorState, Rollout]:
-        with jax.enable_x64(True):  # for the simulator's calls; everything of ours is float32
-            return compiled(policy, state, key)
+        spec = self._env.spec
 
-    return collect_typed if env.spec.needs_float64 else compiled
-
-
-def _host_collector(env: Environment, num_steps: int, deterministic: bool) -> Collector:
-    wanted = np.dtype(env.spec.action.dtype)
-    narrow = "float32" if wanted.kind == "f" else "int32"
-    spec = dataclasses.replace(env.spec.action, dtype=narrow)  # float64 is made on the host
-
-    @jax.jit
-    def act_now(policy: Policy, observation: Any, key: jax.Array) -> Act:
-        return act(policy, observation, key, spec, deterministic=deterministic)
-
-    finish = jax.jit(assemble)
-    split = jax.jit(jax.random.split, static_argnums=1)
-
-    def collect(
-        policy: Policy, state: CollectorState, key: jax.Array
-    ) -> tuple[CollectorState, Rollout]:
-        keys = split(key, num_steps)
-        env_state, observation = state.env_state, state.observation
-        rows = []
-        for step_key in keys:
-            choice = act_now(policy, observation, step_key)
-            env_state, step = env.step(env_state, np.asarray(choice.env_action, wanted))
-            rows.append(
-                Transition(
-                    observation, choice.raw_action, choice.log_prob, step._replace(observation=None)
-                )
+        def one_step(now: CollectorState, step_key: jax.Array) -> tuple[Any, Transition]:
+            choice, carry = policy.act(
+                now.observation, now.carry, now.first, step_key, deterministic=self._deterministic
             )
-            observation = as_groups(step.observation)
+            action = choice.env_action.astype(spec.action.dtype)
+            env_state, step = self._env.step(now.env_state, action)
+            observation, first = as_groups(step.observation), begins(step, spec.autoreset)
+            after = CollectorState(env_state, observation, first, carry, None)
+            return after, _row(now, choice, step)
+
+        keys = jax.random.split(key, self._num_steps)
+        after, rows = jax.lax.scan(one_step, state._replace(episodes=None), keys)
+        rollout, after = assemble(rows, state, after)
+        return after, rollout
+
+
+class _HostCollector(Collector):
+    def __init__(self, env: Environment, num_steps: int, deterministic: bool) -> None:
+        self._env, self._num_steps = env, num_steps
+
+        def act(policy: Policy, now: CollectorState, key: jax.Array) -> tuple[Act, Any]:
+            return policy.act(
+                now.observation, now.carry, now.first, key, deterministic=deterministic
+            )
+
+        self._act = jax.jit(act)
+        self._finish = jax.jit(assemble)
+        self._split = jax.jit(jax.random.split, static_argnums=1)
+
+    def __call__(
+        self, policy: Policy, state: CollectorState, key: jax.Array
+    ) -> tuple[CollectorState, Rollout]:
+        """A loop on the host."""
+        env, spec = self._env, self._env.spec
+        before, env_state = state._replace(env_state=None), state.env_state
+        now, rows = before._replace(episodes=None), []
+        for step_key in self._split(key, self._num_steps):
+            choice, carry = self._act(policy, now, step_key)
+            env_state, step = env.step(env_state, spec.action.widen(choice.env_action))
+            rows.append(_row(now, choice, step))
+            now = now._replace(
+                observation=as_groups(step.observation),
+                first=begins(step, spec.autoreset),
+                carry=carry,
+            )
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        lost = lost_rows(stacked.step)
-        rollout, episodes = finish(stacked, observation, state.episodes, lost)
-        observation = {name: jnp.asarray(x) for name, x in observation.items()}
-        return CollectorState(env_state, observation, episodes), rollout
+        rollout, after = self._finish(stacked, before, now, lost_rows(stacked.step))
+        return after._replace(env_state=env_state), rollout
 
-    return collect
+    def on(self, env: Environment) -> Collector:
+        """See `Collector.on`."""
+        other = copy.copy(self)
+        other._env = env
+        return other

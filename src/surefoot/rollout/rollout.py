@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot.envs.contract import Step
+from surefoot.functional import finite_or_zero
 
 
 class Rollout(NamedTuple):
@@ -20,7 +21,9 @@ class Rollout(NamedTuple):
     `observations[t + 1]`, at an episode's end its true last one.
 
     Attributes:
-        observations: groups [T + 1, N, D], raw.
+        observations: groups [T + 1, N, *shape], raw.
+        first: [T + 1, N] bool: whether an observation is the first of its episode.
+        carry: what the policy carried into row 0; `()` without memory.
         raw_actions: [T, N, ...], in the space in which log-probabilities are exact.
         log_probs: [T, N], under the policy that collected.
         rewards: [T, N].
@@ -33,9 +36,13 @@ class Rollout(NamedTuple):
         masked: [N] rows that are no experience because a number was not finite or the environment
             failed later in the episode.
         faults: [N] by what a number that is not finite was in.
+        final_observations: groups [T, N, *shape], of simulators that reset within the step: the last
+            observation of the episodes that end in a row; None where `observations` holds it.
     """
 
     observations: Mapping[str, jax.Array]
+    first: jax.Array
+    carry: Any
     raw_actions: jax.Array
     log_probs: jax.Array
     rewards: jax.Array
@@ -47,6 +54,7 @@ class Rollout(NamedTuple):
     episode_lengths: jax.Array
     masked: jax.Array
     faults: Mapping[str, jax.Array]
+    final_observations: Mapping[str, jax.Array] | None = None
 
     @property
     def ended(self) -> jax.Array:
@@ -62,20 +70,33 @@ class Episodes(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """One row of a rollout, before rows are stacked."""
+    """One row of a rollout, before rows are stacked; `step` without its observation, which is the next
+    row's.
+    """
 
     observation: Any
+    first: jax.Array
     raw_action: jax.Array
     log_prob: jax.Array
     step: Step
 
 
 class CollectorState(NamedTuple):
-    """Where collecting goes on: the simulators, their last observation, the running episodes."""
+    """Where collecting goes on.
+
+    Attributes:
+        env_state: of the simulators, as they return it.
+        observation: groups [N, *shape].
+        first: [N] bool, whether `observation` is the first of an episode.
+        carry: what the policy remembers; `()` without memory.
+        episodes: the running `Episodes`.
+    """
 
     env_state: Any
     observation: Any
-    episodes: Episodes
+    first: jax.Array
+    carry: Any
+    episodes: Any
 
 
 def start_episodes(num_envs: int) -> Episodes:
@@ -98,33 +119,39 @@ def count_step(episodes: Episodes, step: Step) -> tuple[Episodes, Episodes]:
     return carried, now
 
 
+def begins(step: Step, autoreset: str) -> Any:
+    """[N] bool: whether the observation of a step is the first of an episode."""
+    ended = step.terminated | step.truncated
+    # a row that resets, on the step after an episode's end, is no experience and ends no episode
+    return ended if autoreset == "same_step" else ~step.valid & ~ended
+
+
 def assemble(
-    transitions: Transition,
-    last_observation: Mapping[str, jax.Array],
-    episodes: Episodes,
-    lost: Any = None,
-) -> tuple[Rollout, Episodes]:
-    """Stacked transitions [T, ...] as a rollout, and the episodes that go on.
+    transitions: Transition, before: CollectorState, after: CollectorState, lost: Any = None
+) -> tuple[Rollout, CollectorState]:
+    """Stacked transitions [T, ...] as a rollout, and where collecting goes on.
 
     Args:
         transitions: the rows.
-        last_observation: groups [N, D] behind the last row.
-        episodes: the episodes that were running before.
+        before: where the first of them began.
+        after: what lies behind the last, its episodes not counted yet.
         lost: [T, N], rows of episodes that an environment lost (see `lost_rows`), if it may.
     """
-    observations = jax.tree.map(
+    observations, first = jax.tree.map(
         lambda rows, last: jnp.concatenate([rows, last[None]]),
-        dict(transitions.observation),
-        dict(last_observation),
+        (dict(transitions.observation), transitions.first),
+        (dict(after.observation), after.first),
     )
-    before = transitions.step.valid
+    unmasked = transitions.step.valid
     if lost is not None:
-        transitions = transitions._replace(step=transitions.step._replace(valid=before & ~lost))
+        transitions = transitions._replace(step=transitions.step._replace(valid=unmasked & ~lost))
     transitions, observations, faults = _mask_faults(transitions, observations)
     step = transitions.step
-    carried, so_far = jax.lax.scan(count_step, episodes, step)
+    episodes, so_far = jax.lax.scan(count_step, before.episodes, step)
     rollout = Rollout(
         observations=observations,
+        first=first,
+        carry=before.carry,
         raw_actions=transitions.raw_action,
         log_probs=transitions.log_prob,
         rewards=step.reward,
@@ -134,10 +161,11 @@ def assemble(
         info=step.info,
         episode_returns=so_far.returns,
         episode_lengths=so_far.lengths,
-        masked=(before & ~step.valid).sum(axis=0, dtype=jnp.int32),
+        masked=(unmasked & ~step.valid).sum(axis=0, dtype=jnp.int32),
         faults=faults,
+        final_observations=step.final_observation,
     )
-    return rollout, carried
+    return rollout, after._replace(episodes=episodes)
 
 
 def lost_rows(step: Step) -> np.ndarray:
@@ -169,26 +197,30 @@ def _mask_faults(
         Transitions and observations with 0 for every such number, and the faults.
     """
     step = transitions.step
+    ended = step.terminated | step.truncated
     bad = {}
     for name, rows in observations.items():
         spoilt = ~_is_finite(rows)
         bad[f"observation {name!r}"] = spoilt[:-1] | spoilt[1:]
+        if step.final_observation is not None:
+            at_end = ended & ~_is_finite(step.final_observation[name])
+            bad[f"observation {name!r}"] |= at_end
     bad["reward"] = ~jnp.isfinite(step.reward)
     bad["action"] = ~_is_finite(transitions.raw_action) | ~jnp.isfinite(transitions.log_prob)
     faults = {name: (rows & step.valid).sum(axis=0, dtype=jnp.int32) for name, rows in bad.items()}
     sound = ~jnp.stack(list(bad.values())).any(axis=0)
     clean = transitions._replace(
-        raw_action=_zero_unless_finite(transitions.raw_action),
-        log_prob=_zero_unless_finite(transitions.log_prob),
-        step=step._replace(reward=_zero_unless_finite(step.reward), valid=step.valid & sound),
+        raw_action=finite_or_zero(transitions.raw_action),
+        log_prob=finite_or_zero(transitions.log_prob),
+        step=step._replace(
+            reward=finite_or_zero(step.reward),
+            valid=step.valid & sound,
+            final_observation=jax.tree.map(finite_or_zero, step.final_observation),
+        ),
     )
-    return clean, jax.tree.map(_zero_unless_finite, dict(observations)), faults
+    return clean, jax.tree.map(finite_or_zero, dict(observations)), faults
 
 
 def _is_finite(rows: jax.Array) -> jax.Array:
     """[T, N, ...] -> [T, N]: whether all numbers of a row are finite."""
     return jnp.isfinite(rows).all(axis=tuple(range(2, rows.ndim)))
-
-
-def _zero_unless_finite(x: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))

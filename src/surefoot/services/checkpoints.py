@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from surefoot.agent import Policy, save_policy
 from surefoot.config_file import to_toml
 from surefoot.errors import UserError
 from surefoot.files import (
@@ -29,9 +30,8 @@ from surefoot.files import (
     write_json,
     write_text,
 )
-from surefoot.machine import circumstances
-from surefoot.rollout import Policy
-from surefoot.training import Beginning, Hook, Run, Trainer, TrainState, is_checkpoint
+from surefoot.machine import platform_info
+from surefoot.training import Hook, ResumePoint, Run, Trainer, TrainState, is_checkpoint
 
 FOLDER, MANIFEST, LATEST = "checkpoints", "manifest.json", "latest.json"
 _TRAINER, _RANDOM, _SIMULATORS = (
@@ -40,11 +40,11 @@ _TRAINER, _RANDOM, _SIMULATORS = (
     "environments.safetensors",
 )
 _ALWAYS = {"config.toml", "policy.json", "policy.safetensors", _TRAINER, _RANDOM}
-_FORMAT = 1
+_FORMAT = (
+    2  # 1: before agents and learners were data; its runs go on with Surefoot at commit f1b20e3
+)
 _NAME = re.compile(r"step-(\d{12,18})")
 _MILESTONES = 4  # checkpoints kept for good, spread over the run
-
-SavePolicy = Callable[[Path, Policy, Run, TrainState], None]
 
 
 class Best(NamedTuple):
@@ -65,7 +65,6 @@ class Checkpoint:
         wall_time_s: seconds of training.
         environments: `saved` (in the checkpoint), `anew` (they began anew here in the run itself), or
             `left` (they went on, and are lost).
-        anew: whether they begin anew at checkpoints; None: not decided yet.
         exact: whether a run that goes on from here is the same, byte for byte.
         best: the best checkpoint so far, if any episode has ended.
         milestones: steps of the checkpoints that are kept for good.
@@ -77,7 +76,6 @@ class Checkpoint:
     iteration: int
     wall_time_s: float
     environments: str
-    anew: bool | None
     exact: bool
     best: Best | None
     milestones: tuple[int, ...]
@@ -89,7 +87,7 @@ class Checkpoint:
         Raises:
             ValueError: it does not fit the run's networks, or is damaged.
         """
-        template = trainer.saved(self.iteration)
+        template = trainer.state_template(self.iteration)
         rest = template._replace(key=None, collector=None)
         state = load_arrays(self.path / _TRAINER, rest)
         random = load_arrays(self.path / _RANDOM, {"training": template.key})
@@ -100,13 +98,13 @@ class Checkpoint:
             raise UserError(f"{self.path}: {MANIFEST} and {_TRAINER} are of different steps")
         return state._replace(key=random["training"], collector=collector)
 
-    def beginning(self) -> Beginning:
+    def resume_point(self) -> ResumePoint:
         """Where the run goes on."""
-        return Beginning(self.step, self.wall_time_s, self.anew, self.restore)
+        return ResumePoint(self.step, self.wall_time_s, self.restore)
 
     def differences(self) -> list[str]:
         """What is other than when it was made, of all that the last bits of a run depend on."""
-        return _differences(self.machine, circumstances())
+        return _differences(self.machine, platform_info())
 
 
 class Checkpoints(Hook):
@@ -114,7 +112,6 @@ class Checkpoints(Hook):
 
     Args:
         run_folder: the run folder.
-        save_policy: writes a policy into a folder.
         after: the checkpoint that the run goes on from.
         alone: False where other seeds share its program, whose rounding is not that of a run alone.
     """
@@ -122,20 +119,18 @@ class Checkpoints(Hook):
     def __init__(
         self,
         run_folder: Path,
-        save_policy: SavePolicy,
         *,
         after: Checkpoint | None = None,
         alone: bool = True,
     ) -> None:
         self._folder = run_folder / FOLDER
-        self._save_policy, self._alone = save_policy, alone
+        self._alone = alone
         self._step = after.step if after else 0
         self._saved = self._step
         self._time = after.wall_time_s if after else 0.0
         self._best = after.best if after else None
         self._milestones = after.milestones if after else ()
         self._episodes, self._total_return = 0, 0.0
-        self._anew = after.anew if after else None
         self._exact_at = after.step if after and after.exact else None
         self._run: Run | None = None
 
@@ -151,7 +146,7 @@ class Checkpoints(Hook):
             aside.mkdir()
             for path in later:
                 path.replace(aside / path.name)
-            run.note(f"{len(later)} later checkpoint(s) are in {aside} now")
+            run.log(f"{len(later)} later checkpoint(s) are in {aside} now")
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Save if it is time to."""
@@ -162,7 +157,6 @@ class Checkpoints(Hook):
             self._total_return += metrics["rollout/episodes"] * metrics["rollout/episode_return"]
         before, self._step = self._step, state.step
         if is_checkpoint(before, state.step, self._run.config):
-            self._anew = state.collector is None
             self._save(state)
 
     def on_end(self, state: TrainState, policy: Policy, *, finished: bool) -> None:
@@ -175,7 +169,7 @@ class Checkpoints(Hook):
         run = self._run
         assert run is not None
         if not _is_finite(state):
-            run.note(f"step {state.step:,}: a number is not finite, so no checkpoint is made of it")
+            run.log(f"step {state.step:,}: a number is not finite, so no checkpoint is made of it")
             return
         target = self._folder / _name(state.step)
         best, milestones = self._judged(state.step)
@@ -187,7 +181,7 @@ class Checkpoints(Hook):
             made = read_checkpoint(target)
             write_json(self._folder / LATEST, {"checkpoint": target.name})
         except (OSError, UserError) as error:
-            run.note(
+            run.log(
                 f"the checkpoint at step {state.step:,} could not be written ({error}); training "
                 f"goes on, the one at step {self._saved:,} is kept"
             )
@@ -215,12 +209,14 @@ class Checkpoints(Hook):
         run = self._run
         assert run is not None
         write_text(folder / "config.toml", to_toml(run.config, task=run.task))
-        self._save_policy(folder, run.policy(state), run, state)
+        finished = state.step >= run.config.total_steps
+        policy = run.policy(state)
+        save_policy(folder, policy, task=run.task, step=state.step, finished=finished)
         arrays = {
             _TRAINER: save_arrays(folder / _TRAINER, state._replace(key=None, collector=None)),
             _RANDOM: save_arrays(folder / _RANDOM, {"training": state.key}),
         }
-        environments = "anew" if state.collector is None else "left"
+        environments = "anew" if state.needs_reset else "left"
         if run.env.saves_state:
             environments = "saved"
             arrays[_SIMULATORS] = save_arrays(folder / _SIMULATORS, state.collector)
@@ -232,11 +228,10 @@ class Checkpoints(Hook):
             "iteration": state.iteration,
             "wall_time_s": self._time,
             "environments": environments,
-            "anew": self._anew,
             "exact": environments != "left" and self._alone,
             "best": best and best._asdict(),
             "milestones": list(milestones),
-            "machine": circumstances(),
+            "machine": platform_info(),
             "precision": "float32",
             "arrays": arrays,
             "files": {file.name: checksum(file) for file in sorted(folder.iterdir())},
@@ -272,7 +267,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             iteration=_integer(manifest["iteration"]),
             wall_time_s=float(manifest["wall_time_s"]),
             environments=str(manifest["environments"]),
-            anew=None if manifest["anew"] is None else bool(manifest["anew"]),
             exact=bool(manifest["exact"]),
             best=best and Best(_integer(best["step"]), float(best["episode_return"])),
             milestones=tuple(map(_integer, manifest["milestones"])),

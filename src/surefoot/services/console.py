@@ -50,7 +50,7 @@ class ConsoleProgress(Hook):
         self._run = run
         env, config = run.env, run.config
         self._console.print(
-            f"{escape(run.task)}: {sum(run.agent.observations.values())} observations, "
+            f"{escape(run.task)}: {sum(spec.size for spec in run.agent.observations.values())} observations, "
             f"{env.action.kind} actions {tuple(env.action.sizes)}, {env.num_envs} environments x "
             f"{config.num_steps} steps, seed {config.seed}. Compiling...",
             highlight=False,
@@ -72,7 +72,7 @@ class ConsoleProgress(Hook):
             self._last_line = now
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
-    def on_note(self, text: str) -> None:
+    def on_log(self, text: str) -> None:
         """Say it, above the table."""
         self._console.print(escape(text), highlight=False, soft_wrap=True)
 

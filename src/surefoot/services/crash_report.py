@@ -36,7 +36,7 @@ class CrashReport(Hook):
         """Remember the metrics."""
         self._rows.append(metrics)
 
-    def on_note(self, text: str) -> None:
+    def on_log(self, text: str) -> None:
         """Remember what was said."""
         self._notes.append(text)
 
@@ -46,9 +46,9 @@ class CrashReport(Hook):
         try:
             folder = self._write(state, error)
         except OSError as refused:
-            self._run.note(f"no {FOLDER} report could be written ({refused.strerror})")
+            self._run.log(f"no {FOLDER} report could be written ({refused.strerror})")
         else:
-            self._run.note(f"what happened, the last metrics and the last state: {folder}")
+            self._run.log(f"what happened, the last metrics and the last state: {folder}")
 
     def _write(self, state: TrainState, error: Exception) -> Path:
         number = len(list(self._run_folder.glob(f"{FOLDER}*"))) + 1
@@ -62,7 +62,7 @@ class CrashReport(Hook):
             "step": state.step,
             "iteration": state.iteration,
             "learning_rates": {k: float(x.learning_rate) for k, x in state.learners.items()},
-            "refused_updates": {k: int(x.refused) for k, x in state.learners.items()},
+            "refused_updates": {k: int(x.skipped) for k, x in state.learners.items()},
             "notes": self._notes,
             "metrics": list(self._rows),
         }

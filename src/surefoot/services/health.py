@@ -287,7 +287,7 @@ class Health(Hook):
     """Says during training what looks wrong, each thing once."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._said: set[str] = set()
         self._run: Run | None = None
         self._watch: Watch | None = None
 
@@ -300,9 +300,9 @@ class Health(Hook):
         assert self._run is not None
         assert self._watch is not None
         for finding in self._watch(metrics):
-            if finding.rule.name not in self._told:
-                self._told.add(finding.rule.name)
-                self._run.note(f"iteration {finding.iteration}: {finding.text}")
+            if finding.rule.name not in self._said:
+                self._said.add(finding.rule.name)
+                self._run.log(f"iteration {finding.iteration}: {finding.text}")
 
 
 def _text(rule: Rule, number: Callable[[str], float]) -> str:

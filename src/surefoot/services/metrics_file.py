@@ -45,7 +45,7 @@ class MetricsFile(Hook):
             lines = self._waiting.count(b"\n")
             with self._path.open("rb+") as file:  # no half a line for those who read it
                 file.truncate(file.read().rfind(b"\n") + 1)
-            self._run.note(f"the last {lines} line(s) of {self._path} could not be written")
+            self._run.log(f"the last {lines} line(s) of {self._path} could not be written")
 
     def _write(self, line: bytes) -> None:
         assert self._run is not None
@@ -55,7 +55,7 @@ class MetricsFile(Hook):
                 self._waiting = self._waiting[self._file.write(self._waiting) :]
         except OSError as error:
             if not waited:
-                self._run.note(
+                self._run.log(
                     f"{self._path} cannot be written ({error.strerror}); training goes on, its "
                     "lines wait"
                 )

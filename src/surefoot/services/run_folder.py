@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from surefoot.config import Config, from_mapping
 from surefoot.config_file import parse_toml, read_text, to_toml
 from surefoot.errors import UserError, near_matches
-from surefoot.files import check_writable, read_json, write_json, write_text
-from surefoot.machine import circumstances
+from surefoot.files import LOCK, check_writable, hold, read_json, write_json, write_text
+from surefoot.machine import platform_info
 from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS = "config.toml", "meta.json", "metrics.jsonl"
-LOCK = ".lock"
 
 
 def default_run_dir(task: str, seed: int) -> Path:
@@ -45,17 +44,14 @@ class RunFolder(Hook):
 
     def __init__(self, path: Path, *, resumes: Mapping[str, Any] | None = None) -> None:
         self.path, self.resumes = path, resumes
-        self._lock = FileLock(path / LOCK)
+        self._lock: FileLock | None = None
         if resumes is None:
             _check_usable(path)
 
     def on_start(self, run: Run) -> None:
         """Write config.toml and meta.json."""
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is training in {str(self.path)!r}") from None
+        self._lock = hold(self.path, doing="training")
         if self.resumes is None:
             _check_usable(self.path)  # another process may have been quicker
         write_text(self.path / CONFIG, to_toml(run.config, task=run.task))
@@ -69,6 +65,7 @@ class RunFolder(Hook):
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Let others at the folder."""
+        assert self._lock is not None
         self._lock.release()
 
 
@@ -113,7 +110,7 @@ def describe(command: list[str], **facts: Any) -> dict[str, Any]:
         **facts,
         "command": command,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **circumstances(),
+        **platform_info(),
         "devices": [str(device) for device in jax.devices()],
         "git": _git(),
     }

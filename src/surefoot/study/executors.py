@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from surefoot.machine import usable_cores
+from surefoot.processes import how_it_ended
 from surefoot.study.jobs import RESULT, Job, write_failure
 
 Stop = Callable[[], bool]
@@ -79,10 +79,10 @@ def wait_for(worker: subprocess.Popen[bytes], job: Job, study: Path, should_stop
 
 def _how_it_ended(code: int, log: Path) -> str:
     """In words that do not depend on when and where it was."""
-    if code < 0:
-        return f"the worker died (signal {signal.Signals(-code).name})"
     printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"the worker failed: {printed[-1] if printed else f'exit code {code}'}"
+    if code < 0 or not printed:
+        return f"the worker {how_it_ended(code)}"
+    return f"the worker failed: {printed[-1]}"
 
 
 class LocalProcesses(Executor):

@@ -23,7 +23,7 @@ from surefoot.errors import UserError
 from surefoot.files import write_json
 from surefoot.rollout import make_collector
 from surefoot.services.run_folder import METRICS
-from surefoot.training import STRETCH, Hook, Run, TrainState, evaluate, make_streams, to_key
+from surefoot.training import CHUNK_STEPS, Hook, Run, TrainState, evaluate, make_streams, to_key
 
 RESULT = "result.json"
 DIAGNOSTICS = (
@@ -107,7 +107,7 @@ class Evaluations(Hook):
         self._key = to_key(key)
         options = {} if self._job.as_it_comes else parse_options(run.config.env_options)
         self._env = make_environment(run.task, self._job.episodes, seed=stream, options=options)
-        self._collect = make_collector(self._env, num_steps=STRETCH, deterministic=True)
+        self._collect = make_collector(self._env, num_steps=CHUNK_STEPS, deterministic=True)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Play if another share of the budget is used up."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import traceback
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from surefoot.processes import end_with_parent
 
 
 def claim_core() -> FileLock | None:
@@ -33,16 +34,6 @@ def claim_core() -> FileLock | None:
         return claim
     os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})  # more workers than cores
     return None
-
-
-def end_with_parent() -> None:
-    """Leave when the input is closed, which the parent's death does too."""
-
-    def wait() -> None:
-        sys.stdin.buffer.read()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> int:

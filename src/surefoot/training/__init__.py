@@ -1,31 +1,27 @@
-"""Floor 5: the training loop, its state, evaluation, and the hook interface."""
+"""Floor 6: the training loop, its state, evaluation, and the hook interface."""
 
-from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
-from surefoot.training.evaluate import STRETCH, Played, Tally, evaluate, play
+from surefoot.training.environments import is_checkpoint
+from surefoot.training.evaluate import CHUNK_STEPS, EpisodeStatistics, PlayedChunk, evaluate, play
 from surefoot.training.fused import REPORTS, train_seeds
 from surefoot.training.hooks import Hook, Run
-from surefoot.training.loop import Beginning, Trainer, environments, train
+from surefoot.training.loop import ResumePoint, Trainer, environments, train
 from surefoot.training.metrics import METRICS
-from surefoot.training.stage import is_checkpoint
 from surefoot.training.state import TrainState, make_streams, to_key
 
 __all__ = [
+    "CHUNK_STEPS",
     "METRICS",
     "REPORTS",
-    "STRETCH",
-    "AgentSpec",
-    "Beginning",
+    "EpisodeStatistics",
     "Hook",
-    "Played",
+    "PlayedChunk",
+    "ResumePoint",
     "Run",
-    "Tally",
     "TrainState",
     "Trainer",
     "environments",
     "evaluate",
     "is_checkpoint",
-    "make_agent_spec",
-    "make_networks",
     "make_streams",
     "play",
     "to_key",

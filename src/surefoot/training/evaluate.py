@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from surefoot.agent import Policy
 from surefoot.envs import Environment
 from surefoot.envs.contract import REWARD_TERM, SUCCESS
 from surefoot.errors import UserError
-from surefoot.rollout import Collector, Policy, Rollout, make_collector, start
+from surefoot.rollout import Collector, Rollout, make_collector, start
 
-STRETCH = 250  # steps of each environment between looks at which episodes have ended
+CHUNK_STEPS = 250  # steps of each environment between looks at which episodes have ended
 
 
-class Played(NamedTuple):
-    """A stretch of play: a rollout of NumPy arrays, and which rows belong to counted episodes."""
+class PlayedChunk(NamedTuple):
+    """A chunk of play: a rollout of NumPy arrays, and which rows belong to counted episodes."""
 
     rollout: Rollout
     counted: np.ndarray
@@ -32,8 +33,8 @@ def play(
     deterministic: bool = True,
     collect: Collector | None = None,
     max_episode_steps: int = 100_000,
-) -> Iterator[Played]:
-    """Play until `episodes` episodes have ended, in stretches of `STRETCH` steps.
+) -> Iterator[PlayedChunk]:
+    """Play until `episodes` episodes have ended, in chunks of `CHUNK_STEPS` steps.
 
     Every environment contributes its first few episodes, the same number each (one more for the
     first ones if it does not divide): taking the first to end would favour short ones. Who plays
@@ -47,12 +48,12 @@ def play(
     quota[: episodes % num_envs] += 1
     done = np.zeros(num_envs, int)
     if collect is None:
-        collect = make_collector(env, num_steps=STRETCH, deterministic=deterministic)
+        collect = make_collector(env, num_steps=CHUNK_STEPS, deterministic=deterministic)
     reset_key, key = jax.random.split(key)
-    state = start(env, reset_key)
-    stretch = 0
+    state = start(env, policy.initial_carry(num_envs), reset_key)
+    chunk = 0
     while np.any(done < quota):
-        state, rollout = collect(policy, state, jax.random.fold_in(key, stretch))
+        state, rollout = collect(policy, state, jax.random.fold_in(key, chunk))
         rollout = jax.device_get(rollout)
         if rollout.episode_lengths.max() > max_episode_steps:
             raise UserError(
@@ -61,12 +62,12 @@ def play(
             )
         ended = rollout.ended & rollout.valid
         before = done + np.cumsum(ended, axis=0) - ended
-        yield Played(rollout, rollout.valid & (before < quota))
+        yield PlayedChunk(rollout, rollout.valid & (before < quota))
         done = done + ended.sum(axis=0)
-        stretch += 1
+        chunk += 1
 
 
-class Tally:
+class EpisodeStatistics:
     """Adds up what `play` yields."""
 
     def __init__(self) -> None:
@@ -75,20 +76,20 @@ class Tally:
         self._successes: list[bool] = []
         self._terms: dict[str, tuple[float, int]] = {}
 
-    def add(self, played: Played) -> None:
-        """Account for one stretch."""
+    def add(self, played: PlayedChunk) -> None:
+        """Account for one chunk."""
         rollout, counted = played
         ended = rollout.ended & counted
         self._returns += rollout.episode_returns[ended].tolist()
         self._lengths += rollout.episode_lengths[ended].tolist()
         for name, values in rollout.info.items():
-            told = np.isfinite(values)  # NaN: this step says nothing of it
+            finite = np.isfinite(values)  # NaN: this step says nothing of it
             if name in SUCCESS:
-                self._successes += (values[ended & told] > 0).tolist()
+                self._successes += (values[ended & finite] > 0).tolist()
             if name.startswith(REWARD_TERM):
                 total, steps = self._terms.get(name, (0.0, 0))
-                total += float(np.sum(values, where=counted & told, dtype=np.float64))
-                self._terms[name] = total, steps + int((counted & told).sum())
+                total += float(np.sum(values, where=counted & finite, dtype=np.float64))
+                self._terms[name] = total, steps + int((counted & finite).sum())
 
     def summary(self) -> dict[str, Any]:
         """Episode statistics (population standard deviation) and each reward term per step."""
@@ -125,7 +126,7 @@ def evaluate(
         deterministic: play the mode of the action distribution.
         collect: of one who plays often; see `play`.
     """
-    tally = Tally()
+    tally = EpisodeStatistics()
     for played in play(
         policy, env, episodes, key=key, deterministic=deterministic, collect=collect
     ):

@@ -17,15 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from surefoot.agent import Policy
 from surefoot.config import Config, validate
 from surefoot.envs.tasks import task_name
 from surefoot.errors import UserError
 from surefoot.machine import usable_cores
-from surefoot.rollout import Policy
-from surefoot.training.hooks import Hook, Run
+from surefoot.training.hooks import Hook, Listeners, Run
 from surefoot.training.loop import Trainer, environments
 from surefoot.training.reports import Numbers
 from surefoot.training.state import TrainState
+from surefoot.update import make_executors
 
 REPORTS = 20  # scans of a run at least, each followed by its reports
 _MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits inside the program
@@ -68,13 +69,13 @@ def train_seeds(
             raise UserError(
                 f"total_steps = {config.total_steps} with num_seeds: at most {_MOST_STEPS}"
             )
-        trainer = Trainer(config.replace(overlap="off"), env)
+        serial = config.replace(overlap="off")
+        trainer = Trainer(serial, env, make_executors(serial))
         teams = _make_teams(trainer, hooks, reports)
         runs = [run for team in teams for run in team.runs]
         with contextlib.ExitStack() as at_end:
             for run in runs:
-                run.begin(at_end, task_name(task), config)
-                at_end.push(run.failed)
+                at_end.enter_context(run.to_hooks(task_name(task), config))
             beside = at_end.enter_context(ThreadPoolExecutor(len(teams), "surefoot-seeds"))
             began = lap = time.perf_counter()
             while any(run.state.step < config.total_steps for run in runs) and not should_stop():
@@ -133,9 +134,11 @@ def _make_scan(trainer: Trainer, reports: int) -> Any:
 
     def iteration(state: TrainState) -> tuple[TrainState, Any]:
         state, rollout = trainer.collect(state, trainer.policy(state))
-        state, experience, seen = trainer.digest(state, rollout)
-        state, learned = trainer.optimise(state, experience)
-        return state.after(experience.num_steps()), (seen, *learned)
+        state, gathered = trainer.make_experience(state, rollout)
+        state, estimated = trainer.estimate_advantages(state, gathered.experience)
+        state, learned = trainer.update(state, gathered.experience, estimated)
+        metrics = (gathered.metrics, *learned)
+        return state.advance(gathered.experience.num_steps()), (metrics, gathered.faults)
 
     def unless_done(state: TrainState, _: None) -> tuple[TrainState, Any]:
         runs = state.step < config.total_steps
@@ -161,26 +164,18 @@ class _Seed:
         seed: int,
         hooks: Sequence[Hook],
     ) -> None:
-        self.trainer, self.index, self.seed, self.hooks = trainer, index, seed, hooks
+        self.trainer, self.index, self.seed = trainer, index, seed
         self.state = self._own(states)
-        self._numbers = Numbers(trainer.env.spec.name, trainer.config, self.note)
+        self._listeners = Listeners(hooks)
+        log = self._listeners.log
+        self._numbers = Numbers(trainer.env.spec.name, trainer.config, log)
 
-    def begin(self, at_end: contextlib.ExitStack, task: str, config: Config) -> None:
-        trainer = self.trainer
-        config = config.replace(seed=self.seed)
-        run = Run(task, config, trainer.env.spec, trainer.agent, trainer.policy, self.note)
-        for hook in self.hooks:
-            hook.on_start(run)
-            at_end.callback(self._end, hook)
-
-    def note(self, text: str) -> None:
-        for hook in self.hooks:
-            hook.on_note(text)
-
-    def failed(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
-            for hook in self.hooks:
-                hook.on_failure(self.state, error)
+    def to_hooks(self, task: str, config: Config) -> contextlib.AbstractContextManager[None]:
+        """Let the seed's hooks hear of the block."""
+        trainer, config = self.trainer, config.replace(seed=self.seed)
+        log = self._listeners.log
+        run = Run(task, config, trainer.env.spec, trainer.agent, trainer.policy, log)
+        return self._listeners.during(run, lambda: self.state)
 
     def report(
         self, states: TrainState, steps: Any, metrics: Any, *, wall: float, elapsed: float
@@ -196,7 +191,8 @@ class _Seed:
         for i, count in enumerate(counts):
             here = jax.tree.map(lambda x, i=i: x[self.index, i], metrics)
             state = after._replace(step=count, iteration=self.state.iteration + i + 1)
-            row = self._numbers(here, before, state)
+            measured, faults = here
+            row = self._numbers(measured, faults, before, state)
             # a scan is one piece of time: its iterations get equal shares
             row["wall_time_s"] = wall - elapsed * (len(counts) - 1 - i) / len(counts)
             row["time/env_steps_per_second"] = (after.step - self.state.step) / elapsed
@@ -204,13 +200,8 @@ class _Seed:
             before = state
         self.state = after
         for row in rows:
-            for hook in self.hooks:
-                hook.on_iteration(after, row)
+            self._listeners.on_iteration(after, row)
 
     def _own(self, states: TrainState) -> TrainState:
         state = jax.tree.map(lambda x: x[self.index], states)
         return state._replace(step=int(state.step), iteration=int(state.iteration))
-
-    def _end(self, hook: Hook) -> None:
-        finished = self.state.step >= self.trainer.config.total_steps
-        hook.on_end(self.state, self.trainer.policy(self.state), finished=finished)

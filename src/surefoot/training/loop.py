@@ -1,7 +1,7 @@
-"""The training loop: collect -> digest -> optimise -> report.
+"""The training loop: collect -> make experience -> estimate advantages -> update -> report.
 
 With `overlap` the update of an iteration goes on while the next one collects. The loop is the same:
-what an update leaves may be pending, and whoever needs it waits for it.
+what an update leaves may be a future, and whoever needs it waits for it.
 """
 
 from __future__ import annotations
@@ -9,40 +9,52 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from surefoot import functional as F
+from surefoot.agent import Agent, Normalizer, Policy, make_agent
 from surefoot.config import Config, validate
 from surefoot.envs import Environment
 from surefoot.envs.tasks import task_name
-from surefoot.networks import Normalizer
-from surefoot.rollout import Policy, Rollout, make_collector, start
-from surefoot.training import metrics as report
-from surefoot.training.agent import AgentSpec, make_agent_spec, make_networks
+from surefoot.rollout import Rollout, make_collector, start
+from surefoot.training import metrics as measure
+from surefoot.training.environments import EnvLifecycle
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.reports import Reports
-from surefoot.training.stage import Renewal, Stage
 from surefoot.training.state import TrainState, make_streams
 from surefoot.update import (
+    Estimated,
+    Estimates,
+    Executors,
     Experience,
-    Lanes,
     Learner,
     RewardScaler,
-    both_beside,
-    critic_beside,
-    in_turn,
-    make_algorithm,
+    Updater,
+    make_executors,
+    make_experience,
     make_reward_scaler,
-    settle,
 )
 
-Metrics = dict[str, Any]
+Metrics = Mapping[str, Any]
+
+
+class Gathered(NamedTuple):
+    """A rollout made ready for learning, and what is worth reporting of it.
+
+    Attributes:
+        experience: what the update needs.
+        metrics: of the rollout and the batch.
+        faults: [N] by what a number that is not finite was in.
+    """
+
+    experience: Experience
+    metrics: Metrics
+    faults: Metrics
 
 
 class Trainer:
@@ -51,171 +63,148 @@ class Trainer:
     Args:
         config: the options.
         env: the environments.
-        lanes: where the updates run; in turn if left out.
+        executors: where the updates run.
     """
 
-    def __init__(self, config: Config, env: Environment, lanes: Lanes | None = None) -> None:
+    def __init__(self, config: Config, env: Environment, executors: Executors) -> None:
         self.config = config
-        self._use(env)
-        self.agent: AgentSpec = make_agent_spec(config, env.spec)
+        self.env = env
+        self._collector = make_collector(env, num_steps=config.num_steps)
+        self.agent: Agent = make_agent(config, env.spec)
         if not env.spec.exact_truncation:
             warnings.warn(
                 f"{env.spec.name} loses the last observation at a time limit: values are "
-                "bootstrapped from another one there (counted as rollout/inexact_truncations)",
+                "bootstrapped from the one before it (counted as rollout/inexact_truncations)",
                 stacklevel=3,
             )
-        self.algorithm = make_algorithm(config, lanes)
-        self._digest = jax.jit(self._digest_rollout)
+        self.updater = Updater(config, executors, exact=env.spec.exact_truncation)
+        self._executor = executors.main
+        self._make_experience = jax.jit(self._experience_program)
         self._measure = jax.jit(self._measure_update)
         self._held_out = jax.jit(self._measure_held_out)
 
     def start(self, seed: int | None = None) -> TrainState:
         """Fresh networks and freshly reset environments; the options' seed if none is given."""
-        return self.enter(self.fresh(seed), self.env, seed)
+        return self.reset_envs(self.init(seed), self.env, seed)
 
-    def fresh(self, seed: int | None = None) -> TrainState:
+    def init(self, seed: int | None = None) -> TrainState:
         """Fresh networks, and no environments yet."""
-        streams = make_streams(self.config.seed if seed is None else seed)
-        actor, critic, normalizer = make_networks(self.config, self.agent, streams.networks)
-        learners = self.algorithm.init(actor, critic)
+        config = self.config
+        streams = make_streams(config.seed if seed is None else seed)
+        actor, critic, normalizer = self.agent.init(config, streams.networks)
+        learners = self.updater.init(actor, critic)
         return TrainState(
             learners=learners,
-            behind=(),
-            previous=learners[self.algorithm.main] if self.config.measure_held_out_kl else None,
+            stale_learners=(),
+            last_learner=learners[self.updater.main] if config.measure_held_out_kl else None,
+            critic_carry=self.agent.critic.initial_carry(config.num_envs),
             normalizer=normalizer,
-            reward_scaler=make_reward_scaler(self.config),
+            reward_scaler=make_reward_scaler(config),
             collector=None,
             key=streams.training,
             step=0,
             iteration=0,
         )
 
-    def enter(self, state: TrainState, env: Environment, seed: int | None = None) -> TrainState:
+    def reset_envs(
+        self, state: TrainState, env: Environment, seed: int | None = None
+    ) -> TrainState:
         """The state with environments that begin anew, at its step."""
         if env is not self.env:
-            self._use(env)
+            self.env, self._collector = env, self._collector.on(env)
         streams = make_streams(self.config.seed if seed is None else seed, state.step)
+        carry = self.agent.actor.initial_carry(env.spec.num_envs)
         return state._replace(
-            collector=start(env, streams.reset), reward_scaler=state.reward_scaler.begin_anew()
+            collector=start(env, carry, streams.reset),
+            reward_scaler=state.reward_scaler.begin_anew(),
         )
 
-    def saved(self, iteration: int) -> TrainState:
+    def state_template(self, iteration: int) -> TrainState:
         """A state of the shape that one has after so many iterations, its numbers without meaning."""
-        state = self.fresh()
+        state = self.init()
         if self.env.spec.saves_state:
-            state = self.enter(state, self.env)
-        main = state.learners[self.algorithm.main]
-        return state._replace(behind=(main,) * min(iteration, self.config.lag))
+            state = self.reset_envs(state, self.env)
+        main = state.learners[self.updater.main]
+        return state._replace(stale_learners=(main,) * min(iteration, self.config.lag))
 
     def policy(self, state: TrainState) -> Policy:
         """The newest policy."""
-        return self._policy(state.learners[self.algorithm.main], state.normalizer)
+        return self._policy(state.learners[self.updater.main], state.normalizer)
 
     def acting_policy(self, state: TrainState) -> Policy:
         """The policy that collects: the newest, or one behind it where `overlap` is full."""
-        newest = state.learners[self.algorithm.main]
-        return self._policy((*state.behind, newest)[0], state.normalizer)
+        newest = state.learners[self.updater.main]
+        return self._policy((*state.stale_learners, newest)[0], state.normalizer)
 
     def collect(self, state: TrainState, policy: Policy) -> tuple[TrainState, Rollout]:
-        """Step the environments with a policy, its normaliser frozen."""
+        """Step the environments with a policy, its normalizer frozen."""
         assert state.collector is not None
         key = jax.random.fold_in(state.key, 2 * state.iteration)
         collector, rollout = self._collector(policy, state.collector, key)
         return state._replace(collector=collector), rollout
 
-    def digest(self, state: TrainState, rollout: Rollout) -> tuple[TrainState, Experience, Metrics]:
+    def make_experience(self, state: TrainState, rollout: Rollout) -> tuple[TrainState, Gathered]:
         """Turn the rollout into experience; only then let the running statistics see it."""
-        normalizer, scaler, experience, metrics = self._digest(
+        normalizer, scaler, gathered = self._make_experience(
             state.normalizer, state.reward_scaler, rollout
         )
-        state = state._replace(normalizer=normalizer, reward_scaler=scaler)
-        return state, experience, metrics
+        return state._replace(normalizer=normalizer, reward_scaler=scaler), gathered
 
-    def optimise(
+    def estimate_advantages(
         self, state: TrainState, experience: Experience
+    ) -> tuple[TrainState, Estimated]:
+        """What the critic makes of it; may be a future."""
+        estimated, onward = self.updater.estimate_advantages(
+            state.learners, state.critic_carry, experience
+        )
+        return state._replace(critic_carry=onward), estimated
+
+    def update(
+        self, state: TrainState, experience: Experience, estimated: Estimated
     ) -> tuple[TrainState, tuple[Metrics, ...]]:
-        """Advantages, then epochs of minibatches; what they leave may be pending."""
-        done = self.algorithm.update(
-            state.learners,
-            experience,
-            jax.random.fold_in(state.key, 2 * state.iteration + 1),
-            learning_rates=self.learning_rates(state.step),
+        """Let every learner move on the batch; what they leave may be futures."""
+        key = jax.random.fold_in(state.key, 2 * state.iteration + 1)
+        progress = jnp.asarray(state.step, jnp.float32) / float(self.config.total_steps)
+        rates = self.updater.learning_rates(progress)
+        learners, metrics = self.updater.update(state.learners, estimated, key, rates)
+        before, lag = state.learners[self.updater.main], self.config.lag
+        measured = self._executor.submit(
+            self._measure, before, learners[self.updater.main], *estimated[:2]
         )
-        main, lag = self.algorithm.main, self.config.lag
-        measured = self.algorithm.lanes.actor.start(
-            self._measure,
-            *(state.learners[main], done.learners[main]),
-            *(done.experience, done.estimates),
-        )
-        metrics = (*done.metrics, measured)
+        metrics = (*metrics, measured)
         if lag:
-            metrics = (*metrics, {"async/lag": len(state.behind)})
-        if state.previous is not None:
-            held_out = self.algorithm.lanes.actor.start(
-                self._held_out, state.previous, state.learners[main], experience, state.iteration
+            metrics = (*metrics, {"async/lag": len(state.stale_learners)})
+        if state.last_learner is not None:
+            held_out = self._executor.submit(
+                self._held_out, state.last_learner, before, experience, state.iteration
             )
             metrics = (*metrics, held_out)
-            state = state._replace(previous=state.learners[main])
-        state = state._replace(
-            learners=done.learners,
-            behind=(*state.behind, state.learners[main])[-lag:] if lag else (),
-        )
-        return state, metrics
-
-    def learning_rates(self, step: Any) -> dict[str, Any]:
-        """Each learner's step size after `step` steps; None: the KL decides."""
-        config = self.config
-        progress = jnp.asarray(step, jnp.float32) / float(config.total_steps)
-
-        def scheduled(start: float) -> Any:
-            schedule = {"linear": F.linear, "cosine": F.cosine}.get(config.learning_rate_schedule)
-            return start if schedule is None else schedule(progress, start, 0.0)
-
-        follows_kl = config.learning_rate_schedule == "kl_adaptive"
-        main = None if follows_kl else scheduled(config.learning_rate)
-        if config.is_joint:
-            return {"joint": main}
-        shared = not follows_kl and config.critic_learning_rate is None
-        return {"actor": main, "critic": main if shared else scheduled(config.first_critic_rate)}
-
-    def _use(self, env: Environment) -> None:
-        self.env = env
-        # some simulators' calls are part of the program, so that each needs one of its own
-        self._collector = make_collector(env, num_steps=self.config.num_steps)
+            state = state._replace(last_learner=before)
+        stale = (*state.stale_learners, before)[-lag:] if lag else ()
+        return state._replace(learners=learners, stale_learners=stale), metrics
 
     def _policy(self, learner: Any, normalizer: Normalizer) -> Policy:
-        actor = self.algorithm.actor(settle(learner))
-        return Policy(actor, normalizer, self.agent.actor_groups)
+        return self.agent.policy(self.updater.actor(learner), normalizer)
 
-    def _digest_rollout(
+    def _experience_program(
         self, normalizer: Normalizer, scaler: RewardScaler, rollout: Rollout
-    ) -> tuple[Normalizer, RewardScaler, Experience, Metrics]:
+    ) -> tuple[Normalizer, RewardScaler, Gathered]:
         scaler, rewards = scaler(rollout)
-        before = {name: rows[:-1] for name, rows in rollout.observations.items()}
-        experience = Experience(
-            actor_features=normalizer.features(before, self.agent.actor_groups),
-            critic_features=normalizer.features(rollout.observations, self.agent.critic_groups),
-            raw_actions=rollout.raw_actions,
-            old_log_probs=rollout.log_probs,
-            rewards=rewards,
-            terminated=rollout.terminated,
-            truncated=rollout.truncated,
-            weights=rollout.valid.astype(np.float32),
+        experience = make_experience(rollout, rewards, normalizer)
+        metrics = measure.rollout_metrics(rollout, exact=self.env.spec.exact_truncation)
+        clip = normalizer.spec.clip if normalizer.spec.enabled else math.inf
+        metrics |= measure.batch_metrics(
+            experience, self.agent.actor.groups, clip=clip, head=self.agent.head.kind
         )
-        metrics = report.rollout_metrics(rollout, exact_truncation=self.env.spec.exact_truncation)
-        clip = normalizer.clip if normalizer.enabled else math.inf
-        bounded = self.agent.head.kind == "gaussian"
-        metrics |= report.batch_metrics(experience, clip=clip, bounded=bounded)
+        before = {name: rows[:-1] for name, rows in rollout.observations.items()}
         normalizer = normalizer.update(before, rollout.valid)
-        return normalizer, scaler, experience, metrics
+        return normalizer, scaler, Gathered(experience, metrics, rollout.faults)
 
     def _measure_update(
-        self, before: Learner, after: Learner, experience: Experience, estimates: Any
+        self, before: Learner, after: Learner, experience: Experience, estimates: Estimates
     ) -> Metrics:
-        old, new = self.algorithm.actor(before), self.algorithm.actor(after)
-        features = experience.actor_features[-1]
-        measured = report.update_metrics(old(features), experience, estimates)
-        measured |= report.policy_std(new(features))
+        old, new = before.params.policy(), after.params.policy()
+        measured = measure.update_metrics(old, new, experience, estimates)
         measured["optim/learning_rate"] = after.learning_rate
         if self.config.surrogate == "kl_penalty":
             measured["optim/kl_coef"] = after.kl_coef
@@ -224,29 +213,26 @@ class Trainer:
     def _measure_held_out(
         self, before: Learner, after: Learner, unseen: Experience, iteration: Any
     ) -> Metrics:
-        old, new = self.algorithm.actor(before), self.algorithm.actor(after)
-        kl = F.masked_mean(
-            old(unseen.actor_features).kl(new(unseen.actor_features)), unseen.weights
-        )
+        sequence = (unseen.seen(), unseen.carry, unseen.first[:-1])
+        old, new = (learner.params.policy().unroll(*sequence) for learner in (before, after))
+        kl = F.masked_mean(old.kl(new), unseen.weights)
         # before the first rollout there was no update
         return {"policy/held_out_kl": jnp.where(iteration > 0, kl, jnp.nan)}
 
 
 @dataclass(frozen=True)
-class Beginning:
+class ResumePoint:
     """Where a run begins: with fresh networks, or where a checkpoint left it.
 
     Attributes:
         step: environment steps that came before.
         wall_time_s: seconds that they took.
-        anew: whether the environments begin anew at checkpoints; None: not decided yet.
         restore: gives the first state.
     """
 
     step: int = 0
     wall_time_s: float = 0.0
-    anew: bool | None = None
-    restore: Callable[[Trainer], TrainState] = Trainer.fresh
+    restore: Callable[[Trainer], TrainState] = Trainer.init
 
 
 def train(
@@ -255,7 +241,7 @@ def train(
     *,
     hooks: Sequence[Hook] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    beginning: Beginning | None = None,
+    resume_point: ResumePoint | None = None,
 ) -> tuple[TrainState, Policy]:
     """Train a policy.
 
@@ -264,7 +250,7 @@ def train(
         config: the options; the defaults if left out.
         hooks: listeners.
         should_stop: asked after each iteration; True ends training early.
-        beginning: a checkpoint to go on from.
+        resume_point: a checkpoint to go on from.
 
     Returns:
         The last state and its policy.
@@ -272,45 +258,38 @@ def train(
     Raises:
         ValueError: an option, task or environment that cannot be trained, before any training.
     """
-    config, beginning = validate(config or Config()), beginning or Beginning()
-    with contextlib.ExitStack() as at_end:
-        # what began is ended whatever happens, each hook even if another's end fails
-        stage = at_end.enter_context(contextlib.closing(Stage(task, config, beginning.step)))
-        lanes = at_end.enter_context(contextlib.closing(_lanes(config)))
-        trainer = Trainer(config, stage.env, lanes)
-        state = beginning.restore(trainer)
-        reports = Reports(state, hooks, config, stage.env.spec.name, beginning.wall_time_s)
-        stage.listen(reports.note)
-        renew = Renewal(config, stage, step=state.step, decided=beginning.anew, tell=reports.note)
+    config, resume_point = validate(config or Config()), resume_point or ResumePoint()
+    with (
+        EnvLifecycle(task, config, resume_point.step) as envs,
+        contextlib.closing(make_executors(config)) as executors,
+    ):
+        trainer = Trainer(config, envs.env, executors)
+        state = resume_point.restore(trainer)
+        reports = Reports(state, hooks, config, envs.env.spec.name, resume_point.wall_time_s)
+        envs.log_to(reports.log)
         run = Run(
-            task_name(task), config, stage.env.spec, trainer.agent, trainer.policy, reports.note
+            task_name(task), config, envs.env.spec, trainer.agent, trainer.policy, reports.log
         )
-        for hook in hooks:
-            hook.on_start(run)
-            at_end.callback(lambda hook=hook: reports.end(hook, trainer.policy))
-        at_end.push(reports.failed)
-        at_end.callback(reports.deliver)
-        time = reports.clock.time
-        while state.step < config.total_steps and not should_stop():
-            if state.collector is None:
-                state = trainer.enter(state, stage.at(state.step))
-            policy = time("update", trainer.acting_policy, state)
-            state, rollout = time("collect", trainer.collect, state, policy)
-            state, experience, seen = time("update", trainer.digest, state, rollout)
-            state, learned = time("update", trainer.optimise, state, experience)
-            state = renew(state.after(int(experience.num_steps())), reports.clock.first("collect"))
-            reports.add(state, (seen, *learned))
+        with reports.to_hooks(run):
+            time = reports.clock.time
+            while state.step < config.total_steps and not should_stop():
+                if state.needs_reset:
+                    state = trainer.reset_envs(state, envs.at(state.step))
+                policy = time("update", trainer.acting_policy, state)
+                state, rollout = time("collect", trainer.collect, state, policy)
+                state, gathered = time("update", trainer.make_experience, state, rollout)
+                experience = gathered.experience
+                state, estimated = trainer.estimate_advantages(state, experience)
+                state, learned = time("update", trainer.update, state, experience, estimated)
+                before, state = state.step, state.advance(int(experience.num_steps()))
+                if envs.is_renewed(before, state.step):
+                    state = state._replace(collector=None)
+                reports.add(state, gathered, learned)
     return reports.state, trainer.policy(reports.state)
 
 
 @contextlib.contextmanager
 def environments(task: Any, config: Config) -> Iterator[Environment]:
     """The environments of a run; closed at the end unless `task` was an environment already."""
-    with contextlib.closing(Stage(task, config)) as stage:
-        yield stage.env
-
-
-def _lanes(config: Config) -> Lanes:
-    if config.in_making == 0:
-        return in_turn()
-    return both_beside() if config.overlap == "full" else critic_beside()
+    with EnvLifecycle(task, config) as envs:
+        yield envs.env

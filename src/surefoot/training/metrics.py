@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from surefoot import functional as F
 from surefoot.envs.contract import REWARD_TERM, SUCCESS
 from surefoot.functional.distributions import DiagGaussian, Distribution, TanhGaussian
+from surefoot.networks import Actor
 from surefoot.rollout import Rollout
 from surefoot.update import Estimates, Experience
 
@@ -56,11 +56,13 @@ METRICS: dict[str, str] = {
 }
 
 
-FAULT = "fault/"  # not for the hooks: rows of each environment [N] with a number that is not finite
+def rollout_metrics(rollout: Rollout, *, exact: bool) -> dict[str, jax.Array]:
+    """Metrics of one rollout; episode means are NaN where no episode ended.
 
-
-def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, jax.Array]:
-    """Metrics and faults of one rollout; episode means are NaN where no episode ended."""
+    Args:
+        rollout: the rollout.
+        exact: whether the last observation at a time limit is known (`EnvSpec.exact_truncation`).
+    """
     ended = rollout.ended & rollout.valid
     count = ended.sum()
 
@@ -76,33 +78,36 @@ def rollout_metrics(rollout: Rollout, *, exact_truncation: bool) -> dict[str, ja
         "batch/reward_max": jnp.max(jnp.abs(rollout.rewards) * rollout.valid),
     }
     for name, values in rollout.info.items():
-        told = jnp.isfinite(values)  # NaN: this step says nothing of it
+        finite = jnp.isfinite(values)  # NaN: this step says nothing of it
         if name in SUCCESS:
-            told = told & ended
-            rate = F.masked_mean((values > 0).astype(jnp.float32), told)
-            rate = jnp.where(told.any(), rate, jnp.nan)
+            finite = finite & ended
+            rate = F.masked_mean((values > 0).astype(jnp.float32), finite)
+            rate = jnp.where(finite.any(), rate, jnp.nan)
             metrics["rollout/success_rate"] = rate
         if name.startswith(REWARD_TERM):
             term = "reward/" + name.removeprefix(REWARD_TERM)
-            metrics[term] = F.masked_mean(values, rollout.valid & told)
+            metrics[term] = F.masked_mean(values, rollout.valid & finite)
     metrics["rollout/masked_steps"] = rollout.masked.sum()
     metrics["rollout/lost_episodes"] = (rollout.ended & ~rollout.valid).sum()
-    metrics |= {f"{FAULT}{field}": rows for field, rows in rollout.faults.items()}
-    if not exact_truncation:
+    if not exact:
         lost = rollout.truncated & ~rollout.terminated & rollout.valid
         metrics["rollout/inexact_truncations"] = lost.sum()
     return metrics
 
 
-def batch_metrics(experience: Experience, *, clip: float, bounded: bool) -> dict[str, jax.Array]:
+def batch_metrics(
+    experience: Experience, actor_groups: tuple[str, ...], *, clip: float, head: str
+) -> dict[str, jax.Array]:
     """Metrics of what an update is given.
 
     Args:
         experience: the batch.
-        clip: where normalised observations are clipped; inf for none.
-        bounded: whether actions are continuous, so that +-1 is where their bounds lie.
+        actor_groups: observation groups that the actor reads.
+        clip: where normalized observations are clipped; inf for none.
+        head: the action distribution; of a `gaussian` +-1 is where the actions' bounds lie.
     """
-    features, weights = experience.actor_features, experience.weights
+    seen, weights = experience.seen(), experience.weights
+    features = jnp.concatenate([seen[name] for name in actor_groups], axis=-1)
 
     def share(rows: jax.Array) -> jax.Array:
         return F.masked_mean(jnp.mean(rows.astype(jnp.float32), axis=-1), weights)
@@ -110,22 +115,21 @@ def batch_metrics(experience: Experience, *, clip: float, bounded: bool) -> dict
     metrics = {}
     if math.isfinite(clip):
         metrics["batch/observation_clip_share"] = share(jnp.abs(features) >= clip)
-    if bounded:
+    if head == "gaussian":
         metrics["batch/action_bound_share"] = share(jnp.abs(experience.raw_actions) >= 1.0)
     return metrics
 
 
 def update_metrics(
-    last: Distribution, experience: Experience, estimates: Estimates
+    before: Actor, after: Actor, experience: Experience, estimates: Estimates
 ) -> dict[str, jax.Array]:
-    """Metrics of what an update began with; `last` is the policy it began with,
-    in the last row of the rollout.
-    """
+    """Metrics of an update as a whole: the actors before and after it, looked at in the last row."""
     weights = experience.weights
     variance = F.explained_variance(estimates.values, estimates.targets, weights=weights)
     collected = experience.old_log_probs
     began = collected if experience.proximal_log_probs is None else experience.proximal_log_probs
-    off = jnp.abs(jnp.exp(last.log_prob(experience.raw_actions[-1]) - began[-1]) - 1.0)
+    old, new = (_in_last_row(actor, experience) for actor in (before, after))
+    off = jnp.abs(jnp.exp(old.log_prob(experience.raw_actions[-1]) - began[-1]) - 1.0)
     deviations = F.masked_deviations(estimates.advantages, weights)
     metrics = {
         "value/explained_variance": variance,
@@ -137,11 +141,15 @@ def update_metrics(
         size = F.effective_sample_size(*ratios, weights=weights)
         metrics["async/effective_sample_share"] = size / jnp.maximum(weights.sum(), 1.0)
         metrics["async/ratio_max"] = F.max_ratio(*ratios, weights=weights)
+    if isinstance(new, (DiagGaussian, TanhGaussian)):
+        metrics["policy/std"] = jnp.mean(new.std)
     return metrics
 
 
-def policy_std(distribution: Any) -> dict[str, jax.Array]:
-    """Mean standard deviation, for the Gaussian families."""
-    if isinstance(distribution, (DiagGaussian, TanhGaussian)):
-        return {"policy/std": jnp.mean(distribution.std)}
-    return {}
+def _in_last_row(actor: Actor, experience: Experience) -> Distribution:
+    """The actor's distributions [N, ...] in the last row that was acted on."""
+    if jax.tree.leaves(experience.carry):  # memory has to see the rows before it
+        every = actor.unroll(experience.seen(), experience.carry, experience.first[:-1])
+        return jax.tree.map(lambda x: x[-1], every)
+    row = {name: rows[-2] for name, rows in experience.observations.items()}
+    return actor.unroll(row, (), experience.first[-2])

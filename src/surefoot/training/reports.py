@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,11 +14,9 @@ import numpy as np
 
 from surefoot.config import Config
 from surefoot.errors import UserError
-from surefoot.rollout import Policy
-from surefoot.training.hooks import Hook
-from surefoot.training.metrics import FAULT
+from surefoot.training.hooks import Hook, Listeners, Run
 from surefoot.training.state import TrainState
-from surefoot.update import settle
+from surefoot.update import resolve
 
 Metrics = dict[str, Any]
 _MOST_NAMED = 10  # faults named one by one
@@ -34,20 +33,13 @@ class Clock:
         self._lap = time.perf_counter()
         self._began = self._lap - before
         self._spent: dict[str, float] = {}
-        self._first: dict[str, float] = {}
 
     def time(self, share: str, step: Callable[..., Any], *args: Any) -> Any:
         """Call `step`, wait for what it computes itself, and book the time under `share`."""
         before = time.perf_counter()
         result = jax.block_until_ready(step(*args))
-        took = time.perf_counter() - before
-        self._first.setdefault(share, took)
-        self._spent[share] = self._spent.get(share, 0.0) + took
+        self._spent[share] = self._spent.get(share, 0.0) + time.perf_counter() - before
         return result
-
-    def first(self, share: str) -> float:
-        """Seconds of the first step booked under `share`, compilation included."""
-        return self._first[share]
 
     def lap(self, steps: int) -> Metrics:
         """The iteration's time metrics; the next iteration starts here."""
@@ -68,7 +60,7 @@ class Reports:
     Args:
         state: the state before the first iteration.
         hooks: who hears.
-        config: `in_making` says how many iterations may be in the making.
+        config: `in_flight` says how many iterations may still be updating.
         task: the environments' name, for errors.
         wall_time_s: seconds that went by before an interruption.
 
@@ -86,61 +78,47 @@ class Reports:
         wall_time_s: float = 0.0,
     ) -> None:
         self.state = state
-        self._numbers = Numbers(task, config, self.note)
+        self._listeners = Listeners(hooks)
+        self.log = self._listeners.log
+        self._numbers = Numbers(task, config, self.log)
         self.clock = Clock(wall_time_s)
-        self._hooks = hooks
-        self._total = config.total_steps
-        self._in_making = config.in_making
-        self._waiting: deque[tuple[TrainState, Sequence[Any], Metrics]] = deque()
+        self._in_flight = config.in_flight
+        self._waiting: deque[tuple[TrainState, Any, Sequence[Any], Metrics]] = deque()
 
-    def add(self, state: TrainState, metrics: Sequence[Any]) -> None:
-        """An iteration whose update has begun: its state and metrics may be pending.
+    @contextlib.contextmanager
+    def to_hooks(self, run: Run) -> Iterator[None]:
+        """Let the hooks hear of the block; at its end what is in flight is waited for first."""
+        with self._listeners.during(run, lambda: self.state):
+            try:
+                yield
+            finally:
+                self.deliver()
+
+    def add(self, state: TrainState, gathered: Any, learned: Sequence[Any]) -> None:
+        """An iteration whose update has begun: its state and metrics may be futures.
 
         Raises:
             ValueError: an iteration before it, or this one, diverged.
         """
         last = self._waiting[-1][0] if self._waiting else self.state
-        self._waiting.append((state, metrics, self.clock.lap(state.step - last.step)))
-        self.deliver(all_but=self._in_making)
+        times = self.clock.lap(state.step - last.step)
+        metrics = (gathered.metrics, *learned)
+        self._waiting.append((state, gathered.faults, metrics, times))
+        self.deliver(all_but=self._in_flight)
 
     def deliver(self, *, all_but: int = 0) -> None:
-        """Wait for the iterations in the making, but for the last few, and tell the hooks."""
+        """Wait for the iterations in flight, but for the last few, and tell the hooks."""
         while len(self._waiting) > all_but:
-            state, metrics, times = self._waiting.popleft()
+            state, faults, metrics, times = self._waiting.popleft()
             try:
-                state = settle_state(state)
-                measured = jax.device_get(settle(metrics))
-                numbers = self._numbers(measured, self.state, state)
+                state = state.resolved()
+                faults, measured = jax.device_get((faults, resolve(metrics)))
+                numbers = self._numbers(measured, faults, self.state, state)
             except BaseException:
                 self._waiting.clear()  # what was built on it is worth nothing
                 raise
             self.state = state
-            for hook in self._hooks:
-                hook.on_iteration(state, numbers | times)
-
-    def note(self, text: str) -> None:
-        """Tell the hooks something in words."""
-        for hook in self._hooks:
-            hook.on_note(text)
-
-    def failed(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Tell the hooks of the error that training ended with, if it did."""
-        if isinstance(error, Exception):
-            for hook in self._hooks:
-                hook.on_failure(self.state, error)
-
-    def end(self, hook: Hook, policy: Callable[[TrainState], Policy]) -> None:
-        """Tell a hook that training is over."""
-        hook.on_end(self.state, policy(self.state), finished=self.state.step >= self._total)
-
-
-def settle_state(state: TrainState) -> TrainState:
-    """A state with nothing pending."""
-    return state._replace(
-        learners=settle(state.learners),
-        behind=settle(state.behind),
-        previous=settle(state.previous),
-    )
+            self._listeners.on_iteration(state, numbers | times)
 
 
 class Numbers:
@@ -149,43 +127,42 @@ class Numbers:
     Args:
         task: the environments' name.
         config: `max_refused_updates` says how much is borne.
-        tell: hears of faults.
+        log: hears of faults.
     """
 
-    def __init__(self, task: str, config: Config, tell: Callable[[str], None]) -> None:
-        self._task, self._most, self._tell = task, config.max_refused_updates, tell
+    def __init__(self, task: str, config: Config, log: Callable[[str], None]) -> None:
+        self._task, self._most, self._log = task, config.max_refused_updates, log
         self._named: set[tuple[str, int]] = set()
 
     def __call__(
-        self, metrics: Sequence[Mapping[str, Any]], before: TrainState, state: TrainState
+        self,
+        metrics: Sequence[Mapping[str, Any]],
+        faults: Mapping[str, np.ndarray],
+        before: TrainState,
+        state: TrainState,
     ) -> Metrics:
         """The numbers, on the host; NaN is None.
 
         Args:
             metrics: arrays by name.
+            faults: [N] by what a number that is not finite was in.
             before: the state that the iteration began with.
             state: the state behind it.
 
         Raises:
             ValueError: no environment gave a finite number, or one update too many diverged.
         """
-        merged = {name: np.asarray(x) for part in metrics for name, x in part.items()}
-        faults = {name: merged.pop(name) for name in list(merged) if name.startswith(FAULT)}
-        numbers = {name: x.item() for name, x in merged.items()}
-        numbers["optim/refused_updates"] = sum(int(x.refused) for x in state.learners.values())
+        numbers = {name: np.asarray(x).item() for part in metrics for name, x in part.items()}
+        numbers["optim/refused_updates"] = sum(int(x.skipped) for x in state.learners.values())
         self._name_faults(faults, state)
         if numbers.get("rollout/masked_steps") and state.step == before.step:
             field, rows = max(faults.items(), key=lambda fault: fault[1].sum())
-            why = (
-                f"{field.removeprefix(FAULT)} is not finite"
-                if rows.any()
-                else "every episode was lost"
-            )
+            why = f"{field} is not finite" if rows.any() else "every episode was lost"
             raise UserError(
                 f"{self._task}: {why} in all of {rows.size} environments in iteration "
                 f"{state.iteration}; there is nothing left to learn from"
             )
-        self._name_refused(before, state, numbers)
+        self._name_skipped(before, state, numbers)
         body = {
             name: None if isinstance(x, float) and not math.isfinite(x) else x
             for name, x in sorted(numbers.items())
@@ -194,20 +171,19 @@ class Numbers:
 
     def _name_faults(self, faults: Mapping[str, np.ndarray], state: TrainState) -> None:
         """Name each environment and field once, the first few of them."""
-        for name, rows in faults.items():
-            field = name.removeprefix(FAULT)
+        for field, rows in faults.items():
             for index in map(int, np.flatnonzero(rows)):
                 if (field, index) in self._named or len(self._named) > _MOST_NAMED:
                     continue
                 self._named.add((field, index))
                 further = "; further ones are counted" if len(self._named) > _MOST_NAMED else ""
-                self._tell(
+                self._log(
                     f"{self._task}, environment {index}: {field} is not finite in {rows[index]} "
                     f"step(s) of iteration {state.iteration}, which are left out "
                     f"(rollout/masked_steps counts them{further})"
                 )
 
-    def _name_refused(self, before: TrainState, state: TrainState, numbers: Metrics) -> None:
+    def _name_skipped(self, before: TrainState, state: TrainState, numbers: Metrics) -> None:
         odd = {
             name: x
             for name, x in numbers.items()
@@ -215,8 +191,8 @@ class Numbers:
         }
         why = ", ".join(f"{name} is {x}" for name, x in odd.items()) or "a parameter is not finite"
         for name, learner in state.learners.items():
-            count = int(learner.refused)
-            if count == int(before.learners[name].refused):
+            count = int(learner.skipped)
+            if count == int(before.learners[name].skipped):
                 continue
             where = f"the {name}'s update in iteration {state.iteration}"
             if count > self._most:
@@ -225,7 +201,7 @@ class Numbers:
                     "that were not applied. The policy from before is kept; try a smaller "
                     "learning_rate, scale_rewards, or a target_kl"
                 )
-            self._tell(
+            self._log(
                 f"{where} is not finite ({why}): it is not applied, and from here on its learning "
                 f"rate is halved ({count} of {self._most} times)"
             )

@@ -8,33 +8,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.networks import Normalizer
+from surefoot.agent import Normalizer
 from surefoot.rollout import CollectorState
-from surefoot.update import Learners, RewardScaler
+from surefoot.update import Learners, RewardScaler, resolve
 
 
 class TrainState(NamedTuple):
     """A run at the start of an iteration; a checkpoint holds exactly this.
 
     Attributes:
-        learners: parameters, optimiser state, learning rate, by name. While training overlaps
-            collection they may still be pending; hooks see them settled.
-        behind: the learners that held the actor before, oldest first, as many as the collecting
+        learners: parameters, optimizer state, learning rate, by name. While training overlaps
+            collection they may still be futures; hooks see their results.
+        stale_learners: the learners that held the actor before, oldest first, as many as the collecting
             policy is behind; empty unless `overlap` is full.
-        previous: the learner that held the actor before the last update; None unless
+        last_learner: the learner that held the actor before the last update; None unless
             `measure_held_out_kl` asks for it.
+        critic_carry: what the critic remembers, may be a future; `()` without memory.
         normalizer: moments of the observations.
         reward_scaler: moments of the discounted return and the running returns.
-        collector: simulator state, last observation, running episodes; None where the environments
-            begin anew.
+        collector: simulator state, last observation, the policy's memory, running episodes; None where
+            the environments begin anew.
         key: the random stream of actions and shuffling; iterations fold their number into it.
         step: environment steps of experience so far.
         iteration: iterations so far.
     """
 
     learners: Learners
-    behind: tuple[Any, ...]
-    previous: Any
+    stale_learners: tuple[Any, ...]
+    last_learner: Any
+    critic_carry: Any
     normalizer: Normalizer
     reward_scaler: RewardScaler
     collector: CollectorState | None
@@ -42,9 +44,23 @@ class TrainState(NamedTuple):
     step: int
     iteration: int
 
-    def after(self, steps: Any) -> TrainState:
+    @property
+    def needs_reset(self) -> bool:
+        """Whether the environments begin anew here."""
+        return self.collector is None
+
+    def advance(self, steps: Any) -> TrainState:
         """The state with one more iteration of `steps` steps of experience counted."""
         return self._replace(step=self.step + steps, iteration=self.iteration + 1)
+
+    def resolved(self) -> TrainState:
+        """The state without futures; waits for them."""
+        return self._replace(
+            learners=resolve(self.learners),
+            stale_learners=resolve(self.stale_learners),
+            last_learner=resolve(self.last_learner),
+            critic_carry=resolve(self.critic_carry),
+        )
 
 
 class Streams(NamedTuple):

@@ -1,33 +1,28 @@
-"""Floor 4: one optimisation step on a batch of experience."""
+"""Floor 5: one optimization step on a batch of experience."""
 
-from surefoot.update.algorithm import Algorithm, Learners, Outcome, make_algorithm
-from surefoot.update.epochs import KLControl, Learner, make_optimizer, run_epochs
+from surefoot.update.epochs import Learner
+from surefoot.update.executors import Executors, make_executors, resolve
 from surefoot.update.experience import (
     Estimates,
     Experience,
     RewardScaler,
-    estimate,
+    make_experience,
     make_reward_scaler,
 )
-from surefoot.update.lanes import Lanes, both_beside, critic_beside, in_turn, settle
+from surefoot.update.learners import Learners
+from surefoot.update.update import Estimated, Updater
 
 __all__ = [
-    "Algorithm",
+    "Estimated",
     "Estimates",
+    "Executors",
     "Experience",
-    "KLControl",
-    "Lanes",
     "Learner",
     "Learners",
-    "Outcome",
     "RewardScaler",
-    "both_beside",
-    "critic_beside",
-    "estimate",
-    "in_turn",
-    "make_algorithm",
-    "make_optimizer",
+    "Updater",
+    "make_executors",
+    "make_experience",
     "make_reward_scaler",
-    "run_epochs",
-    "settle",
+    "resolve",
 ]

@@ -1,4 +1,4 @@
-"""A rollout made ready for optimisation: features, scaled rewards, advantages, value targets."""
+"""A rollout made ready for optimization: what was seen, scaled rewards, and what the critic makes of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from surefoot import functional as F
+from surefoot.agent import Normalizer
 from surefoot.config import Config
 from surefoot.functional.moments import Moments
-from surefoot.networks import Actor, Critic
+from surefoot.networks import Actor, Critic, Inputs
 from surefoot.rollout import Rollout
+from surefoot.update.estimators import ESTIMATORS, Rows, next_values
 
 
 class RewardScaler(eqx.Module):
@@ -68,35 +71,67 @@ class Experience(NamedTuple):
     """What an update needs of a rollout.
 
     Attributes:
-        actor_features: [T, N, D].
-        critic_features: [T + 1, N, D]; the last row is the observation behind the last step.
+        observations: groups [T + 1, N, D_g], as the normalizer showed them to the policy that collected;
+            the last row is the one behind the last step.
+        first: [T + 1, N] bool, whether an observation is the first of its episode.
+        carry: what the policy carried into row 0; `()` without memory.
         raw_actions: [T, N, ...].
         old_log_probs: [T, N], under the policy that collected.
         rewards: [T, N], scaled if that is on.
         terminated: [T, N] bool.
         truncated: [T, N] bool.
         weights: [T, N] float, 1 for experience and 0 for reset rows.
+        final_observations: groups [T, N, D_g], of simulators that reset within the step (see `Rollout`).
         proximal_log_probs: [T, N], under the policy that the update begins with; None where that is
             the one that collected.
     """
 
-    actor_features: jax.Array
-    critic_features: jax.Array
+    observations: Inputs
+    first: jax.Array
+    carry: Any
     raw_actions: jax.Array
     old_log_probs: jax.Array
     rewards: jax.Array
     terminated: jax.Array
     truncated: jax.Array
     weights: jax.Array
+    final_observations: Inputs | None = None
     proximal_log_probs: jax.Array | None = None
+
+    def seen(self) -> Inputs:
+        """The observations that were acted on, [T, N, D_g]."""
+        return {name: rows[:-1] for name, rows in self.observations.items()}
 
     def num_steps(self) -> jax.Array:
         """Rows that are experience."""
         return jnp.count_nonzero(self.weights)
 
 
+def make_experience(rollout: Rollout, rewards: jax.Array, normalizer: Normalizer) -> Experience:
+    """A rollout with its scaled rewards, seen through the normalizer that collected it."""
+    final = rollout.final_observations
+    return Experience(
+        observations=normalizer(rollout.observations),
+        first=rollout.first,
+        carry=rollout.carry,
+        raw_actions=rollout.raw_actions,
+        old_log_probs=rollout.log_probs,
+        rewards=rewards,
+        terminated=rollout.terminated,
+        truncated=rollout.truncated,
+        weights=rollout.valid.astype(np.float32),
+        final_observations=None if final is None else normalizer(final),
+    )
+
+
 class Estimates(NamedTuple):
-    """Advantages, value targets, and the critic's values before the update, all [T, N]."""
+    """What a critic makes of a batch, before the update on it.
+
+    Attributes:
+        advantages: [T, N].
+        targets: [T, N], what the critic is fitted to.
+        values: [T, N].
+    """
 
     advantages: jax.Array
     targets: jax.Array
@@ -105,37 +140,46 @@ class Estimates(NamedTuple):
 
 def catch_up(actor: Actor, experience: Experience) -> Experience:
     """A batch that an older policy collected, with the log-probabilities of the present one."""
-    log_probs = actor(experience.actor_features).log_prob(experience.raw_actions)
+    distribution = actor.unroll(experience.seen(), experience.carry, experience.first[:-1])
+    log_probs = distribution.log_prob(experience.raw_actions)
     return experience._replace(proximal_log_probs=jax.lax.stop_gradient(log_probs))
 
 
-def estimate(critic: Critic, experience: Experience, config: Config) -> Estimates:
+def estimate_advantages(
+    critic: Critic, carry: Any, experience: Experience, config: Config, *, exact: bool
+) -> tuple[Estimates, Any]:
     """Advantages by the chosen estimator, and what the critic is fitted to.
 
-    The target is A + V where A is an advantage, and the (bootstrapped) reward-to-go where the
-    estimator is a plain return.
+    Args:
+        critic: the critic as it stands.
+        carry: what it carries into row 0; `()` without memory.
+        experience: the batch.
+        config: the options.
+        exact: whether the simulators give the last observation of an episode that a time limit ends.
+
+    Returns:
+        The estimates, and what the critic carries into the next rollout.
     """
-    all_values = jax.lax.stop_gradient(critic(experience.critic_features))
-    values, next_values = all_values[:-1], all_values[1:]
-    rows = (experience.rewards, values, next_values, experience.terminated, experience.truncated)
-    options = {"gamma": config.gamma, "weights": experience.weights}
-    if config.advantage_estimator in ("reward_to_go", "trajectory_return"):
-        returns = F.reward_to_go(*rows, **options)
-        total = config.advantage_estimator == "trajectory_return"
-        advantages = F.trajectory_returns(*rows, **options) if total else returns
-        return Estimates(advantages, returns, values)
-    if config.advantage_estimator == "td":
-        advantages = F.td_residuals(*rows, **options)
-    elif config.advantage_estimator == "monte_carlo":
-        advantages = F.monte_carlo_advantages(*rows, **options)
-    elif experience.proximal_log_probs is not None and config.lag_correction == "vtrace":
-        advantages = F.vtrace_advantages(
-            *rows,
-            **options,
-            gae_lambda=config.gae_lambda,
-            log_probs=experience.proximal_log_probs,
-            old_log_probs=experience.old_log_probs,
+    values, carried = critic.unroll(experience.observations, carry, experience.first)
+    values = jax.lax.stop_gradient(values)
+    final_values = None
+    if experience.final_observations is not None:
+        final_values = jax.lax.stop_gradient(
+            critic.values_after(experience.final_observations, carried)
         )
-    else:
-        advantages = F.gae(*rows, **options, gae_lambda=config.gae_lambda)
-    return Estimates(advantages, F.value_targets(advantages, values), values)
+    ended = experience.terminated | experience.truncated
+    corrects = config.lag_correction == "vtrace" and config.advantage_estimator == "gae"
+    rows = Rows(
+        experience.rewards,
+        values[:-1],
+        next_values(values, ended, final_values, exact=exact),
+        experience.terminated,
+        experience.truncated,
+        experience.weights,
+        experience.old_log_probs,
+        experience.proximal_log_probs if corrects else None,
+    )
+    advantages, targets = ESTIMATORS[config.advantage_estimator](rows, config)
+    # the last row is the next rollout's first
+    onward = jax.tree.map(lambda rows: rows[-2], carried)
+    return Estimates(advantages, targets, values[:-1]), onward

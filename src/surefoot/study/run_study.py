@@ -11,17 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from surefoot.config import option_names
 from surefoot.errors import UserError
-from surefoot.files import check_writable, write_text
+from surefoot.files import LOCK, check_writable, hold, write_text
 from surefoot.study.executors import Executor, Stop
 from surefoot.study.jobs import RESULT, Job
 from surefoot.study.plan import FIRST_TUNING_SEED, Study, parse_study, slug, write_study
 
 STUDY = "study.toml"
-LOCK = ".lock"
 OUTPUTS = ("results.json", "results.csv", "provenance.json", "report.html")
 Progress = Callable[[Job, Mapping[str, Any], int, int], None]
 Rates = dict[tuple[str, str], float]
@@ -41,20 +40,16 @@ class StudyFolder:
     def __init__(self, path: Path, study: Study) -> None:
         self.path, self.study = path, study
         self._check()
-        self._lock = FileLock(path / LOCK)
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> StudyFolder:
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"another process is at work on the study in {str(self.path)!r}"
-            ) from None
+        self._lock = hold(self.path, doing="at work on the study")
         write_text(self.path / STUDY, write_study(self.study))
         return self
 
     def __exit__(self, *_: object) -> None:
+        assert self._lock is not None
         self._lock.release()
 
     def _check(self) -> None:
@@ -123,7 +118,7 @@ def _difference(there: Study, here: Study) -> str:
     return f"{name} = {getattr(there, name)} there and {getattr(here, name)} here"
 
 
-def conduct(
+def run_study(
     folder: StudyFolder,
     executor: Executor,
     *,

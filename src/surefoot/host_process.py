@@ -1,6 +1,6 @@
 """The process behind a worker: makes, resets and steps environments as it is told over a pipe.
 
-Run as a file, by `workers.Worker`; it imports nothing of Surefoot's, so that it is light and starts fast.
+Run by `envs.workers.Worker`; it imports nothing heavy, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -9,46 +9,35 @@ import contextlib
 import os
 import pickle
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from surefoot.processes import end_with_parent
+
 
 def main() -> None:
     """Do what is asked until the pipe is closed."""
     os.dup2(2, 1)  # what an environment prints is not to be taken for the command's own output
-    end_with(os.getppid())
+    end_with_parent()
     pipe = Connection(int(sys.argv[1]))
     sys.path[:], pickled = pickle.loads(pipe.recv_bytes())
     envs: dict[int, Any] = {}
     with contextlib.suppress(EOFError, OSError):
         while True:
-            sequence, orders = pickle.loads(pipe.recv_bytes())
-            for index, kind, value in orders:
+            sequence, commands = pickle.loads(pipe.recv_bytes())
+            for index, kind, value in commands:
                 pipe.send_bytes(answer(sequence, index, kind, value, envs, pickled))
     for env in envs.values():
         with contextlib.suppress(Exception):
             env.close()
 
 
-def end_with(parent: int) -> None:
-    """Leave when the parent is gone, even in the middle of a step."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def answer(
     sequence: int, index: int, kind: str, value: Any, envs: dict[int, Any], pickled: bytes
 ) -> bytes:
-    """Carry out one order; what came of it, as bytes for the pipe."""
+    """Carry out one command; what came of it, as bytes for the pipe."""
     try:
         came = carry_out(index, kind, value, envs, pickled)
         return pickle.dumps((sequence, index, "answered", came), protocol=5)
@@ -58,7 +47,7 @@ def answer(
 
 
 def carry_out(index: int, kind: str, value: Any, envs: dict[int, Any], pickled: bytes) -> Any:
-    """The environment's answer to one order."""
+    """The environment's answer to one command."""
     if kind == "step":
         return portable(envs[index].step(value))
     if kind == "reset":

@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from surefoot.config import Config
-from surefoot.envs import ActionSpec, Environment
+from surefoot.envs import Environment
 from surefoot.machine import usable_cores
 from surefoot.rollout import start
-from surefoot.training.hooks import Hook
-from surefoot.training.loop import train
-from surefoot.training.state import make_streams
+from surefoot.training import Hook, make_streams, train
 
 
 @dataclass(frozen=True)
@@ -103,30 +100,17 @@ def measure(env: Environment, config: Config, *, seconds: float) -> Limit:
 def simulator_pace(env: Environment, config: Config, *, seconds: float) -> Pace:
     """The simulator alone, under actions drawn before the clock starts."""
     streams = make_streams(config.seed)
-    actions = _random_actions(streams.training, config, env.spec.action, env.spec.num_envs)
+    canonical = env.spec.action.random(streams.training, (config.num_steps, env.spec.num_envs))
+    with jax.enable_x64(True):  # some simulators take 64-bit actions
+        actions = env.spec.action.to_env(canonical)
     advance = (_in_graph if env.spec.in_graph else _on_host)(env, actions)
-    state = start(env, streams.reset).env_state
+    state = start(env, (), streams.reset).env_state
     state, _ = advance(state)  # compilation, warm-up
     clock, steps = _Stopwatch(), 0
     while clock.wall() < seconds:
         state, valid = advance(state)
         steps += int(np.count_nonzero(valid))
     return clock.pace(steps, {})
-
-
-def _random_actions(key: jax.Array, config: Config, spec: ActionSpec, num_envs: int) -> jax.Array:
-    """[T, N, ...] in the environment's own form: normal, or uniform over the choices."""
-    shape = (config.num_steps, num_envs)
-    if spec.kind == "continuous":
-        canonical = jax.random.normal(key, (*shape, *spec.sizes))
-    elif spec.kind == "multi_binary":
-        canonical = jax.random.randint(key, (*shape, *spec.sizes), 0, 2)
-    else:
-        choices = jnp.asarray(spec.sizes)
-        canonical = jax.random.randint(key, (*shape, len(spec.sizes)), 0, choices)
-        canonical = canonical[..., 0] if spec.kind == "discrete" else canonical
-    with jax.enable_x64(True):  # some simulators take 64-bit actions
-        return spec.to_env(canonical)
 
 
 def _in_graph(env: Environment, actions: Any) -> Callable[[Any], tuple[Any, Any]]:

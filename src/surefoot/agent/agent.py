@@ -1,0 +1,118 @@
+"""The agent of a run: what its networks read and write, and the networks as they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+
+from surefoot.agent.normalizer import Normalizer, NormalizerSpec, make_normalizer
+from surefoot.agent.policy import Policy, make_policy
+from surefoot.config import Config
+from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
+from surefoot.errors import UserError, check_names
+from surefoot.networks import Actor, Critic, PolicyHead, TorsoSpec, make_actor, make_critic
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What networks read and write; the networks themselves are owned by the learners.
+
+    Attributes:
+        observations: the observation groups that somebody reads.
+        actor: the actor's torso.
+        critic: the critic's torso.
+        head: the action distribution.
+        action: the environment's actions.
+    """
+
+    observations: Mapping[str, ObservationSpec]
+    actor: TorsoSpec
+    critic: TorsoSpec
+    head: PolicyHead
+    action: ActionSpec
+
+    def init(self, config: Config, key: jax.Array) -> tuple[Actor, Critic, Normalizer]:
+        """Fresh networks and a normalizer that has seen nothing."""
+        actor_key, critic_key = jax.random.split(key)
+        actor = make_actor(
+            actor_key,
+            self.actor,
+            self.head,
+            orthogonal=config.orthogonal_init,
+            output_scale=config.policy_output_scale,
+            initial_std=config.initial_std,
+        )
+        critic = make_critic(critic_key, self.critic, orthogonal=config.orthogonal_init)
+        spec = NormalizerSpec(config.normalize_observations, config.observation_clip)
+        normalizer = make_normalizer(self.observations, spec)
+        return actor, critic, normalizer
+
+    def policy(self, actor: Actor, normalizer: Normalizer) -> Policy:
+        """What acts with an actor."""
+        return make_policy(actor, normalizer, self.actor, self.action)
+
+
+def make_agent(config: Config, env: EnvSpec) -> Agent:
+    """Resolve observation groups and the action distribution.
+
+    Raises:
+        ValueError: a group that the task does not have, or one that nobody reads.
+    """
+    used, actor_groups, critic_groups = _groups(config, env)
+    if config.shared_trunk and actor_groups != critic_groups:
+        raise UserError(
+            f"shared_trunk: the actor reads {actor_groups} and the critic {critic_groups}; "
+            "they must read the same groups in the same order, or have separate networks"
+        )
+    continuous = env.action.kind == "continuous"
+    if not continuous and (config.distribution != "gaussian" or config.state_dependent_std):
+        raise UserError(
+            f"{env.name} has {env.action.kind} actions: distribution and state_dependent_std are "
+            "for continuous ones; leave them out"
+        )
+    head = PolicyHead(
+        kind=config.distribution if continuous else env.action.kind,
+        sizes=env.action.sizes,
+        state_dependent_std=config.state_dependent_std,
+        min_std=config.min_std,
+    )
+
+    def torso(groups: tuple[str, ...], hidden: tuple[int, ...]) -> TorsoSpec:
+        width = sum(env.observations[name].size for name in groups)
+        return TorsoSpec(groups, width, hidden, config.activation)
+
+    critic_hidden = config.actor_hidden if config.shared_trunk else config.critic_hidden
+    return Agent(
+        {name: env.observations[name] for name in used},
+        torso(actor_groups, config.actor_hidden),
+        torso(critic_groups, critic_hidden),
+        head,
+        env.action,
+    )
+
+
+def _groups(config: Config, env: EnvSpec) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """The observation groups that somebody reads, the actor's, and the critic's."""
+    known = list(env.observations)
+    asked = (*config.actor_groups, *config.critic_groups, *config.ignore_groups)
+    check_names(asked, known, what=f"observation group of {env.name} ({', '.join(known)}):")
+    for name in config.ignore_groups:
+        if name in (*config.actor_groups, *config.critic_groups):
+            raise UserError(f"the observation group {name!r} is both read and in ignore_groups")
+    used = [name for name in known if name not in config.ignore_groups]
+    usual = ["state"] if "state" in used else [n for n in used if not n.startswith("privileged")]
+    actor_groups = config.actor_groups or tuple(usual)
+    # a task with a `state` names its groups by the robotics custom: anything else must be asked for
+    by_custom = [n for n in used if n == "state" or n.startswith("privileged")]
+    critic_groups = config.critic_groups or tuple(by_custom if "state" in used else used)
+    for name in used:
+        if name not in actor_groups and name not in critic_groups:
+            raise UserError(
+                f"{env.name}: nobody reads the observation group {name!r}; name it in actor_groups "
+                "or critic_groups, or in ignore_groups to leave it out on purpose"
+            )
+    if not actor_groups:
+        raise UserError(f"{env.name}: no observation group is left for the actor among {known}")
+    return used, actor_groups, critic_groups

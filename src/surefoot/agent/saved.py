@@ -1,0 +1,140 @@
+"""A trained policy on disk: `policy.safetensors` (numbers) and `policy.json` (what they mean)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from surefoot.agent.description import from_json, to_json
+from surefoot.agent.policy import Policy, PolicySpec
+from surefoot.errors import UserError
+from surefoot.files import load_arrays, read_json, save_arrays, write_json
+
+WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
+_FORMAT = 2
+_FACTS = ("format", "task", "step", "finished")
+
+
+class LoadedPolicy:
+    """A policy to use: NumPy observations in, NumPy actions out, ready for the environment.
+
+    Attributes:
+        policy: the policy itself.
+        task: the task it was trained on.
+        observations: the observation groups it reads.
+        action: the environment's actions.
+    """
+
+    def __init__(self, policy: Policy, task: str) -> None:
+        self.policy, self.task = policy, task
+        self.observations = dict(policy.normalizer.groups)
+        self.action = policy.action
+        self._act = jax.jit(policy.act, static_argnames="deterministic")
+        self._carry: Any = None
+
+    def reset(self) -> None:
+        """Begin a new episode: a policy with memory forgets what it saw; others have nothing to forget."""
+        self._carry = None
+
+    def __call__(
+        self,
+        observation: np.ndarray | Mapping[str, np.ndarray],
+        *,
+        deterministic: bool = True,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Choose an action.
+
+        Args:
+            observation: as the environment returns it, one or a batch with a leading axis; a
+                mapping where the task has groups (those the actor does not read may be left out).
+            deterministic: the mode of the action distribution; otherwise a sample.
+            seed: of the sample.
+
+        Returns:
+            The action in the environment's own bounds, shape and dtype; a batch for a batch.
+
+        Raises:
+            ValueError: a missing group or a wrong size, with both numbers.
+        """
+        groups, single = self._read(observation)
+        count = len(next(iter(groups.values())))
+        first = np.full(count, self._carry is None)
+        if self._carry is None:
+            self._carry = self.policy.initial_carry(count)
+        key = jax.random.key(seed)
+        choice, self._carry = self._act(
+            groups, self._carry, first, key, deterministic=deterministic
+        )
+        action = self.action.widen(choice.env_action)
+        return action[0] if single else action
+
+    def _read(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
+        if not isinstance(observation, Mapping):
+            if len(self.observations) != 1:
+                raise UserError(f"this policy reads the groups {list(self.observations)}")
+            observation = {next(iter(self.observations)): observation}
+        groups, batches = {}, set()
+        for name, spec in self.observations.items():
+            if name not in observation:
+                raise UserError(f"observation group {name!r} is missing; got {list(observation)}")
+            array = np.asarray(observation[name])
+            single = array.shape == spec.shape
+            if not single and array.shape[1:] != spec.shape:
+                batch = ", ".join(map(str, ("B", *spec.shape)))
+                raise UserError(
+                    f"observation {name!r} has shape {array.shape}, need {spec.shape} or ({batch})"
+                )
+            groups[name] = spec.cast(array[None] if single else array)
+            batches.add(() if single else array.shape[:1])
+        if len(batches) > 1:
+            raise UserError(f"observation groups come in different batches: {sorted(batches)}")
+        return groups, batches == {()}
+
+
+def save_policy(folder: Path, policy: Policy, *, task: str, step: int, finished: bool) -> None:
+    """Write a policy; a reader sees the old files or the new ones."""
+    facts = dict(zip(_FACTS, (_FORMAT, task, step, finished), strict=True))
+    save_arrays(folder / WEIGHTS, policy)
+    write_json(folder / DESCRIPTION, facts | to_json(policy.spec()))
+
+
+def load_policy(run: str | Path) -> LoadedPolicy:
+    """The policy of a run folder.
+
+    Raises:
+        ValueError: there is none, or its files do not fit each other.
+    """
+    folder = Path(run)
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            saved = sorted(folder.glob("checkpoints/step-*"))
+            hint = f"; its newest checkpoint has one: {saved[-1]}" if saved else ""
+            raise UserError(f"{str(folder)!r} holds no policy (there is no {name}){hint}")
+    description = read_json(folder / DESCRIPTION)
+    if (version := description.get("format")) != _FORMAT:
+        raise UserError(
+            f"{folder / DESCRIPTION}: format {version}, this version reads {_FORMAT}; play it with the "
+            "version of Surefoot that meta.json names, or train it again (--config config.toml)"
+        )
+    try:
+        spec = from_json(
+            PolicySpec, {name: x for name, x in description.items() if name not in _FACTS}
+        )
+        if np.dtype(spec.action.dtype).kind not in "fiu":
+            raise ValueError(f"actions of dtype {spec.action.dtype!r}")
+        spec.check()
+        task = str(description["task"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{folder / DESCRIPTION} is damaged: {error}") from None
+    most = (folder / WEIGHTS).stat().st_size // 4
+    if spec.num_weights > most:
+        raise UserError(
+            f"{folder / WEIGHTS} is damaged: it holds {most:,} numbers at most, and {DESCRIPTION} "
+            f"describes a network of {spec.num_weights:,} weights"
+        )
+    return LoadedPolicy(load_arrays(folder / WEIGHTS, spec.template()), task)

@@ -1,0 +1,92 @@
+"""The options of a run on the command line: flat names, shown in sections with range and default."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import tyro
+
+from surefoot.cli.presets import preset
+from surefoot.config import SECTIONS, Config, from_mapping, in_words, range_of
+from surefoot.config_file import read_toml
+
+T = TypeVar("T")
+
+
+def read_with_options(
+    arguments: type[T], verb: str, argv: Sequence[str], *, description: str | None = None
+) -> tuple[T, Config]:
+    """The arguments of a verb that takes every option, and the options.
+
+    Args:
+        arguments: a dataclass with the fields `task`, `preset` and `config`.
+        verb: the verb.
+        argv: the command line.
+        description: what `--help` says at its top; the dataclass's docstring if left out.
+
+    Raises:
+        ValueError: a file, preset or value that cannot be right.
+        SystemExit: help was asked for, or an option is not known.
+    """
+    base, task = options_from(argv)
+    kind: Any = _with_sections(arguments, base)
+    given = tyro.cli(
+        kind,
+        prog=f"surefoot {verb}",
+        description=description,
+        args=list(argv),
+        default=kind(task=task),
+    )
+    parts = [part for part in vars(given).values() if dataclasses.is_dataclass(part)]
+    return given, from_mapping({name: x for part in parts for name, x in vars(part).items()})
+
+
+def options_from(argv: Sequence[str]) -> tuple[Config, str | None]:
+    """The options that --preset and --config stand for, which become the defaults of the rest."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset")
+    early.add_argument("--config")
+    known, _ = early.parse_known_args(list(argv))
+    base = preset(known.preset) if known.preset else Config()
+    if known.config is None:
+        return base, None
+    options: dict[str, Any] = read_toml(known.config)
+    task = options.pop("task", None)
+    if task is not None and _names_code(task):
+        task = None  # an import path is taken from the command line alone
+    return from_mapping(options, base=base), task
+
+
+def _names_code(task: str) -> bool:
+    from surefoot.envs.tasks import names_code
+
+    return names_code(task)
+
+
+def _with_sections(arguments: type, base: Config) -> type:
+    """The arguments with a field for each section of options, whose defaults are those of `base`."""
+    fields = []
+    for section in SECTIONS:
+        kind = _for_tyro(section)
+        default = kind(**{f.name: getattr(base, f.name) for f in dataclasses.fields(section)})
+        title = (section.__doc__ or "").partition(":")[0].lower().replace(" ", "_")
+        fields.append((title, tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=default)))
+    made = dataclasses.make_dataclass(arguments.__name__, fields, bases=(arguments,), frozen=True)
+    made.__doc__ = arguments.__doc__
+    return made
+
+
+def _for_tyro(section: type) -> Any:
+    hints = get_type_hints(section, include_extras=True)
+    fields = []
+    for field in dataclasses.fields(section):
+        interval = range_of(hints[field.name])
+        within = f" Range {in_words(interval)}." if interval else ""
+        text = tyro.conf.arg(help=field.metadata["help"] + within)
+        fields.append((field.name, Annotated[hints[field.name], text]))
+    made = dataclasses.make_dataclass(section.__name__, fields, frozen=True)
+    made.__doc__ = section.__doc__
+    return made

@@ -1,0 +1,256 @@
+"""All options in one, and what may not go together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from annotated_types import Interval
+
+from surefoot.config.options import (
+    AdvantageOptions,
+    CollectOptions,
+    LossOptions,
+    NetworkOptions,
+    NormalizationOptions,
+    OptimizerOptions,
+    OverlapOptions,
+    RecordOptions,
+    RunOptions,
+    TrustRegionOptions,
+)
+from surefoot.errors import UserError, check_names, near_matches
+
+
+@dataclass(frozen=True)
+class Config(  # a dataclass takes the fields of its last parent first
+    RecordOptions,
+    TrustRegionOptions,
+    OptimizerOptions,
+    LossOptions,
+    AdvantageOptions,
+    NormalizationOptions,
+    NetworkOptions,
+    OverlapOptions,
+    CollectOptions,
+    RunOptions,
+):
+    """All options of a run; `config.toml` in a run folder is this, written out."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one batch, num_envs * num_steps."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def advantage_floor(self) -> float:
+        """The least standard deviation that advantages are divided by; 0 where rewards have no unit."""
+        return self.min_advantage_std if self.scale_rewards else 0.0
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether actor and critic are optimised on one total loss."""
+        return self.joint_loss or self.shared_trunk
+
+    @property
+    def lag(self) -> int:
+        """Updates that the collecting policy is behind the one being optimised."""
+        return self.max_lag if self.overlap == "full" else 0
+
+    @property
+    def in_flight(self) -> int:
+        """Iterations whose update may still go on while the next one collects."""
+        tied = self.is_joint or self.recompute_advantages  # one program, all of which acting needs
+        if self.overlap == "off" or (self.overlap == "exact" and tied):
+            return 0
+        return max(1, self.lag)
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with `changes`; unknown names are refused with a suggestion."""
+        check_names(changes, option_names(), what="option")
+        return dataclasses.replace(self, **changes)
+
+
+def option_names() -> list[str]:
+    """Names of all options, in their order."""
+    return [field.name for field in fields(Config)]
+
+
+def range_of(hint: Any) -> Interval | None:
+    """The range that a field's type declares; None where there is none."""
+    found = (m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Interval))
+    return next(found, None) or next(filter(None, map(range_of, get_args(hint))), None)
+
+
+def in_words(interval: Interval) -> str:
+    """A range as mathematics writes it: `[0, inf)`."""
+    low, high = (
+        (interval.ge, "[") if interval.gt is None else (interval.gt, "("),
+        (interval.le, "]") if interval.lt is None else (interval.lt, ")"),
+    )
+    return f"{low[1]}{_short(low[0])}, {_short(high[0])}{high[1]}"
+
+
+def _short(bound: Any) -> str:
+    if isinstance(bound, int) and bound > 2**53:
+        exponent = bound.bit_length() - (bound.bit_count() == 1)
+        return f"2^{exponent}" if bound.bit_count() == 1 else f"2^{exponent} - 1"
+    return str(bound)
+
+
+def validate(config: Config) -> Config:
+    """Check types, ranges and combinations; return the config with types made exact.
+
+    Raises:
+        ValueError: for the first option that cannot be right, with both numbers and what to do.
+    """
+    values = {
+        name: _typed(name, getattr(config, name), hint)
+        for name, hint in get_type_hints(Config, include_extras=True).items()
+    }
+    config = Config(**values)
+    _check_combinations(config)
+    return config
+
+
+def _check_trpo(config: Config) -> None:
+    """TRPO's one step on the ratio surrogate leaves no room for what steers PPO's many."""
+    clashes = {
+        "surrogate": config.surrogate not in ("clipped", "ratio"),
+        "target_kl": config.target_kl is not None,
+        "learning_rate_schedule": config.learning_rate_schedule == "kl_adaptive",
+        "recompute_advantages": config.recompute_advantages,
+        "joint_loss": config.joint_loss,
+        "shared_trunk": config.shared_trunk,
+    }
+    for name, clashing in clashes.items():
+        if clashing:
+            raise UserError(
+                f"{name} = {getattr(config, name)!r} has no place in algorithm = 'trpo': its actor "
+                "takes one step, on the ratio surrogate, apart from the critic, and max_kl bounds "
+                "it; leave it out"
+            )
+
+
+def _check_combinations(config: Config) -> None:
+    if config.env_workers > config.num_envs:
+        raise UserError(
+            f"env_workers = {config.env_workers} is more than num_envs = {config.num_envs}: there is "
+            "nothing for the others to step"
+        )
+    if config.env_timeout is not None and not config.env_workers:
+        raise UserError(
+            f"env_timeout = {config.env_timeout} needs env_workers: a step in this process cannot be "
+            "given up"
+        )
+    if config.algorithm == "trpo":
+        _check_trpo(config)
+    if config.recompute_advantages and config.surrogate == "kl_penalty":
+        raise UserError(
+            "recompute_advantages begins each epoch anew, and kl_penalty measures its KL over the "
+            "whole update: choose one of them"
+        )
+    if config.lag and config.lag_correction == "vtrace" and config.advantage_estimator != "gae":
+        raise UserError(
+            f"lag_correction = 'vtrace' corrects gae, not {config.advantage_estimator!r}; choose "
+            "'decoupled' or 'behaviour', or advantage_estimator = 'gae'"
+        )
+    if config.batch_size % config.num_minibatches:
+        raise UserError(
+            f"num_minibatches = {config.num_minibatches} does not divide the batch of "
+            f"num_envs * num_steps = {config.num_envs} * {config.num_steps} = {config.batch_size}; "
+            f"near divisors: {_near_divisors(config.batch_size, config.num_minibatches)}"
+        )
+    if (
+        config.num_minibatches == config.batch_size
+        and config.advantage_normalization == "minibatch"
+    ):
+        raise UserError(
+            f"num_minibatches = {config.num_minibatches} leaves one row to each minibatch, whose "
+            "normalised advantage is always 0; use fewer, or advantage_normalization batch or off"
+        )
+    if config.initial_std <= config.min_std:
+        raise UserError(
+            f"initial_std = {config.initial_std} must lie above min_std = {config.min_std}"
+        )
+    for name in ("actor_hidden", "critic_hidden"):
+        if any(width < 1 for width in getattr(config, name)):
+            raise UserError(f"{name} = {getattr(config, name)}: every width must be at least 1")
+    if config.shared_trunk and not config.actor_hidden:
+        raise UserError("shared_trunk needs at least one layer in actor_hidden to share")
+    if config.is_joint and config.critic_learning_rate is not None:
+        raise UserError(
+            "critic_learning_rate has no effect with joint_loss or shared_trunk (one optimiser "
+            "serves both); leave it out"
+        )
+    parse_options(config.env_options)
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` strings as a mapping; values are read as bool, int, float, else text.
+
+    Raises:
+        ValueError: an item without `=`.
+    """
+    for item in options:
+        if "=" not in item:
+            raise UserError(f"env_options: {item!r} is not of the form KEY=VALUE")
+    return {key: _literal(value) for key, value in (item.split("=", 1) for item in options)}
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _near_divisors(number: int, wanted: int) -> str:
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = sorted({*small, *(number // d for d in small)})
+    nearest = sorted(divisors, key=lambda d: abs(math.log(d / wanted)))[:3]
+    return ", ".join(str(d) for d in sorted(nearest))
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type its option has (TOML has no tuples, JSON no inf), or ValueError."""
+    if isinstance(interval := (getattr(hint, "__metadata__", None) or [None])[0], Interval):
+        value = _typed(name, value, get_args(hint)[0])
+        above = value >= interval.ge if interval.gt is None else value > interval.gt
+        below = value <= interval.le if interval.lt is None else value < interval.lt
+        if not (above and below):
+            raise UserError(f"{name} = {value} is out of range: it must be in {in_words(interval)}")
+        return value
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint):
+            known = ", ".join(get_args(hint))
+            near = near_matches(str(value), get_args(hint))
+            raise UserError(f"{name} = {value!r} is not one of {known}{near}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise UserError(f"{name} = {value!r} must be a list")
+        return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
+    optional = [arg for arg in get_args(hint) if arg is not type(None)]
+    if optional:
+        return None if value is None else _typed(name, value, optional[0])
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise UserError(f"{name} = {value!r} must be {hint.__name__}, not {type(value).__name__}")
+    if hint is float and math.isnan(value):
+        raise UserError(f"{name} = nan is not a number")
+    return value
+
+
+def from_mapping(options: Mapping[str, Any], *, base: Config | None = None) -> Config:
+    """A validated config from a mapping of options over `base` (default: the defaults)."""
+    return validate((base or Config()).replace(**options))

@@ -1,0 +1,102 @@
+"""The environments of a run: made, made anew at checkpoints where that is decided, closed at the end.
+
+A simulator that gives its whole state away is in the checkpoint. One that cannot can still be continued
+exactly, if its environments begin anew at the checkpoint in the uninterrupted run too: from seeds that
+follow from the run's seed and the step. Whether they do follows from the options and the task alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from surefoot.config import CollectOptions, Config, RecordOptions, parse_options
+from surefoot.envs import Environment, EnvSpec, Hosting, make_environment
+from surefoot.errors import UserError
+from surefoot.training.state import make_streams
+
+
+class EnvLifecycle:
+    """The environments of a run; used as a context, which closes those that it made.
+
+    Args:
+        task: a task name, an environment, or what makes one.
+        config: the options.
+        step: the step of the run at which it begins.
+
+    Attributes:
+        env: the environments as they are now.
+        begins_anew: whether environments begin anew at each checkpoint.
+
+    Raises:
+        ValueError: an unknown task or option, or an environment that cannot be trained.
+    """
+
+    def __init__(self, task: Any, config: Config, step: int = 0) -> None:
+        self._task, self._config = task, config
+        self._log: Callable[[str], None] = warnings.warn
+        self._make(step)
+        made_by_us = self.env is not task
+        if config.exact_resume == "on" and not made_by_us and not self.env.spec.saves_state:
+            raise UserError(
+                f"exact_resume = 'on': {self.env.spec.name} was made already, so it cannot be "
+                "made anew at a checkpoint; pass the class or function that makes it"
+            )
+        self.begins_anew = made_by_us and begins_anew(config, self.env.spec)
+
+    def __enter__(self) -> EnvLifecycle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def at(self, step: int) -> Environment:
+        """The environments that the run has from this step on: those at hand, or new ones."""
+        if step != self._step:
+            self._close()
+            self._make(step)
+        return self.env
+
+    def is_renewed(self, before: int, after: int) -> bool:
+        """Whether the iteration between two steps ends at a checkpoint where environments begin anew."""
+        return self.begins_anew and is_checkpoint(before, after, self._config)
+
+    def log_to(self, log: Callable[[str], None]) -> None:
+        """Where the environments, now and later ones, say what goes wrong."""
+        self._log = log
+        self.env.log_to(log)
+
+    def _close(self) -> None:
+        if self.env is not self._task:
+            self.env.close()
+
+    def _make(self, step: int) -> None:
+        self._step = step
+        self.env = make_environment(
+            self._task,
+            self._config.num_envs,
+            seed=make_streams(self._config.seed, step).environments,
+            options=parse_options(self._config.env_options),
+            hosting=hosting_of(self._config),
+        )
+        self.env.log_to(self._log)
+
+
+def hosting_of(options: CollectOptions) -> Hosting:
+    """How the options say that host environments are stepped."""
+    timeout = {} if options.env_timeout is None else {"timeout": options.env_timeout}
+    return Hosting(options.env_workers, on_failure=options.on_env_failure, **timeout)
+
+
+def begins_anew(options: RecordOptions, spec: EnvSpec) -> bool:
+    """Whether environments begin anew at checkpoints, as far as they can be made by the run."""
+    if spec.saves_state or options.checkpoint_every is None:
+        return False
+    return {"on": True, "off": False}.get(options.exact_resume, spec.cheap_to_make)
+
+
+def is_checkpoint(before: int, after: int, options: RecordOptions) -> bool:
+    """Whether an iteration that ends at step `after` ends at a checkpoint."""
+    every = options.checkpoint_every
+    return every is not None and before // every < after // every

@@ -1,0 +1,132 @@
+"""Observation groups find their readers, or an error names the one that does not."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from surefoot.agent import Agent, NormalizerSpec, make_agent
+from surefoot.config import Config
+from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
+from surefoot.networks import PolicyHead, TorsoSpec
+
+ACTION = ActionSpec("continuous", (2,), low=(-1.0, -1.0), high=(1.0, 1.0), shape=(2,))
+DISCRETE = ActionSpec("discrete", (2,))
+
+
+def spec(action: ActionSpec = ACTION, **observations: int) -> EnvSpec:
+    groups = {name: ObservationSpec((size,)) for name, size in observations.items()}
+    return EnvSpec("robot", 4, groups, action, in_graph=True)
+
+
+def groups_of(agent: Agent) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return agent.actor.groups, agent.critic.groups
+
+
+def test_state_feeds_the_actor_and_everything_the_critic() -> None:
+    agent = make_agent(Config(), spec(state=3, privileged_state=5))
+    assert groups_of(agent) == (("state",), ("state", "privileged_state"))
+    assert agent.actor.size_in == 3
+    assert agent.critic.size_in == 8
+
+
+def test_without_a_state_group_the_actor_reads_all_that_is_not_privileged() -> None:
+    agent = make_agent(Config(), spec(joints=3, camera=2, privileged_contact=5))
+    assert agent.actor.groups == ("joints", "camera")
+
+
+def test_named_groups_are_used_in_the_order_named() -> None:
+    config = Config(actor_groups=("b", "a"), critic_groups=("a",))
+    assert groups_of(make_agent(config, spec(a=1, b=2))) == (("b", "a"), ("a",))
+
+
+def test_a_group_nobody_reads_is_an_error_that_names_it() -> None:
+    with pytest.raises(ValueError, match="nobody reads the observation group 'map'"):
+        make_agent(Config(), spec(state=1, map=2))
+    ignoring = Config(critic_groups=("state",), ignore_groups=("map",))
+    assert list(make_agent(ignoring, spec(state=1, map=2)).observations) == ["state"]
+
+
+def test_the_actor_needs_something_to_read() -> None:
+    config = Config(critic_groups=("privileged_state",))
+    with pytest.raises(ValueError, match="no observation group is left for the actor"):
+        make_agent(config, spec(privileged_state=2))
+
+
+def test_a_group_cannot_be_read_and_ignored() -> None:
+    config = Config(actor_groups=("state",), ignore_groups=("state",))
+    with pytest.raises(ValueError, match="'state' is both read and in ignore_groups"):
+        make_agent(config, spec(state=1, privileged_state=2))
+
+
+def test_an_unknown_group_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="did you mean 'privileged_state'"):
+        make_agent(Config(critic_groups=("priviledged_state",)), spec(state=1, privileged_state=2))
+
+
+def test_a_shared_trunk_wants_equal_groups() -> None:
+    with pytest.raises(ValueError, match="same groups"):
+        make_agent(Config(shared_trunk=True), spec(state=1, privileged_state=2))
+
+
+@pytest.mark.parametrize("options", [{"distribution": "beta"}, {"state_dependent_std": True}])
+def test_options_of_continuous_policies_are_refused_on_discrete_actions(options: dict) -> None:
+    with pytest.raises(ValueError, match="discrete actions"):
+        make_agent(Config(**options), spec(DISCRETE, o=1))
+
+
+def test_torsos_and_head_are_those_of_the_options() -> None:
+    config = Config(
+        actor_hidden=(8, 4), critic_hidden=(6,), activation="elu", distribution="beta", min_std=0.25
+    )
+    agent = make_agent(config, spec(state=3, privileged_state=5))
+    assert agent.actor == TorsoSpec(("state",), 3, (8, 4), "elu")
+    assert agent.critic == TorsoSpec(("state", "privileged_state"), 8, (6,), "elu")
+    assert agent.head == PolicyHead("beta", (2,), min_std=0.25)
+    assert agent.action == ACTION
+    assert make_agent(Config(), spec(DISCRETE, o=1)).head.kind == "discrete"
+    dependent = make_agent(Config(state_dependent_std=True), spec(o=1))
+    assert dependent.head == PolicyHead("gaussian", (2,), state_dependent_std=True)
+
+
+def test_with_a_shared_trunk_the_critic_has_the_actors_layers() -> None:
+    config = Config(actor_hidden=(8, 4), critic_hidden=(6,), shared_trunk=True)
+    agent = make_agent(config, spec(o=3))
+    assert agent.critic == agent.actor == TorsoSpec(("o",), 3, (8, 4), "tanh")
+
+
+def test_integers_count_as_the_one_hot_numbers_that_networks_read() -> None:
+    groups = {"o": ObservationSpec((2,), (4, 3), (0, 0)), "phase": ObservationSpec((), (5,), (0,))}
+    env = EnvSpec("robot", 4, groups, ACTION, in_graph=True)
+    agent = make_agent(Config(actor_hidden=(8,)), env)
+    assert agent.actor.size_in == 12
+    actor, critic, normalizer = agent.init(Config(actor_hidden=(8,)), jax.random.key(0))
+    assert actor.torso.body.layers[0].weight.shape == (12, 8)
+    seen = {"o": np.int32([[3, 2]]), "phase": np.int32([4])}
+    first = np.zeros(1, bool)
+    assert actor.unroll(normalizer(seen), (), first).mode().shape == (1, 2)
+    assert critic.unroll(normalizer(seen), (), first)[0].shape == (1,)
+
+
+def test_fresh_networks_are_those_of_the_options_and_the_key() -> None:
+    config = Config(actor_hidden=(8,), critic_hidden=(6,), initial_std=0.3, observation_clip=2.5)
+    agent = make_agent(config, spec(state=3, privileged_state=5))
+    actor, critic, normalizer = agent.init(config, jax.random.key(0))
+    assert actor.torso.body.layers[0].weight.shape == (3, 8)
+    assert critic.torso.body.layers[0].weight.shape == (8, 6)
+    assert normalizer.spec == NormalizerSpec(True, 2.5)
+    assert dict(normalizer.groups) == dict(agent.observations)
+    seen = {"state": np.ones((1, 3), np.float32)}
+    std = actor.unroll(seen, (), np.zeros(1, bool)).std
+    np.testing.assert_allclose(std, 0.3, rtol=1e-5)
+    # the policy's last layer is small, the critic's has the gain 1
+    np.testing.assert_allclose(np.linalg.norm(actor.output.weight, 2), 0.01, rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(critic.output.weight), 1.0, rtol=1e-4)
+
+    def bytes_of(key: int) -> list[bytes]:
+        made = agent.init(config, jax.random.key(key))
+        return [np.asarray(x).tobytes() for x in jax.tree.leaves(made[:2])]
+
+    assert bytes_of(0) == bytes_of(0)
+    assert bytes_of(0) != bytes_of(1)

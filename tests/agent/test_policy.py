@@ -1,0 +1,191 @@
+"""The policy: what acts, on what it reads, and what it says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from surefoot.agent import (
+    Act,
+    Normalizer,
+    NormalizerSpec,
+    Policy,
+    PolicySpec,
+    from_json,
+    make_normalizer,
+    make_policy,
+    to_json,
+)
+from surefoot.envs import ActionSpec, ObservationSpec
+from surefoot.functional import count_of
+from surefoot.networks import PolicyHead, TorsoSpec, make_actor
+
+NUM_ENVS = 3
+GROUPS = {
+    "seen": ObservationSpec((2,)),
+    "place": ObservationSpec((2,)),
+    "legs": ObservationSpec((2,), choices=(2, 3), starts=(0, 0)),
+}
+BOX = ActionSpec("continuous", (2,), low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
+KEY, FIRST = jax.random.key(1), np.ones(NUM_ENVS, bool)
+OBSERVATION = {
+    "seen": np.float32([[1, 2], [3, 4], [5, 6]]),
+    "place": np.float32([[0.5, -0.5], [1.5, 0], [0, 2]]),
+    "legs": np.int32([[0, 2], [1, 1], [1, 0]]),
+}
+
+learn = eqx.filter_jit(Normalizer.update)
+
+
+def policy(
+    groups: tuple[str, ...] = ("place",), *, kind: str = "gaussian", action: ActionSpec = BOX
+) -> Policy:
+    torso = TorsoSpec(groups, sum(GROUPS[name].size for name in groups), (4,), "tanh")
+    actor = make_actor(
+        jax.random.key(0),
+        torso,
+        PolicyHead(kind, action.sizes),
+        orthogonal=True,
+        output_scale=1.0,
+        initial_std=1.0,
+    )
+    normalizer = learn(
+        make_normalizer(GROUPS, NormalizerSpec(True, 10.0)), OBSERVATION, np.ones(NUM_ENVS)
+    )
+    return make_policy(actor, normalizer, torso, action)
+
+
+def act(ours: Policy, observation: Any = OBSERVATION, **options: Any) -> Act:
+    return ours.act(observation, ours.initial_carry(NUM_ENVS), FIRST, KEY, **options)[0]
+
+
+def test_the_actor_reads_only_its_groups() -> None:
+    ours = policy(("place",))
+    spoilt = OBSERVATION | {"seen": np.full((NUM_ENVS, 2), np.nan, np.float32)}
+    choices = [act(ours, o) for o in (OBSERVATION, spoilt, {"place": OBSERVATION["place"]})]
+    for other in choices[1:]:
+        np.testing.assert_array_equal(choices[0].raw_action, other.raw_action)
+    assert np.isfinite(choices[1].log_prob).all()
+    moved = act(ours, OBSERVATION | {"place": 1 + OBSERVATION["place"]})
+    assert not np.isclose(moved.raw_action, choices[0].raw_action).any()
+
+
+def test_a_policy_holds_moments_of_its_own_groups_alone() -> None:
+    ours = policy(("legs", "place"))
+    assert list(ours.normalizer.moments) == ["place", "legs"]
+    assert [name for name, _ in ours.normalizer.groups] == ["place", "legs"]
+    assert count_of(ours.normalizer.moments["legs"]) == NUM_ENVS
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_read_as_zero(number: float) -> None:
+    spoilt, zeroed = (OBSERVATION["place"].copy() for _ in range(2))
+    spoilt[1, 0], zeroed[1, 0] = number, 0.0
+    ours, theirs = (act(policy(), OBSERVATION | {"place": x}) for x in (spoilt, zeroed))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.isfinite(a).all()
+
+
+def test_an_act_is_a_sample_its_log_probability_and_what_the_environment_takes() -> None:
+    ours = policy(("seen", "legs"))
+    choice = act(ours)
+    distribution = ours.actor.unroll(ours.normalizer(OBSERVATION), (), FIRST)
+    np.testing.assert_allclose(choice.raw_action, distribution.sample(KEY), rtol=1e-6)
+    np.testing.assert_allclose(choice.log_prob, distribution.log_prob(choice.raw_action), rtol=1e-5)
+    # +-1 are the bounds [-2, 2] and [0, 1]
+    expected = np.clip(np.asarray(choice.raw_action) * [2, 0.5] + [0, 0.5], [-2, 0], [2, 1])
+    np.testing.assert_allclose(choice.env_action, expected, rtol=1e-5, atol=1e-6)
+    mode = act(ours, deterministic=True)
+    np.testing.assert_allclose(mode.raw_action, distribution.mode(), rtol=1e-6)
+    assert not np.isclose(mode.raw_action, choice.raw_action).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "dtype"),
+    [
+        ("gaussian", dataclasses.replace(BOX, dtype="float64"), np.float32),
+        ("discrete", ActionSpec("discrete", (3,), dtype="int64", start=4), np.int32),
+        ("multi_binary", ActionSpec("multi_binary", (3,), shape=(3,), dtype="int8"), np.int32),
+    ],
+)
+def test_a_program_acts_in_32_bits_whatever_the_environment_takes(
+    kind: str, action: ActionSpec, dtype: Any
+) -> None:
+    sent = act(policy(kind=kind, action=action)).env_action
+    assert sent.dtype == dtype
+    assert sent.shape == (NUM_ENVS, *action.shape)
+    if kind == "discrete":
+        assert ((sent >= 4) & (sent <= 6)).all()
+
+
+def test_a_policy_without_memory_carries_nothing() -> None:
+    ours = policy()
+    assert ours.initial_carry(NUM_ENVS) == ()
+    assert ours.act(OBSERVATION, (), FIRST, KEY)[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "groups"),
+    [
+        ("gaussian", BOX, ("seen", "place")),
+        ("beta", BOX, ("legs", "seen")),
+        ("discrete", ActionSpec("discrete", (3,), dtype="int64", start=4), ("legs",)),
+        ("multi_discrete", ActionSpec("multi_discrete", (2, 3), shape=(2,)), ("place",)),
+    ],
+)
+def test_a_policys_spec_makes_a_policy_that_its_numbers_fit(
+    kind: str, action: ActionSpec, groups: tuple[str, ...]
+) -> None:
+    ours = policy(groups, kind=kind, action=action)
+    spec = from_json(PolicySpec, to_json(ours.spec()))
+    spec.check()
+    assert spec == ours.spec()
+    template = spec.template()
+    assert jax.tree.structure(template) == jax.tree.structure(ours)
+    shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(template)]
+    assert shapes == [(x.shape, x.dtype) for x in jax.tree.leaves(ours)]
+    weights = [layer.weight for layer in (*ours.actor.torso.body.layers, ours.actor.output)]
+    assert spec.num_weights == sum(weight.size for weight in weights)
+    filled = jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(ours))
+    for a, b in zip(act(filled), act(ours), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"observations": {}}, r"groups \['place'\] of sizes \[\]"),
+        ({"observations": {"seen": ObservationSpec((2,))}}, r"groups \['place'\]"),
+        ({"observations": {"place": ObservationSpec((3,))}}, r"size_in = 2 .* sizes \[3\]"),
+        ({"observations": {"place": ObservationSpec((0,))}}, r"groups .* sizes \[0\]"),
+        ({"torso": TorsoSpec(("place", "map"), 2, (4,), "tanh")}, "groups"),
+        ({"torso": TorsoSpec(("place",), 2, (0,), "tanh")}, "widths"),
+        ({"torso": TorsoSpec(("place",), 2, (4,), "sine")}, "activation 'sine'"),
+    ],
+)
+def test_what_cannot_be_a_policy_is_refused(changes: dict[str, Any], words: str) -> None:
+    spec = policy().spec()
+    spec.check()
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(spec, **changes).check()
+
+
+def test_acting_is_one_program_for_all_batches_of_a_size() -> None:
+    traces = []
+
+    @jax.jit
+    def program(ours: Policy, observation: Any, key: jax.Array) -> Act:
+        traces.append(1)
+        return ours.act(observation, (), FIRST, key)[0]
+
+    for seed in range(3):
+        program(policy(), OBSERVATION, jax.random.key(seed))
+        program(policy(), jax.tree.map(jnp.asarray, OBSERVATION), jax.random.key(seed))
+    assert len(traces) == 1

@@ -1,0 +1,208 @@
+"""The environments of a run: when they begin anew, from which seeds, and that what was made is closed."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from tests.training.helpers import PROBE, TINY
+
+from surefoot.config import Config
+from surefoot.envs import ActionSpec, Environment, EnvSpec, ObservationSpec, Step
+from surefoot.training import environments, is_checkpoint, make_streams
+from surefoot.training.environments import EnvLifecycle, begins_anew, hosting_of
+
+ACTION = ActionSpec("discrete", (2,), dtype="int32")
+EVERY = 100
+
+
+class Made(Environment):
+    """An environment that nobody steps; says when it is closed and what it is told."""
+
+    def __init__(self, **properties: Any) -> None:
+        observations = {"observation": ObservationSpec((1,))}
+        spec = EnvSpec("made", TINY.num_envs, observations, ACTION, in_graph=False)
+        self.spec = dataclasses.replace(spec, **properties)
+        self.log: Any = None
+        self.closed = 0
+
+    def reset(self, key: Any) -> tuple[Any, Step]:
+        raise NotImplementedError
+
+    def step(self, env_state: Any, action: Any) -> tuple[Any, Step]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def log_to(self, log: Any) -> None:
+        self.log = log
+
+
+class Maker:
+    """Makes environments, and keeps them."""
+
+    def __init__(self, **properties: Any) -> None:
+        self.properties, self.made = properties, []
+
+    def __call__(self) -> Made:
+        self.made.append(Made(**self.properties))
+        return self.made[-1]
+
+
+# (exact_resume, saves_state, cheap_to_make): whether environments that the run makes begin anew
+DECISIONS = {
+    ("auto", False, False): False,
+    ("auto", False, True): True,
+    ("auto", True, False): False,
+    ("auto", True, True): False,
+    ("on", False, False): True,
+    ("on", False, True): True,
+    ("on", True, False): False,
+    ("on", True, True): False,
+    ("off", False, False): False,
+    ("off", False, True): False,
+    ("off", True, False): False,
+    ("off", True, True): False,
+}
+REFUSED = [("on", False, False), ("on", False, True)]  # of environments that were made already
+
+
+def test_the_table_is_complete() -> None:
+    assert set(DECISIONS) == set(itertools.product(("auto", "on", "off"), *[(False, True)] * 2))
+
+
+@pytest.mark.parametrize("case", DECISIONS, ids=str)
+@pytest.mark.parametrize("checkpoint_every", [EVERY, None])
+@pytest.mark.parametrize("made_already", [False, True])
+def test_whether_environments_begin_anew_follows_from_options_and_task_alone(
+    case: tuple[str, bool, bool], checkpoint_every: int | None, made_already: bool
+) -> None:
+    exact_resume, saves_state, cheap_to_make = case
+    config = TINY.replace(exact_resume=exact_resume, checkpoint_every=checkpoint_every)
+    properties = {"saves_state": saves_state, "cheap_to_make": cheap_to_make}
+    task = Made(**properties) if made_already else Maker(**properties)
+    if made_already and case in REFUSED:
+        with pytest.raises(ValueError, match="exact_resume = 'on': made was made already"):
+            EnvLifecycle(task, config)
+        return
+    with EnvLifecycle(task, config) as envs:
+        has_checkpoints = checkpoint_every is not None
+        assert envs.begins_anew == (DECISIONS[case] and has_checkpoints and not made_already)
+        assert envs.is_renewed(EVERY - 1, EVERY) == envs.begins_anew
+        assert not envs.is_renewed(EVERY, EVERY + 1)
+        if not made_already:
+            assert begins_anew(config, envs.env.spec) == envs.begins_anew
+
+
+@pytest.mark.parametrize(
+    ("task", "cheap"),
+    [
+        ("gymnasium:CartPole-v1", True),  # Gymnasium's own
+        ("CartPole-v1", False),  # a new pool is a new program
+        (lambda: gymnasium.make("CartPole-v1"), False),  # who knows
+    ],
+    ids=["gymnasium", "envpool", "own"],
+)
+def test_auto_begins_anew_where_the_adapter_knows_it_to_be_cheap(task: Any, cheap: bool) -> None:
+    with EnvLifecycle(task, TINY.replace(exact_resume="auto")) as envs:
+        assert not envs.env.spec.saves_state
+        assert envs.env.spec.cheap_to_make == envs.begins_anew == cheap
+
+
+@pytest.mark.parametrize("task", [PROBE, "gymnax:CartPole-v1"])
+def test_environments_in_jax_are_saved_and_never_begin_anew(task: str) -> None:
+    with EnvLifecycle(task, TINY.replace(exact_resume="on")) as envs:
+        assert envs.env.spec.saves_state
+        assert not envs.begins_anew
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(0, 99, False), (0, 100, True), (99, 101, True), (100, 199, False), (50, 450, True)],
+)
+def test_a_checkpoint_is_due_where_an_iteration_passes_a_multiple(
+    before: int, after: int, expected: bool
+) -> None:
+    assert is_checkpoint(before, after, TINY.replace(checkpoint_every=100)) is expected
+    assert not is_checkpoint(before, after, TINY.replace(checkpoint_every=None))
+
+
+def test_what_was_made_is_closed_and_what_was_given_is_not() -> None:
+    maker, given = Maker(), Made()
+    with EnvLifecycle(maker, TINY) as ours, EnvLifecycle(given, TINY) as theirs:
+        assert ours.env is maker.made[0]
+        assert theirs.env is given
+    assert (maker.made[0].closed, given.closed) == (1, 0)
+    with pytest.raises(RuntimeError, match="broken"), EnvLifecycle(maker, TINY):
+        raise RuntimeError("broken")
+    assert [env.closed for env in maker.made] == [1, 1]
+    with environments(maker, TINY) as env, environments(given, TINY) as same:
+        assert env is maker.made[2]
+        assert same is given
+    assert (maker.made[2].closed, given.closed) == (1, 0)
+
+
+def test_at_the_step_that_it_has_reached_a_run_keeps_its_environments() -> None:
+    maker = Maker()
+    with EnvLifecycle(maker, TINY, step=300) as envs:
+        assert envs.at(300) is maker.made[0]
+        later = envs.at(400)
+        assert later is maker.made[1] is envs.env
+        assert envs.at(400) is later
+        assert [env.closed for env in maker.made] == [1, 0]
+    assert [env.closed for env in maker.made] == [1, 1]
+
+
+def test_environments_now_and_later_say_what_goes_wrong_to_the_same_ear() -> None:
+    maker, said = Maker(), []
+    with EnvLifecycle(maker, TINY) as envs:
+        envs.log_to(said.append)
+        envs.at(100)
+        for env in maker.made:
+            env.log("a bad contact")
+    assert said == ["a bad contact"] * 2
+
+
+class Seeded(gymnasium.Env):
+    """Keeps the seeds that it is given."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+    seeds: list[int] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        assert seed is not None
+        self.seeds.append(seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+def seeds_of(seed: int, *steps: int) -> list[int]:
+    """What environments get that a run has at the last step, having been at the others before."""
+    with EnvLifecycle(Seeded, TINY.replace(seed=seed), steps[0]) as envs:
+        for step in steps[1:]:
+            envs.at(step)
+    return Seeded.seeds[-TINY.num_envs :]
+
+
+@pytest.mark.parametrize("step", [0, 100, 200])
+def test_seeds_follow_from_the_runs_seed_and_the_step(step: int) -> None:
+    here = seeds_of(7, step)
+    assert len(set(here)) == TINY.num_envs
+    assert seeds_of(7, 50, 150, step) == here  # also in a run that was not interrupted
+    assert not {*here} & {*seeds_of(7, step + 1), *seeds_of(8, step)}
+    children = make_streams(7, step).environments.spawn(TINY.num_envs)
+    assert here == [int(child.generate_state(1)[0] >> 1) for child in children]
+
+
+def test_options_say_how_host_environments_are_stepped() -> None:
+    assert hosting_of(Config()) == (0, 60.0, "fail")
+    options = Config(env_workers=2, env_timeout=3.0, on_env_failure="restart")
+    assert hosting_of(options) == (2, 3.0, "restart")
