@@ -8,7 +8,7 @@ else
 endif
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all mutants faults coverage check format lock bench
+.PHONY: help setup demo test test-all mutants faults same coverage check format lock bench
 
 help:
 	@echo "make demo      a Unitree Go1 learns to walk"
@@ -18,6 +18,7 @@ help:
 	@echo "make format    format the code"
 	@echo "make mutants   put known bugs back, one at a time: the tests must find each"
 	@echo "make faults    kill runs, fill disks, damage files, train for long"
+	@echo "make same      whether learning is as it was in BASE=COMMIT, byte for byte"
 	@echo "make coverage  which lines and branches of the core the tests reach"
 	@echo "make bench     the benchmarks, in an environment of their own"
 	@echo "make lock      renew requirements.lock"
@@ -52,6 +53,12 @@ mutants: setup
 # a few minutes; with FAULTS=--long 200 kills, 10,000 damaged files and 2,000 updates
 faults: setup
 	$(BIN)/python -m tests.faults.run $(FAULTS)
+
+# about ten minutes; with KINDS="hopper trpo" those alone (python benchmarks/same_bytes.py --list)
+BASE ?= HEAD
+
+same: setup
+	$(BIN)/python benchmarks/same_bytes.py $(BASE) $(if $(KINDS),--kinds $(KINDS))
 
 coverage: setup
 	$(BIN)/python -m coverage run -m pytest -m "not slow" tests/functional tests/networks tests/rollout \
