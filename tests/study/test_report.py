@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ import pytest
 
 from surefoot.cli.main import main
 from surefoot.config import Config
+from surefoot.errors import UserError
 from surefoot.services.run_folder import describe
 from surefoot.study.jobs import DIAGNOSTICS
 from surefoot.study.plan import Study, write_study
 from surefoot.study.presets import study_preset
-from surefoot.study.report import study_page
+from surefoot.study.report import runs_page, study_page
 from surefoot.study.results import analyse, interval, score_form
 
 TASKS = ("Hopper-v5", "Walker2d-v5")
+# what would run, or load something, wherever it is taken for markup, a template of Bokeh's or a formula
+RUNS = "\"'><img src=x onerror='ran = 1'>@{y0}{safe}$swatch:y0 $$x$$ {{ 7 * 7 }}"
+PAYLOAD = f"</script></title><script>ran = 1</script>{RUNS}"
 
 
 def made_up(study: Study, diagnostics: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -54,8 +59,12 @@ def write_page(folder: Path, name: str, diagnostics: tuple[str, ...]) -> Path:
     study = Study(name, tasks, preset.arms, preset.baseline, 6, question=preset.question)
     (folder / "study.toml").write_text(write_study(study))
     found = analyse(study, made_up(study, diagnostics), {})
+    return write(folder, found, describe(["surefoot"], study=name))
+
+
+def write(folder: Path, found: dict[str, Any], provenance: dict[str, Any]) -> Path:
     (folder / "results.json").write_text(json.dumps(found, allow_nan=False))
-    (folder / "provenance.json").write_text(json.dumps(describe(["surefoot"], study=name)))
+    (folder / "provenance.json").write_text(json.dumps(provenance))
     file = folder / "report.html"
     file.write_text(study_page(folder), encoding="utf-8")
     return file
@@ -119,7 +128,7 @@ def logarithmic(tab: Any) -> list[tuple[str, float]]:
     return tab.evaluate(
         """() => [...Bokeh.index.roots]
           .filter(view => view.canvas_view && view.frame.y_scale.type === "LogScale")
-          .map(view => [view.model.left[0].axis_label, view.model.y_range.start])"""
+          .map(view => [view.model.left[0].axis_label.text, view.model.y_range.start])"""
     )
 
 
@@ -168,22 +177,27 @@ def test_an_arm_can_be_hidden_and_shown(browser, page: Path) -> None:
     assert said == []
 
 
-def test_hovering_tells_the_numbers(browser, page: Path) -> None:
-    tab, said = opened(browser, page)
+def hovered(tab: Any, chart: int) -> str | None:
+    """What is told of a point of a chart; None where it has none to hover over."""
     place = tab.evaluate(
-        """() => {
-          const view = [...Bokeh.index.roots].find(view => view.canvas_view)
+        """chart => {
+          const view = [...Bokeh.index.roots].filter(view => view.canvas_view)[chart]
           view.el.scrollIntoView({block: "center"})
           const renderer = view.model.renderers.find(r => r.glyph.type.includes("Scatter"))
-          const {x0: x, y0: y} = renderer.data_source.data
+          if (!renderer) return null
+          const {x, y} = renderer.glyph, {data} = renderer.data_source
+          const k = Math.min(10, data[x.field].length - 1)
           const box = view.canvas_view.el.getBoundingClientRect()
-          return {x: box.left + view.frame.x_scale.compute(x[10]),
-                  y: box.top + view.frame.y_scale.compute(y[10])}
-        }"""
+          return {x: box.left + view.frame.x_scale.compute(data[x.field][k]),
+                  y: box.top + view.frame.y_scale.compute(data[y.field][k])}
+        }""",
+        chart,
     )
+    if place is None:
+        return None
     tab.mouse.move(place["x"], place["y"])
     tab.wait_for_timeout(500)
-    shown = tab.evaluate(
+    return tab.evaluate(
         """() => {
           const texts = []
           const walk = node => {
@@ -195,9 +209,150 @@ def test_hovering_tells_the_numbers(browser, page: Path) -> None:
           return texts.join(" ")
         }"""
     )
+
+
+def test_hovering_tells_the_numbers(browser, page: Path) -> None:
+    tab, said = opened(browser, page)
+    shown = hovered(tab, 0)
     assert "550,000" in shown
     assert "95%" in shown
     assert said == []
+
+
+def spoilt(value: Any) -> Any:
+    """With the payload in place of each text, but for those that name a part of the results."""
+    if isinstance(value, dict):
+        return {name: spoilt(x) for name, x in value.items()}
+    if isinstance(value, list):
+        return [spoilt(x) for x in value]
+    return PAYLOAD if isinstance(value, str) and not value.endswith(PAYLOAD) else value
+
+
+@pytest.fixture(scope="module")
+def spoilt_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study all of whose names and texts would run if they were taken for anything but text."""
+    arms = {f"{k}{PAYLOAD}": {"gamma": 0.9 + k / 100} for k in range(3)}
+    tasks = {f"{k}{PAYLOAD}": Config() for k in range(2)}
+    study = Study(PAYLOAD, tasks, arms, next(iter(arms)), 6, question=PAYLOAD)
+    results = made_up(study, ("policy/approx_kl",))
+    results[-1] |= {"errors": {"5": PAYLOAD}, "runs": {}}
+    found = spoilt(analyse(study, results, {(task, arm): 1e-3 for task in tasks for arm in arms}))
+    found["options"] = {arm: {PAYLOAD: PAYLOAD} for arm in arms}
+    provenance = spoilt(describe(["surefoot"], study=PAYLOAD))
+    provenance["versions"][PAYLOAD] = PAYLOAD
+    return write(tmp_path_factory.mktemp("spoilt"), found, provenance)
+
+
+# what the page forbids is one defence, that nothing of the kind is in it is another
+@pytest.mark.parametrize("bypass_csp", [False, True])
+def test_nothing_that_a_study_is_made_of_runs(browser, spoilt_page: Path, bypass_csp: bool) -> None:
+    tab, said = opened(browser, spoilt_page, bypass_csp=bypass_csp)
+    tab.on("dialog", lambda dialog: said.append(dialog.message))
+    told = [hovered(tab, chart) for chart in range(len(canvases(tab)))]
+    assert len(told) == 2 * 3 + 1
+    assert (
+        sum(PAYLOAD in text for text in told if text) == 2 * 2 + 1
+    )  # the diagnostics tell nothing
+    formulas = tab.evaluate(
+        """() => [...Bokeh.index.roots].filter(view => view.canvas_view)
+          .flatMap(view => [...view.model.below, ...view.model.left])
+          .filter(axis => axis.axis_label.type !== "PlainText").length"""
+    )
+    assert formulas == 0
+    for button in tab.locator("#arms button").all():
+        button.click()
+    assert PAYLOAD in tab.locator("body").inner_text()
+    assert tab.title() == f"{PAYLOAD}: {PAYLOAD}"
+    assert tab.locator("img").count() == 0
+    assert tab.evaluate("typeof ran") == "undefined"
+    assert said == []
+
+
+def test_no_script_runs_that_was_put_into_the_page_later(
+    browser, page: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "changed.html"
+    text = page.read_text()
+    file.write_text(text.replace("</head>\n<body>", f"</head>\n<body>{PAYLOAD}"))
+    tab, said = opened(browser, file)
+    assert tab.evaluate("typeof ran") == "undefined"
+    # the script, the picture, and what to do without it
+    assert len([text for text in said if "Content Security Policy" in text]) == 3
+
+
+def numbers(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where there are numbers; of a list, that of the first."""
+    if isinstance(value, dict | list):
+        for name, x in value.items() if isinstance(value, dict) else enumerate(value[:1]):
+            yield from numbers(x, (*at, name))
+    elif isinstance(value, int | float):
+        yield at
+
+
+def spoilt_at(found: dict[str, Any], *ways: tuple[Any, ...]) -> dict[str, Any]:
+    """A copy with the payload in some places."""
+    copy = tree = json.loads(json.dumps(found))
+    for *way, last in ways:
+        for step in way:
+            tree = tree[step]
+        tree[last] = PAYLOAD
+    return copy
+
+
+def test_a_text_in_place_of_a_number_is_refused_or_shown_as_text(
+    browser, page: Path, tmp_path: Path
+) -> None:
+    found = json.loads((page.parent / "results.json").read_text())
+    provenance = json.loads((page.parent / "provenance.json").read_text())
+    task, arms = TASKS[0], ("PPO", "TRPO+")  # fewer charts, for the sake of time
+    found["tasks"] = {task: {arm: found["tasks"][task][arm] for arm in arms}}
+    found["gaps"], found["total_steps"] = {task: found["gaps"][task]}, {task: 1_000_000}
+    found["across_tasks"]["arms"] = {arm: found["across_tasks"]["arms"][arm] for arm in arms}
+    found["options"] = {arm: {} for arm in arms}
+    shown, refused, seen = spoilt_at(found), [], set()
+    for way in numbers(found):
+        if (
+            kind := tuple(name for name in way if name not in arms and not str(name).isdigit())
+        ) in seen:
+            continue
+        seen.add(kind)
+        try:
+            write(tmp_path, spoilt_at(found, way), provenance)
+        except UserError as error:
+            refused.append(str(error))
+        else:
+            shown = spoilt_at(shown, way)
+    assert len(refused) > 20
+    assert all("not as Surefoot writes them" in text and "\n" not in text for text in refused)
+    tab, said = opened(browser, write(tmp_path, shown, provenance), bypass_csp=True)
+    assert tab.locator("body").inner_text().count(PAYLOAD) == 3  # the seeds, and the failed runs
+    for chart in range(len(canvases(tab))):
+        hovered(tab, chart)
+    assert tab.evaluate("typeof ran") == "undefined"
+    assert said == []
+
+
+NO_TASK = '{"study": "", "question": "", "tasks": {}, "total_steps": {}, "gaps": {}, "options": {}'
+NO_TASK += ', "across_tasks": {}, "failed": []}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "9" * 5000,
+        "\udcff",
+        '{"study": "',
+        NO_TASK,
+        NO_TASK.replace('"tasks": {}', '"tasks": []'),
+    ],
+)
+def test_damaged_results_are_one_error(text: str, page: Path, tmp_path: Path, capsys) -> None:
+    for name in ("study.toml", "provenance.json"):
+        shutil.copy(page.parent / name, tmp_path)
+    (tmp_path / "results.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_axis_of_steps_is_told_in_thousands_and_millions(browser, page: Path) -> None:
@@ -270,23 +425,21 @@ def test_the_verdict_comes_first_and_all_parts_are_there(browser, page: Path) ->
     assert "<b>the worker died</b>" in text
 
 
-def test_runs_have_a_page_too(browser, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    tiny = [
-        "--total-steps",
-        "2000",
-        "--num-envs",
-        "4",
-        "--num-steps",
-        "16",
-        "--num-minibatches",
-        "4",
-    ]
-    folders = []
-    for seed in ("0", "1"):
-        folders.append(str(tmp_path / f"run{seed}"))
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    tiny = ["--total-steps", "2000", "--num-envs", "4", "--num-steps", "16"]
+    tiny += ["--num-minibatches", "4"]
+    folders = [tmp_path_factory.mktemp("runs") / f"run{seed}" for seed in range(2)]
+    for seed, folder in enumerate(folders):
         task = "probe:late-reward/continuous"
-        assert main(["train", task, *tiny, "--seed", seed, "--run-dir", folders[-1]]) == 0
-    assert main(["report", *folders, "--output", str(tmp_path / "both.html")]) == 0
+        assert main(["train", task, *tiny, "--seed", str(seed), "--run-dir", str(folder)]) == 0
+    return folders
+
+
+def test_runs_have_a_page_too(
+    browser, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["report", *map(str, runs), "--output", str(tmp_path / "both.html")]) == 0
     assert "both.html" in capsys.readouterr().out
     tab, said = opened(browser, tmp_path / "both.html")
     assert len(canvases(tab)) == 6
@@ -295,6 +448,51 @@ def test_runs_have_a_page_too(browser, tmp_path: Path, capsys: pytest.CaptureFix
     assert "Options that differ" in tab.locator("body").inner_text()
     assert tab.locator("td", has_text="seed").count() == 1
     assert said == []
+
+
+@pytest.mark.parametrize("bypass_csp", [False, True])
+def test_nothing_that_a_run_is_made_of_runs(
+    browser, runs: list[Path], tmp_path: Path, bypass_csp: bool
+) -> None:
+    folder = shutil.copytree(runs[0], tmp_path / RUNS)
+    texts = {"task": json.dumps(PAYLOAD), "env_options": json.dumps([f"a={PAYLOAD}"])}
+    lines = [line.split(" = ", 1) for line in (folder / "config.toml").read_text().splitlines()]
+    config = "\n".join(f"{name} = {texts.get(name, value)}" for name, value in lines)
+    (folder / "config.toml").write_text(config)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(spoilt(meta)))
+    file = tmp_path / "report.html"
+    file.write_text(runs_page([folder, runs[1]]), encoding="utf-8")
+    tab, said = opened(browser, file, bypass_csp=bypass_csp)
+    assert all(RUNS in (hovered(tab, chart) or "") for chart in range(6))
+    assert PAYLOAD in tab.locator("body").inner_text()
+    assert tab.evaluate("typeof ran") == "undefined"
+    assert said == []
+
+
+def test_a_run_folder_s_name_need_not_be_text(runs: list[Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(runs[0], tmp_path / "run-\udcff")
+    assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metrics.jsonl", "{\n{}\n"),
+        ("metrics.jsonl", '{"step": "<b>", "wall_time_s": 1}\n'),
+        ("metrics.jsonl", '{"step": 1, "wall_time_s": 1, "policy/entropy": "<b>"}\n'),
+        ("meta.json", "{}"),
+    ],
+)
+def test_a_run_with_a_damaged_file_is_one_error(
+    name: str, text: str, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    (folder / name).write_text(text)
+    assert main(["report", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "not as Surefoot writes them" in said
 
 
 def test_what_has_no_report_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path, page) -> None:

@@ -13,9 +13,6 @@ from typing import Any
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b5fc4")
 _COLORS += ("#b03060", "#5f9ea0", "#6b8e23", "#a0522d", "#4169e1", "#c71585", "#2e8b57", "#b8860b")
 _GREY = "#80868c"
-# of an axis of steps: 200k, 1.5M (Bokeh's own abbreviation of a million is a small m)
-_STEPS = """const [unit, name] = tick >= 1e6 ? [1e6, "M"] : tick >= 1e3 ? [1e3, "k"] : [1, ""]
-return Number((tick / unit).toPrecision(6)) + name"""
 
 
 def color_of(index: int) -> str:
@@ -36,10 +33,14 @@ class Series:
 
 
 class Charts:
-    """Draws charts and keeps them until the page is put together."""
+    """Draws charts and keeps them, as data, until the page is put together.
+
+    A name may be anything: Bokeh takes markup, mathematics and column names from the templates of a
+    hover and from the text of an axis, but not from the values that a template's `$name` stands for.
+    """
 
     def __init__(self) -> None:
-        self._scripts: list[str] = []
+        self.drawn: list[Any] = []
 
     def curves(
         self,
@@ -51,7 +52,7 @@ class Charts:
         hover: bool = True,
         log: bool = False,
     ) -> str:
-        """HTML of a chart of curves; each can be hovered over, unless the page would grow too large.
+        """Name of a chart of curves; each can be hovered over, unless the page would grow too large.
 
         With `log` heights are logarithmic, and what is not above zero is a gap.
         """
@@ -63,7 +64,7 @@ class Charts:
         source, view = ColumnDataSource(columns), CDSView()
         for k, one in enumerate(series):
             at, to, low, high = places[k], f"y{k}", f"low{k}", f"high{k}"
-            tips = [("", one.name), (x, f"@{at}{{0,0.[00]}}"), (y, f"@{to}{{0,0.[0000]}}")]
+            tips = [("", "$name"), (x, f"@{at}{{0,0.[00]}}"), (y, f"@{to}{{0,0.[0000]}}")]
             drawn: list[Any] = [Line(x=at, y=to, line_color=one.color, line_width=2)]
             if low in columns:
                 tips.append(("95%", f"[@{low}{{0,0.[0000]}}, @{high}{{0,0.[0000]}}]"))
@@ -73,14 +74,14 @@ class Charts:
                     Scatter(x=at, y=to, size=5, fill_color=one.color, line_color=one.color)
                 )
             for glyph in drawn:
-                figure.add_glyph(source, glyph, view=view, tags=[f"arm:{one.name}"])
+                figure.add_glyph(source, glyph, view=view, name=one.name)
             if hover:
                 dots = [figure.renderers[-1]]
                 figure.add_tools(HoverTool(renderers=dots, tooltips=tips, mode="mouse"))
         return self._keep(figure)
 
     def forest(self, rows: Sequence[tuple[str, str, Mapping[str, float | None]]]) -> str:
-        """HTML of a chart of intervals around zero, a row each; given in shares, shown in percent."""
+        """Name of a chart of intervals around zero, a row each; given in shares, shown in percent."""
         from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Span
 
         names = [name for name, _, _ in rows]
@@ -107,24 +108,23 @@ class Charts:
                 drawn.append(line)
             drawn.append(figure.scatter("estimate", "name", source=source, color=color, size=10))
             for renderer in drawn:
-                renderer.tags = [f"arm:{name}"]
-            tips = [("", "@name"), ("difference", told)]
+                renderer.name = name
+            tips = [("", "$name"), ("difference", told)]
             figure.add_tools(HoverTool(renderers=drawn, tooltips=tips))
         figure.x_range.start, figure.x_range.end = -1.1 * reach, 1.1 * reach  # zero in the middle
         return self._keep(figure)
 
-    def embedded(self) -> tuple[str, str]:
-        """HTML of the library for the head, and of the charts' scripts for the end of the body."""
+    def library(self) -> str:
+        """The script that draws them."""
         from bokeh.resources import Resources
 
-        return Resources(mode="inline", components=["bokeh"]).render_js(), "\n".join(self._scripts)
+        return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
 
     def _keep(self, figure: Any) -> str:
-        from bokeh.embed import components
+        from bokeh.embed import json_item
 
-        script, place = components(figure)
-        self._scripts.append(script)
-        return place
+        self.drawn.append(json_item(figure))
+        return f"chart-{len(self.drawn) - 1}"
 
 
 def _rounded(values: Sequence[float | None]) -> list[float]:
@@ -150,7 +150,7 @@ def _columns(series: Sequence[Series]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _figure(x: str, y: str, height: int, **options: Any) -> Any:
-    from bokeh.models import CustomJSTickFormatter
+    from bokeh.models import NumeralTickFormatter, PlainText
     from bokeh.plotting import figure
 
     made = figure(
@@ -159,8 +159,8 @@ def _figure(x: str, y: str, height: int, **options: Any) -> Any:
         tools="pan,box_zoom,wheel_zoom,reset,save",
         toolbar_location="above",
         active_drag=None,
-        x_axis_label=x,
-        y_axis_label=y,
+        x_axis_label=PlainText(text=x),
+        y_axis_label=PlainText(text=y),
         background_fill_alpha=0.0,
         border_fill_alpha=0.0,
         outline_line_color=None,
@@ -174,6 +174,8 @@ def _figure(x: str, y: str, height: int, **options: Any) -> Any:
     made.axis.minor_tick_line_color = None
     made.axis.major_label_text_color = made.axis.axis_label_text_color = _GREY
     made.axis.axis_label_text_font_style = "normal"
-    if "step" in x:
-        made.xaxis.formatter = CustomJSTickFormatter(code=_STEPS)
+    if x == "environment steps":
+        # the page's script tells them as 200k, 1.5M: Bokeh's own million is a small m, and a script
+        # that comes with a chart needs a page that evaluates text
+        made.xaxis.formatter = NumeralTickFormatter()
     return made

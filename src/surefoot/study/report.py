@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
 from surefoot.config import option_names
 from surefoot.config_file import toml_value
 from surefoot.errors import UserError
+from surefoot.files import read_json
 from surefoot.services.run_folder import META, METRICS, read_config
 from surefoot.study.charts import Charts, Series, color_of
 from surefoot.study.results import interval, score_form
@@ -38,7 +40,7 @@ def study_page(folder: Path) -> str:
     """The report of a study's folder as HTML.
 
     Raises:
-        ValueError: the study has not come to its end.
+        ValueError: the study has not come to its end, or its files are not as it left them.
     """
     file = folder / "results.json"
     if not file.is_file():
@@ -46,55 +48,79 @@ def study_page(folder: Path) -> str:
             f"{str(folder)!r} has no results yet: the study has not come to its end; "
             f"`surefoot study {folder}` continues it"
         )
-    found = json.loads(file.read_text(encoding="utf-8"))
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    charts = Charts()
-    arms = list(found["options"])
-    parts = [
-        *_head(found),
-        *_verdicts(found),
-        _toggles(arms),
-        *_curves(found, charts),
-        *_forests(found, charts),
-        *_profiles(found, charts),
-        *_diagnostics(found, charts),
-        *_options(found),
-        *_failures(found),
-        *_provenance(provenance),
-    ]
-    return _page(f"{found['study']}: {found['question'] or 'study'}", parts, charts)
+    with _as_written(folder):
+        found, charts = read_json(file), Charts()
+        tasks, steps = found["tasks"], found["total_steps"]
+        return _page(
+            f"{found['study']}: {found['question'] or 'study'}",
+            charts,
+            found=found,
+            budgets=", ".join(f"{task} {steps[task]:,} steps" for task in steps),
+            gaps=_gaps(found),
+            comparisons=sum("verdict" in arm for arms in tasks.values() for arm in arms.values()),
+            curves={task: _curves(arms, charts) for task, arms in tasks.items()},
+            differences={task: _differences(arms, charts) for task, arms in tasks.items()},
+            profile=_profile(found, charts),
+            diagnostics={
+                task: _diagnostics(arms, steps[task], charts) for task, arms in tasks.items()
+            },
+            changes=_changes(found),
+            failed=[[x[k] for k in ("task", "arm", "seed", "error")] for x in found["failed"]],
+            facts=_facts(read_json(folder / "provenance.json")),
+        )
 
 
 def runs_page(folders: Sequence[Path]) -> str:
     """A report of plain runs as HTML, each a curve.
 
     Raises:
-        ValueError: a folder holds no run, or a run without a single iteration.
+        ValueError: a folder holds no run, a run without a single iteration, or files that are not as it
+            left them.
     """
-    runs = {}
+    configs, rows, facts, told = {}, {}, {}, []
     for folder in folders:
-        task, config = read_config(folder)
+        name = str(folder)
+        task, configs[name] = read_config(folder)
         file = folder / METRICS
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        if not lines:
-            raise UserError(f"{str(folder)!r} holds a run without a finished iteration")
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        runs[str(folder)] = (task, config, _rows(lines), meta)
-    charts, names = Charts(), list(runs)
-    parts = [f"<h1>{len(runs)} run{'s' * (len(runs) > 1)}</h1>", *_run_table(runs), _toggles(names)]
-    for metric in _RUN_CHARTS:
-        series = [
-            Series(name, color_of(k), *_thinned(rows, metric))
-            for k, (name, (_, _, rows, _)) in enumerate(runs.items())
-        ]
-        parts += [f"<h2>{escape(metric)}</h2>", f"<p class=soft>{escape(MEANINGS[metric])}</p>"]
-        log = metric in _LOGARITHMIC
-        parts.append(charts.curves(series, "environment steps", metric, log=log))
-    configs = {name: config for name, (_, config, _, _) in runs.items()}
-    parts += _config_differences(configs)
-    for name, (_, _, _, meta) in runs.items():
-        parts += [f"<h3>{escape(name)}</h3>", *_provenance(meta)]
-    return _page("Surefoot: runs", parts, charts)
+        with _as_written(folder):
+            lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+            if not lines:
+                raise UserError(f"{name!r} holds a run without a finished iteration")
+            rows[name], facts[name] = _rows(lines), _facts(read_json(folder / META))
+            told.append([name, task, configs[name].seed, *_outcome(rows[name])])
+    charts, curves = Charts(), {}
+    with _as_written(*folders):
+        for metric in _RUN_CHARTS:
+            series = [
+                Series(name, color_of(k), *_thinned(of_run, metric))
+                for k, (name, of_run) in enumerate(rows.items())
+            ]
+            log = metric in _LOGARITHMIC
+            curves[metric] = charts.curves(series, "environment steps", metric, log=log)
+    different = _different_options(configs)
+    title = "Surefoot: runs"
+    return _page(
+        title, charts, found=None, runs=told, curves=curves, differences=different, facts=facts
+    )
+
+
+@contextlib.contextmanager
+def _as_written(*folders: Path) -> Iterator[None]:
+    """Refuse files that are not as Surefoot writes them: text for a number, a name that is missing."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        TemplateError,
+    ) as e:
+        names = ", ".join(repr(str(folder)) for folder in folders)
+        raise UserError(f"files in {names} are not as Surefoot writes them: {e!r}") from e
 
 
 def _rows(lines: Sequence[str]) -> list[dict[str, Any]]:
@@ -104,181 +130,90 @@ def _rows(lines: Sequence[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def _page(title: str, parts: Sequence[str], charts: Charts) -> str:
-    template = resources.files("surefoot.study").joinpath("page.html").read_text(encoding="utf-8")
-    library, script = charts.embedded()
-    return Template(template).substitute(
-        title=escape(title), library=library, body="\n".join(parts), charts=script
+def _page(title: str, charts: Charts, **parts: Any) -> str:
+    """The template with its parts, all of which are escaped but the charts, which are data."""
+    environment = Environment(
+        loader=PackageLoader("surefoot.study", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    # Bokeh reads a chart in the order it is written in
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    helpers = {"color_of": color_of, "fingerprint": _fingerprint, "meanings": MEANINGS}
+    helpers |= {"number": _number, "score_form": score_form}
+    page = environment.get_template("report.html.jinja").render(
+        title=title, library=charts.library(), charts=charts.drawn, **helpers, **parts
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be UTF-8
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[int] = ()) -> str:
-    """HTML of a table; `rows` are HTML already, columns in `text` may wrap."""
-    cells = "".join(f"<th>{escape(name)}</th>" for name in head)
-    lines = [f"<tr>{cells}</tr>"]
-    for row in rows:
-        marked = ("<td class=text>" if k in text else "<td>" for k in range(len(row)))
-        lines.append(
-            "<tr>" + "".join(f"{td}{x}</td>" for td, x in zip(marked, row, strict=True)) + "</tr>"
-        )
-    return "<div class=wide><table>" + "\n".join(lines) + "</table></div>"
+def _fingerprint(script: str) -> str:
+    """A script as a Content-Security-Policy names it; what it does not name does not run."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def _number(found: Found | None, form: str) -> str:
     """`2513 [2391, 2632]`, or a dash."""
-    return "&ndash;" if found is None else interval(found, form)
+    return "\N{EN DASH}" if found is None else interval(found, form)
 
 
-def _head(found: Found) -> Iterator[str]:
-    title = found["question"] or found["study"]
-    budgets = ", ".join(f"{task} {steps:,} steps" for task, steps in found["total_steps"].items())
-    yield f"<h1>{escape(title)}</h1>"
-    yield (
-        f"<p class=soft>Study {escape(found['study'])}: {found['seeds']} seeds of each arm, paired with "
-        f"{escape(found['baseline'])}; {escape(budgets)}.</p>"
-    )
-
-
-def _verdicts(found: Found) -> Iterator[str]:
-    yield "<h2>Verdict</h2>"
-    baseline = found["baseline"]
-    head = ["arm", "mean", "IQM", f"against {baseline}", "P(better run)", "verdict", "10% takes"]
-    for task, arms in found["tasks"].items():
-        yield f"<h3>{escape(task)}</h3>"
-        yield _table(
-            head,
-            [
-                _verdict_row(name, arm, name == baseline, score_form(arms))
-                for name, arm in arms.items()
-            ],
-        )
-        yield "<ul>"
-        for arm in arms.values():
-            if "sentence" in arm:
-                yield f"<li>{escape(arm['sentence'])}</li>"
-        yield "</ul>"
-    across = found["across_tasks"].get("arms", {})
-    if len(found["tasks"]) > 1 and across:
-        yield "<h3>All tasks</h3><ul>"
-        for arm in across.values():
-            if "sentence" in arm:
-                yield f"<li>{escape(arm['sentence'])}</li>"
-        yield "</ul>"
-    if found["gaps"]:
-        yield "<h3>What the algorithm buys, and what the code-level options buy</h3>"
-        rows = [
-            [
-                escape(t),
-                *(_number(g[gap], score_form(found["tasks"][t])) for gap in ("AAI", "ACLI")),
-            ]
-            for t, g in found["gaps"].items()
-        ]
-        yield _table(["task", "AAI", "ACLI"], rows)
-    count = sum("verdict" in arm for arms in found["tasks"].values() for arm in arms.values())
-    yield (
-        "<p class=soft>Scores are a run's mean return over the last tenth of its evaluations. In "
-        "brackets: 95% intervals over seeds. The difference is between runs of the same seed, in "
-        f"units of the mean of {escape(baseline)}. A verdict names a winner by chance in 1 of 20 "
-        f"comparisons of equal arms; there are {count} here. The last column: seeds needed to show a "
-        "difference of 10% four times out of five.</p>"
-    )
-
-
-def _verdict_row(name: str, arm: Found, is_baseline: bool, form: str) -> list[str]:
-    failed = f" <span class=worse>({arm['failed']} failed)</span>" if arm["failed"] else ""
-    row = [escape(name) + failed, _number(arm.get("mean"), form), _number(arm.get("iqm"), form)]
-    if is_baseline or "verdict" not in arm:
-        return [*row, "&ndash;", "&ndash;", "baseline" if is_baseline else "too few runs", ""]
-    verdict = arm["verdict"]
-    style = f" class={verdict.split(',')[0]}" if verdict != "no difference shown" else ""
-    needed = arm["seeds_to_show_10_percent"]
-    relative = arm["relative"]
+def _gaps(found: Found) -> list[list[str]]:
     return [
-        *row,
-        _number(arm["difference"], form) if relative is None else _number(relative, "+.0%"),
-        _number(arm["probability_of_improvement"], ".2f"),
-        f"<span{style}>{verdict}</span>",
-        "&ndash;" if needed is None else f"{needed:,} seeds",
+        [task, *(_number(gaps[gap], score_form(found["tasks"][task])) for gap in ("AAI", "ACLI"))]
+        for task, gaps in found["gaps"].items()
     ]
 
 
-def _toggles(arms: Sequence[str]) -> str:
-    buttons = (
-        f'<button aria-pressed="true" data-arm="{escape(arm)}">'
-        f'<i style="background:{color_of(k)}"></i>{escape(arm)}</button>'
-        for k, arm in enumerate(arms)
-    )
-    return f'<div id="arms" aria-label="show or hide">{"".join(buttons)}</div>'
+def _curves(arms: Found, charts: Charts) -> str:
+    series = [
+        Series(name, color_of(k), c["steps"], c["mean"], c["low"], c["high"])
+        for k, (name, arm) in enumerate(arms.items())
+        if (c := arm.get("curve"))
+    ]
+    return charts.curves(series, "environment steps", "return")
 
 
-def _curves(found: Found, charts: Charts) -> Iterator[str]:
-    yield "<h2>Learning curves</h2>"
-    yield "<p class=soft>Return of the deterministic policy, mean over seeds with 95% intervals.</p>"
-    for task, arms in found["tasks"].items():
-        series = [
-            Series(name, color_of(k), c["steps"], c["mean"], c["low"], c["high"])
-            for k, (name, arm) in enumerate(arms.items())
-            if (c := arm.get("curve"))
-        ]
-        yield f"<h3>{escape(task)}</h3>"
-        yield charts.curves(series, "environment steps", "return")
+def _differences(arms: Found, charts: Charts) -> str:
+    rows = [
+        (name, color_of(k), arm["relative"])
+        for k, (name, arm) in enumerate(arms.items())
+        if arm.get("relative")
+    ]
+    return charts.forest(rows) if rows else ""
 
 
-def _forests(found: Found, charts: Charts) -> Iterator[str]:
-    yield f"<h2>Difference from {escape(found['baseline'])}</h2>"
-    yield "<p class=soft>In percent of its mean, paired seeds, 95% intervals.</p>"
-    for task, arms in found["tasks"].items():
-        rows = [
-            (name, color_of(k), arm["relative"])
-            for k, (name, arm) in enumerate(arms.items())
-            if arm.get("relative")
-        ]
-        if rows:
-            yield f"<h3>{escape(task)}</h3>"
-            yield charts.forest(rows)
-
-
-def _profiles(found: Found, charts: Charts) -> Iterator[str]:
-    across = found["across_tasks"]
+def _profile(found: Found, charts: Charts) -> str:
+    across, arms = found["across_tasks"], list(found["options"])
     if not across.get("arms"):
-        return
-    yield "<h2>Performance profile</h2>"
-    yield (
-        "<p class=soft>Share of runs whose score exceeds a share of the baseline's mean, over all "
-        "tasks. A curve above another is better throughout.</p>"
-    )
-    arms = list(found["options"])
+        return ""
     series = [
         Series(name, color_of(arms.index(name)), across["thresholds"], arm["profile"])
         for name, arm in across["arms"].items()
     ]
-    yield charts.curves(series, f"score / mean of {found['baseline']}", "share of runs")
+    return charts.curves(series, f"score / mean of {found['baseline']}", "share of runs")
 
 
-def _diagnostics(found: Found, charts: Charts) -> Iterator[str]:
-    yield "<h2>What explains it</h2>"
-    for task, arms in found["tasks"].items():
-        yield f"<h3>{escape(task)}</h3><div class=small>"
-        names = sorted({name for arm in arms.values() for name in arm.get("diagnostics", {})})
-        for metric in names:
-            series = []
-            for k, (name, arm) in enumerate(arms.items()):
-                values = arm.get("diagnostics", {}).get(metric)
-                if values is not None:
-                    whole = found["total_steps"][task]
-                    steps = [whole * (i + 0.5) / len(values) for i in range(len(values))]
-                    series.append(Series(name, color_of(k), steps, values))
-            log = metric in _LOGARITHMIC
-            yield "<figure>"
-            yield charts.curves(
-                series, "environment steps", metric, height=220, hover=False, log=log
-            )
-            yield f"<figcaption>{escape(metric)}: {escape(MEANINGS[metric])}</figcaption></figure>"
-        yield "</div>"
+def _diagnostics(arms: Found, total_steps: int, charts: Charts) -> dict[str, str]:
+    drawn = {}
+    for metric in sorted({name for arm in arms.values() for name in arm.get("diagnostics", {})}):
+        series = []
+        for k, (name, arm) in enumerate(arms.items()):
+            values = arm.get("diagnostics", {}).get(metric)
+            if values is not None:
+                steps = [total_steps * (i + 0.5) / len(values) for i in range(len(values))]
+                series.append(Series(name, color_of(k), steps, values))
+        log = metric in _LOGARITHMIC
+        drawn[metric] = charts.curves(
+            series, "environment steps", metric, height=220, hover=False, log=log
+        )
+    return drawn
 
 
-def _options(found: Found) -> Iterator[str]:
-    yield "<h2>What the arms change</h2>"
+def _changes(found: Found) -> list[list[str]]:
+    """What each arm changes."""
     rows = []
     for arm, options in found["options"].items():
         changes = ", ".join(f"{name} = {value}" for name, value in options.items())
@@ -288,29 +223,17 @@ def _options(found: Found) -> Iterator[str]:
             if "learning_rate" in arms[arm]
         )
         tuned = f"learning rate chosen: {rates}" if rates else ""
-        rows.append([escape(arm), escape("; ".join(x for x in (changes, tuned) if x) or "nothing")])
-    yield _table(["arm", "options"], rows, text=[1])
+        rows.append([arm, "; ".join(x for x in (changes, tuned) if x) or "nothing"])
+    return rows
 
 
-def _failures(found: Found) -> Iterator[str]:
-    yield "<h2>Failed runs</h2>"
-    if not found["failed"]:
-        yield "<p>None.</p>"
-        return
-    rows = [
-        [escape(x["task"]), escape(x["arm"]), str(x["seed"]), escape(x["error"])]
-        for x in found["failed"]
-    ]
-    yield _table(["task", "arm", "seed", "error"], rows, text=[3])
-
-
-def _provenance(meta: Found) -> Iterator[str]:
-    yield "<h2>Provenance</h2>"
+def _facts(meta: Found) -> dict[str, str]:
+    """Where a study or a run comes from."""
     versions = ", ".join(
         f"{name} {version}" for name, version in meta["versions"].items() if version
     )
     git = meta.get("git") or {}
-    facts = {
+    return {
         "command": " ".join(meta["command"]),
         "versions": versions,
         "python": meta["python"],
@@ -319,37 +242,22 @@ def _provenance(meta: Found) -> Iterator[str]:
         "finished" if "study" in meta else "started": meta["started"],
         "commit": f"{git['commit']}{'' if git['clean'] else ' with changes'}" if git else "none",
     }
-    yield _table(["", ""], [[escape(k), escape(str(v))] for k, v in facts.items()], text=[1])
 
 
-def _run_table(runs: Mapping[str, Any]) -> Iterator[str]:
-    rows = []
-    for name, (task, config, lines, _) in runs.items():
-        last = [
-            r["rollout/episode_return"]
-            for r in lines
-            if r.get("rollout/episode_return") is not None
-        ]
-        shown = f"{sum(last[-10:]) / len(last[-10:]):.4g}" if last else "&ndash;"
-        seconds = f"{lines[-1]['wall_time_s']:,.0f} s"
-        rows.append(
-            [escape(name), escape(task), str(config.seed), f"{lines[-1]['step']:,}", shown, seconds]
-        )
-    head = ["run", "task", "seed", "steps", "return (last 10 iterations)", "time"]
-    yield _table(head, rows, text=[0])
+def _outcome(rows: Sequence[Found]) -> list[str]:
+    """Steps, return and time of a run."""
+    returns = [x for row in rows if (x := row.get("rollout/episode_return")) is not None][-10:]
+    shown = f"{sum(returns) / len(returns):.4g}" if returns else "\N{EN DASH}"
+    return [f"{rows[-1]['step']:,}", shown, f"{rows[-1]['wall_time_s']:,.0f} s"]
 
 
-def _config_differences(configs: Mapping[str, Any]) -> Iterator[str]:
-    yield "<h2>Options that differ</h2>"
+def _different_options(configs: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for option in option_names():
         values = [toml_value(getattr(config, option)) for config in configs.values()]
         if len(set(values)) > 1:
-            rows.append([escape(option), *map(escape, values)])
-    if rows:
-        yield _table(["option", *configs], rows)
-    else:
-        yield "<p>None.</p>"
+            rows.append([option, *values])
+    return rows
 
 
 def _thinned(rows: Sequence[Found], metric: str) -> tuple[list[float], list[float | None]]:
