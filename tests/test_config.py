@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from annotated_types import Interval
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from surefoot.config import (
@@ -38,6 +38,7 @@ def test_defaults_are_valid() -> None:
     target=st.one_of(st.none(), st.floats(1e-6, 1e3)),
     hidden=st.lists(st.integers(1, 512), max_size=3),
 )
+@example(task="[\n", option="key=[\n1,\n]", gamma=0, clip=0.2, target=None, hidden=[])
 @settings(max_examples=100)
 def test_a_file_gives_back_what_was_written(task, option, gamma, clip, target, hidden) -> None:
     config = Config(
@@ -47,7 +48,10 @@ def test_a_file_gives_back_what_was_written(task, option, gamma, clip, target, h
         target_kl=target,
         critic_hidden=tuple(hidden),
     )
-    options = parse_toml(to_toml(config, task=task), where="file")
+    text = to_toml(config, task=task)
+    lines = text.removesuffix("\n").split("\n")
+    assert [line.split(" = ")[0] for line in lines] == ["task", *option_names()]
+    options = parse_toml(text, where="file")
     assert options.pop("task") == task
     assert set(options) == set(option_names())
     assert from_mapping(options) == config

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from surefoot.config import Config, option_names
 from surefoot.errors import UserError, check_names
@@ -46,20 +49,22 @@ def read_text(path: Path) -> str:
 
 def to_toml(config: Config, *, task: str) -> str:
     """The config with every option as TOML text, `task` first."""
-    lines = [f"task = {toml_value(task)}"]
-    lines += [f"{name} = {toml_value(getattr(config, name))}" for name in option_names()]
-    return "\n".join(lines) + "\n"
+    return dump_toml({"task": task, **asdict(config)})
+
+
+def dump_toml(table: Mapping[str, Any]) -> str:
+    """A table as TOML text, one entry a line; None is the text `none`."""
+    text = tomli_w.dumps(_without_none(table), indent=0)
+    # tomli-w begins a line for each item of an array; in a text the end of a line is escaped
+    return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ")
 
 
 def toml_value(value: Any) -> str:
-    """An option's value as TOML writes it; None is the text `none`."""
-    if value is None:
-        return '"none"'
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, but for characters above U+FFFF and DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    return repr(value)
+    """A value as TOML writes it; see `dump_toml`."""
+    return dump_toml({"value": value}).removeprefix("value = ").removesuffix("\n")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_none(x) for name, x in value.items()}
+    return "none" if value is None else value

@@ -67,6 +67,16 @@ def test_a_preset_is_a_study_and_its_text_reads_back(name: str) -> None:
             assert again.config(task, arm) == study.config(task, arm)
 
 
+def test_names_may_hold_what_toml_is_made_of() -> None:
+    name = "a \"b\".c\n[d]\n= ''' # \\"
+    arms = {name: {"clip_epsilon": math.inf, "target_kl": None, "actor_hidden": (8, 8)}, "b": {}}
+    tasks = {name: Config(env_options=(f"a={name}",))}
+    study = check(Study(name, tasks, arms, name, 2, question=name))
+    again = check(parse_study(write_study(study), where="study.toml", presets=PRESETS)[0])
+    assert (again.name, again.question, again.tasks) == (name, name, tasks)
+    assert [again.config(name, arm) for arm in arms] == [study.config(name, arm) for arm in arms]
+
+
 def test_the_arms_of_the_paper_are_as_its_table_says() -> None:
     arms = study_preset("implementation-matters").arms
     first = ("value_clip_epsilon", "scale_rewards", "orthogonal_init", "learning_rate_schedule")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from surefoot.config import Config, from_mapping, option_names
-from surefoot.config_file import toml_value
+from surefoot.config_file import dump_toml
 from surefoot.envs.tasks import names_code
 from surefoot.errors import UserError, check_names, near_matches
 
@@ -209,14 +209,9 @@ def _from_toml(value: Any) -> Any:
 
 def write_study(study: Study) -> str:
     """The study as TOML text with every task's options written out; `parse_study` reads it back."""
-    lines = [f"{name} = {toml_value(getattr(study, name))}" for name in _SETTINGS]
-    for task, config in study.tasks.items():
-        lines += ["", f"[tasks.{toml_value(task)}]"]
-        lines += [f"{name} = {toml_value(getattr(config, name))}" for name in option_names()]
-    for arm, options in study.arms.items():
-        lines += ["", f"[arms.{toml_value(arm)}]"]
-        lines += [f"{name} = {toml_value(value)}" for name, value in options.items()]
-    return "\n".join(lines) + "\n"
+    settings = {name: getattr(study, name) for name in _SETTINGS}
+    tasks = {task: asdict(config) for task, config in study.tasks.items()}
+    return dump_toml({**settings, "tasks": tasks, "arms": study.arms})
 
 
 def with_total_steps(study: Study, total_steps: int) -> Study:
