@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 
 from surefoot.agent import LoadedPolicy, load_policy
 from surefoot.config import Config, from_mapping, option_names, parse_options
@@ -23,6 +21,7 @@ from surefoot.services.health import Health
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import PolicyFile
 from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
+from surefoot.terminal import PlainConsole, say
 from surefoot.training import REPORTS, Hook, ResumePoint, make_streams, to_key
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
@@ -120,7 +119,7 @@ def resume(
     own = _services(RunFolder(folder, resumes=facts), asked, checkpoint)
     if progress:
         for text in words:
-            Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
+            say(text, stderr=True)
     point = checkpoint.resume_point() if checkpoint else None
     return _run(
         task, asked, own[0], [*own, *hooks], should_stop, progress=progress, resume_point=point
@@ -190,13 +189,9 @@ def _run(
     resume_point: ResumePoint | None = None,
 ) -> TrainResult:
     if progress:
-        console = Console()
         # some simulators load a model for each environment, which takes a while
-        console.print(
-            f"Making {config.num_envs} environments of {escape(task_name(task))}...",
-            highlight=False,
-        )
-        hooks = [*hooks, ConsoleProgress(console)]
+        say(f"Making {config.num_envs} environments of {task_name(task)}...")
+        hooks = [*hooks, ConsoleProgress(PlainConsole())]
     state, _ = run_training(
         task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
     )
@@ -241,12 +236,8 @@ def train_seeds(
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
     own = [_services(folder, config, None, alone=False) for folder in folders]
     if progress:
-        console = Console()
-        console.print(
-            f"{num_seeds} seeds of {escape(name)} side by side; progress of the first:",
-            highlight=False,
-        )
-        own[0].append(ConsoleProgress(console))
+        say(f"{num_seeds} seeds of {name} side by side; progress of the first:")
+        own[0].append(ConsoleProgress(PlainConsole()))
     further = hooks or [()] * num_seeds
     listeners = [[*a, *b] for a, b in zip(own, further, strict=True)]
     states = run_train_seeds(

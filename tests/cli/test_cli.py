@@ -210,6 +210,15 @@ def test_a_bad_toml_file_is_refused(
     assert words in error(capsys, "train", "CartPole-v1", "--config", str(file))
 
 
+def test_an_error_with_a_name_from_a_file_is_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('[tasks."[red]Ant \\u001b[2J"]\n[arms.a]\ngamma = 2.0\n[arms.b]\n')
+    said = error(capsys, "study", str(file))
+    assert "arm 'a' on [red]Ant ?[2J: gamma" in said
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_valid(name: str) -> None:
     assert validate(preset(name)) == preset(name)

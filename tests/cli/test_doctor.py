@@ -97,6 +97,16 @@ def test_a_run_is_judged_by_its_numbers(tmp_path: Path, capsys: pytest.CaptureFi
     assert said.endswith("3 thing(s) to look at.\n")
 
 
+def test_what_a_run_left_is_shown_and_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = surefoot.train("probe:both", run_dir=tmp_path / "run", **TINY).run_dir
+    (run / "crash").mkdir()
+    (run / "crash" / "report.json").write_text(json.dumps({"error": "\x1b[2J[red]mine:Ant: x"}))
+    assert main(["doctor", str(run)]) == 1
+    assert "LOOK it failed: ?[2J[red]mine:Ant: x\n" in capsys.readouterr().out
+
+
 def lines(run: Path) -> list[str]:
     return (run / "metrics.jsonl").read_text().splitlines()
 

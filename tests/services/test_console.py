@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
+import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from surefoot.config import Config
 from surefoot.services.console import ConsoleProgress
+from surefoot.terminal import PlainConsole
 from surefoot.training import train
 
 TINY = Config(total_steps=200, num_envs=4, num_steps=16, num_minibatches=4)
 
 
-def shown(*, terminal: bool, task: str = "probe:late-reward/continuous") -> str:
+def shown(*, terminal: bool, task: object = "probe:late-reward/continuous") -> str:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100, color_system=None)
+    console = PlainConsole(file=out, force_terminal=terminal, width=100, color_system=None)
     train(task, TINY, hooks=[ConsoleProgress(console, every_s=0.0)])
     return out.getvalue()
 
@@ -35,8 +37,16 @@ def test_a_terminal_gets_a_table() -> None:
         assert word in text
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_name_is_shown_as_it_is(terminal: bool) -> None:
+    ant = type("Ant: [red]\x1b[2J", (CartPoleEnv,), {})
+    text = shown(terminal=terminal, task=ant)
+    assert text.count("python:Ant: [red]?[2J") >= 1 + terminal  # its line, and its table
+    assert "\x1b[2J" not in text
+
+
 def test_success_is_shown_where_the_task_reports_it() -> None:
-    progress = ConsoleProgress(Console(file=io.StringIO()))
+    progress = ConsoleProgress(PlainConsole(file=io.StringIO()))
     progress._seen = {
         "step": 1,
         "wall_time_s": 1.0,

@@ -141,9 +141,11 @@ def test_progress_tells_scores_failures_and_the_time_left(capsys: pytest.Capture
     progress = Progress()
     runs = {"0": {"final": 1.0}, "1": {"final": 2.0}}
     progress(job((0, 1)), {"runs": runs, "errors": {}}, 1, 3)
-    progress(job((2,)), {"runs": {}, "errors": {"2": "diverged\nmore"}}, 2, 3)
+    progress(job((2,)), {"runs": {}, "errors": {"2": "[red]diverged:ant:\x1b[2J\nmore"}}, 2, 3)
     progress(job((0,)), {"runs": {"0": {"final": 5.0}}, "errors": {}}, 1, 1)  # another phase
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("[1/3] probe:both, a, seeds 0 to 1: 1.5, about ")
-    assert said[1].startswith("[2/3] probe:both, a, seed 2: 1 failed: diverged, about ")
+    assert said[1].startswith(
+        "[2/3] probe:both, a, seed 2: 1 failed: [red]diverged:ant:?[2J, about "
+    )
     assert said[2] == "[1/1] probe:both, a, seed 0: 5.0"

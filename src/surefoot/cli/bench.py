@@ -15,6 +15,7 @@ from surefoot.cli.options import read_with_options
 from surefoot.config import Config
 from surefoot.errors import UserError
 from surefoot.machine import usable_cores
+from surefoot.terminal import say
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < arguments.seconds <= 600:
         raise UserError(f"seconds = {arguments.seconds} must be in (0, 600]")
     result = measure(arguments, config)
-    print(json.dumps(result) if arguments.json else describe(result))
+    say(json.dumps(result) if arguments.json else describe(result))
     return 0
 
 
@@ -54,10 +55,9 @@ def measure(arguments: Arguments, config: Config) -> dict[str, Any]:
 
     task, seconds = arguments.task, arguments.seconds
     if not arguments.json:
-        print(
+        say(
             f"Measuring {task}: about {(3 if arguments.quick else 5) * seconds:.0f} s, and the "
-            "start and compilation of each setting...",
-            flush=True,
+            "start and compilation of each setting..."
         )
     with environments(task, config) as env:
         limit = limits.measure(env, config, seconds=seconds)

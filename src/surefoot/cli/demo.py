@@ -13,6 +13,7 @@ from surefoot.cli.presets import preset
 from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
 from surefoot.errors import UserError
+from surefoot.terminal import say
 
 TASK = "Go1JoystickFlatTerrain-v1"
 
@@ -41,16 +42,16 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"episodes = {arguments.episodes} must be at least 1")
     from surefoot.api import train
 
-    print(f"A Unitree Go1 learns to follow velocity commands: {TASK}, preset go1.")
+    say(f"A Unitree Go1 learns to follow velocity commands: {TASK}, preset go1.")
     stop = StopOnSignal()
     with stop:
         result = train(TASK, config=config, run_dir=arguments.run_dir, should_stop=stop)
     if not result.finished:
         return report(result, stop)
-    print("\nMeasuring the trained policy (deterministic), then one that stands still...")
+    say("\nMeasuring the trained policy (deterministic), then one that stands still...")
     walking, standing = measure(result.run_dir, episodes=arguments.episodes)
-    print(table(walking, standing))
-    print(f"\nRun folder: {result.run_dir}\nNext: surefoot eval {result.run_dir} --env-options")
+    say(table(walking, standing))
+    say(f"\nRun folder: {result.run_dir}\nNext: surefoot eval {result.run_dir} --env-options")
     return 0
 
 

@@ -18,6 +18,7 @@ import tyro
 from surefoot.cli.arguments import default, read
 from surefoot.config import parse_options
 from surefoot.errors import UserError
+from surefoot.terminal import say
 
 _SECONDS = 5.0  # of the training on this machine
 _FINE, _ODD = "ok", "LOOK"
@@ -52,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
     odd = 0
     for state, text in lines:
         odd += state == _ODD
-        print(f"{state:<5}{text}", flush=True)
-    print("\nNothing wrong was found." if not odd else f"\n{odd} thing(s) to look at.")
+        say(f"{state:<5}{text}")
+    say("\nNothing wrong was found." if not odd else f"\n{odd} thing(s) to look at.")
     return 1 if odd else 0
 
 

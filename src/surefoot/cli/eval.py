@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.arguments import default, read
+from surefoot.terminal import say
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         seed=arguments.seed,
         env_options=arguments.env_options,
     )
-    print(json.dumps(result) if arguments.json else describe(result))
+    say(json.dumps(result) if arguments.json else describe(result))
     return 0
 
 

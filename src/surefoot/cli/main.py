@@ -101,5 +101,7 @@ def mend_compiled_programs(folder: Path) -> None:
 
 def fail(message: str, *, code: int = 2) -> int:
     """One line on stderr, and the exit code."""
-    print(f"surefoot: error: {message}", file=sys.stderr)
+    from surefoot.terminal import say
+
+    say(f"surefoot: error: {message}", stderr=True)
     return code

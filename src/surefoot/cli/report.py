@@ -11,6 +11,7 @@ import tyro
 
 from surefoot.cli.arguments import default, read
 from surefoot.errors import UserError
+from surefoot.terminal import say
 
 
 @dataclass(frozen=True)
@@ -42,5 +43,5 @@ def main(argv: Sequence[str]) -> int:
     page = study_page(folders[0]) if studies else runs_page(folders)
     file = arguments.output or folders[0] / "report.html"
     file.write_text(page, encoding="utf-8")
-    print(f"Report: {file}")
+    say(f"Report: {file}")
     return 0

@@ -11,6 +11,7 @@ import tyro
 
 from surefoot.cli.arguments import default, read
 from surefoot.cli.signals import StopOnSignal
+from surefoot.terminal import say
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def report(result: object, stop: StopOnSignal) -> int:
 
     assert isinstance(result, TrainResult)
     end = "Trained" if result.finished else "Stopped early, everything saved,"
-    print(f"\n{end} {result.step:,} steps; run folder: {result.run_dir}")
+    say(f"\n{end} {result.step:,} steps; run folder: {result.run_dir}")
     if not result.finished:
-        print(f"To go on: surefoot resume {result.run_dir}")
-    print(f"Next: surefoot eval {result.run_dir}")
+        say(f"To go on: surefoot resume {result.run_dir}")
+    say(f"Next: surefoot eval {result.run_dir}")
     return 0 if result.finished else stop.code or 1

@@ -16,6 +16,7 @@ from surefoot.cli.presets import PRESETS
 from surefoot.cli.signals import StopOnSignal
 from surefoot.config_file import read_text
 from surefoot.errors import UserError
+from surefoot.terminal import say
 
 _PRESET_SEEDS = 10
 
@@ -74,10 +75,9 @@ def main(argv: Sequence[str]) -> int:
     folder = StudyFolder(run_dir, study)
     executor = _executor(arguments)
     runs = len(study.tasks) * len(study.arms) * study.seeds
-    print(
+    say(
         f"{study.name}: {len(study.tasks)} task(s) x {len(study.arms)} arms x {study.seeds} seeds = "
-        f"{runs} runs, by {executor.describe()}; folder: {run_dir}",
-        flush=True,
+        f"{runs} runs, by {executor.describe()}; folder: {run_dir}"
     )
     with StopOnSignal("stopping; what is finished is kept") as stop, folder:
         done = run_study(
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
             retry_failed=arguments.retry_failed,
         )
         if done is None:
-            print(f"\nStopped. To continue: {' '.join(_again(study, run_dir, arguments))}")
+            say(f"\nStopped. To continue: {' '.join(_again(study, run_dir, arguments))}")
             return stop.code or 1
         finish(folder, *done)
     return 0
@@ -217,7 +217,7 @@ class Progress:
         if self._first < done < total:
             left = (now - self._began) / (done - self._first) * (total - done)
             rest = f", about {_duration(left)} left"
-        print(f"[{done}/{total}] {job.task}, {job.arm}, {seeds}: {told}{rest}", flush=True)
+        say(f"[{done}/{total}] {job.task}, {job.arm}, {seeds}: {told}{rest}")
 
 
 def _duration(seconds: float) -> str:
@@ -241,16 +241,14 @@ def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     write_json(path / "provenance.json", describe(command, study=folder.study.name))
     (path / "report.html").write_text(study_page(path), encoding="utf-8")
-    print()
+    say("")
     for task, arms in found["tasks"].items():
         baseline = arms[found["baseline"]]
         if "mean" in baseline:
-            print(
-                f"{task}, {found['baseline']}: mean {interval(baseline['mean'], score_form(arms))}"
-            )
+            say(f"{task}, {found['baseline']}: mean {interval(baseline['mean'], score_form(arms))}")
         for arm in arms.values():
             if "sentence" in arm:
-                print(f"  {arm['sentence']}")
+                say(f"  {arm['sentence']}")
     if found["failed"]:
-        print(f"{len(found['failed'])} run(s) failed: see the report")
-    print(f"\nReport: {path / 'report.html'}\nNumbers: {path / 'results.json'}, results.csv")
+        say(f"{len(found['failed'])} run(s) failed: see the report")
+    say(f"\nReport: {path / 'report.html'}\nNumbers: {path / 'results.json'}, results.csv")

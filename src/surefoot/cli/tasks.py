@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,6 +11,7 @@ import tyro
 
 from surefoot.cli.arguments import default, read
 from surefoot.errors import near_matches
+from surefoot.terminal import say
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
     found = [name for name in names if fnmatch.fnmatchcase(name.lower(), pattern)]
     if not found:
         near = near_matches(arguments.pattern, names)
-        print(f"surefoot: no task matches {arguments.pattern!r}{near}", file=sys.stderr)
+        say(f"surefoot: no task matches {arguments.pattern!r}{near}", stderr=True)
         return 1
-    print("\n".join(found))
+    say("\n".join(found))
     return 0
 
 

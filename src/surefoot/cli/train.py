@@ -16,6 +16,7 @@ from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
 from surefoot.config import Config
 from surefoot.errors import UserError
+from surefoot.terminal import say
 
 
 @dataclass(frozen=True)
@@ -68,5 +69,5 @@ def main(argv: Sequence[str]) -> int:
         results = train_seeds(task, num_seeds=num_seeds, **common)
     finished = all(result.finished for result in results)
     ended = "Trained" if finished else "Stopped early:"
-    print(f"\n{ended} {len(results)} seeds; run folders: {results[0].run_dir.parent}/seed-*")
+    say(f"\n{ended} {len(results)} seeds; run folders: {results[0].run_dir.parent}/seed-*")
     return 0 if finished else stop.code or 1

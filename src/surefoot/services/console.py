@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
+from surefoot.terminal import PlainConsole
 from surefoot.training import Hook, Run, TrainState
 
 _ROWS = (
@@ -37,7 +36,7 @@ class ConsoleProgress(Hook):
         every_s: least seconds between two plain lines.
     """
 
-    def __init__(self, console: Console, *, every_s: float = 5.0) -> None:
+    def __init__(self, console: PlainConsole, *, every_s: float = 5.0) -> None:
         self._console = console
         self._every_s = every_s
         self._live: Live | None = None
@@ -49,11 +48,11 @@ class ConsoleProgress(Hook):
         """Say what is trained; the first iteration compiles, which takes a few seconds."""
         self._run = run
         env, config = run.env, run.config
+        size = sum(spec.size for spec in run.agent.observations.values())
         self._console.print(
-            f"{escape(run.task)}: {sum(spec.size for spec in run.agent.observations.values())} observations, "
+            f"{run.task}: {size} observations, "
             f"{env.action.kind} actions {tuple(env.action.sizes)}, {env.num_envs} environments x "
             f"{config.num_steps} steps, seed {config.seed}. Compiling...",
-            highlight=False,
             soft_wrap=True,
         )
         if self._console.is_terminal:
@@ -70,11 +69,11 @@ class ConsoleProgress(Hook):
         assert self._run is not None
         if now - self._last_line >= self._every_s or state.step >= self._run.config.total_steps:
             self._last_line = now
-            self._console.print(self._line(), highlight=False, soft_wrap=True)
+            self._console.print(self._line(), soft_wrap=True)
 
     def on_log(self, text: str) -> None:
         """Say it, above the table."""
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Leave the last table standing."""
@@ -96,7 +95,7 @@ class ConsoleProgress(Hook):
     def _table(self) -> Table:
         assert self._run is not None
         steps, rate, left = self._progress()
-        table = Table(title=escape(self._run.task), title_justify="left", show_header=False)
+        table = Table(title=self._run.task, title_justify="left", show_header=False)
         table.add_row("steps", steps)
         table.add_row("steps/s", rate)
         table.add_row("time left", left)
