@@ -26,7 +26,13 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     # next to the session's temporary folder, so that parallel workers share it
     folder = tmp_path_factory.getbasetemp().parent / "jax-cache"
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)  # for commands in processes of their own
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for name, value in {
+        "jax_compilation_cache_dir": str(folder),
+        # no bound: JAX then keeps no times beside the programs, and a process with a bound, as the
+        # command sets one, could not store a program among those without
+        "jax_compilation_cache_max_size": -1,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)  # for commands in processes of their own

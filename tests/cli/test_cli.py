@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.helpers import PROBE, flags, metrics_of
 
 from surefoot.cli.main import VERBS, main
 from surefoot.cli.presets import PRESETS, preset
 from surefoot.cli.train import parse
 from surefoot.config import Config, validate
-
-TINY = ["--total-steps", "200", "--num-envs", "4", "--num-steps", "16", "--num-minibatches", "4"]
 
 
 def command(*arguments: str, cwd: Path, **kwargs) -> subprocess.CompletedProcess:
@@ -234,14 +233,16 @@ def test_tasks_lists_and_filters(capsys: pytest.CaptureFixture) -> None:
     assert "no task matches" in capsys.readouterr().err
 
 
-def test_train_then_eval_from_the_command_line(tmp_path: Path) -> None:
-    done = command("train", "probe:both", *TINY, "--run-dir", "r", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "run folder: r" in done.stdout
-    assert "surefoot eval r" in done.stdout
-    asked = command("eval", "r", "--episodes", "7", "--json", cwd=tmp_path)
-    assert asked.returncode == 0, asked.stderr
-    result = json.loads(asked.stdout)
+def test_train_then_eval_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", PROBE, *flags(), "--run-dir", "r"]) == 0
+    said = capsys.readouterr().out
+    assert "run folder: r" in said
+    assert "surefoot eval r" in said
+    assert main(["eval", "r", "--episodes", "7", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
     assert set(result) == {
         "episodes",
         "episode_return_mean",
@@ -249,16 +250,16 @@ def test_train_then_eval_from_the_command_line(tmp_path: Path) -> None:
         "episode_length_mean",
     }
     assert result["episodes"] == 7
-    again = command("train", "probe:both", *TINY, "--run-dir", "r", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "in use" in again.stderr
+    assert "in use" in error(capsys, "train", PROBE, *flags(), "--run-dir", "r")
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder's place on Linux")
 def test_compiled_programs_are_kept_in_the_user_s_cache_folder(tmp_path: Path) -> None:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
+    tests = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(tests)}
     own = kept | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = command("train", "probe:both", *TINY, "--run-dir", "a", cwd=tmp_path, env=own)
+    done = command("train", PROBE, *flags(), "--run-dir", "a", cwd=tmp_path, env=own)
     assert done.returncode == 0, done.stderr
     programs = tmp_path / "cache" / "surefoot" / "programs"
     assert any(programs.iterdir())
@@ -267,36 +268,29 @@ def test_compiled_programs_are_kept_in_the_user_s_cache_folder(tmp_path: Path) -
     length = whole.stat().st_size
     whole.write_bytes(whole.read_bytes()[: length // 2])
     (programs / whole.name.replace("-cache", "-atime")).unlink()
-    done = command("train", "probe:both", *TINY, "--run-dir", "c", cwd=tmp_path, env=own)
+    done = command("train", PROBE, *flags(), "--run-dir", "c", cwd=tmp_path, env=own)
     assert done.returncode == 0, done.stderr
     assert "compilation cache" not in done.stderr
     assert whole.stat().st_size > 0.9 * length  # compiled again, and kept
     off = own | {"XDG_CACHE_HOME": str(tmp_path / "none"), "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    done = command("train", "probe:both", *TINY, "--run-dir", "b", cwd=tmp_path, env=off)
+    done = command("train", PROBE, *flags(), "--run-dir", "b", cwd=tmp_path, env=off)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "none" / "surefoot" / "programs").exists()
     a, b = ((tmp_path / n / "policy.safetensors").read_bytes() for n in ("a", "b"))
     assert a == b
 
 
-def test_two_processes_with_one_seed_write_the_same_metrics(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [PROBE, pytest.param("Hopper-v5", marks=pytest.mark.extended)])
+def test_two_processes_with_one_seed_write_the_same_metrics(task: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        done = command("train", "Hopper-v5", *TINY, "--run-dir", name, cwd=tmp_path)
+        done = command("train", task, *flags(), "--run-dir", name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-
-    def rows(name: str) -> list[dict]:
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        kept = []
-        for line in lines:
-            row = json.loads(line)
-            kept.append({k: v for k, v in row.items() if not k.startswith(("time/", "wall"))})
-        return kept
-
-    assert rows("a") == rows("b")
+    assert metrics_of(tmp_path / "a") == metrics_of(tmp_path / "b")
     a, b = ((tmp_path / n / "policy.safetensors").read_bytes() for n in ("a", "b"))
     assert a == b
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_saves_the_policy_and_complete_metrics(tmp_path: Path) -> None:
     arguments = ["train", "probe:both", "--total-steps", "100000000", "--run-dir", "r"]
@@ -323,20 +317,23 @@ def test_ctrl_c_saves_the_policy_and_complete_metrics(tmp_path: Path) -> None:
     assert json.loads(asked.stdout)["episodes"] == 2
 
 
-def test_own_code_is_trained_and_never_imported_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+def test_own_code_is_trained_and_never_imported_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "my_tasks_of_the_test.py").write_text(
         "from surefoot.envs.probes import make_probe\n\n\n"
-        "def task(name='both'):\n    return make_probe(name)\n"
+        "def task(name='both'):\n    return make_probe(name, actions='continuous')\n"
     )
-    done = command(
-        "train", "mine:task", *TINY, "--run-dir", "r", "--env-options", "name=action", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    refused = command("eval", "r", "--episodes", "2", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "--task mine:task" in refused.stderr
-    asked = command("eval", "r", "--episodes", "2", "--task", "mine:task", cwd=tmp_path)
-    assert asked.returncode == 0, asked.stderr
+    task = "my_tasks_of_the_test:task"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_tasks_of_the_test", raising=False)
+    named = ["--env-options", "name=late-reward"]
+    assert main(["train", task, *flags(), "--run-dir", "r", *named]) == 0
+    monkeypatch.delitem(sys.modules, "my_tasks_of_the_test")
+    assert f"--task {task}" in error(capsys, "eval", "r", "--episodes", "2")
+    assert "my_tasks_of_the_test" not in sys.modules
+    assert main(["eval", "r", "--episodes", "2", "--task", task]) == 0
 
 
 def test_eval_plays_with_the_run_s_task_settings_unless_told_otherwise(
@@ -344,7 +341,7 @@ def test_eval_plays_with_the_run_s_task_settings_unless_told_otherwise(
 ) -> None:
     run = str(tmp_path / "r")
     short = ["--env-options", "max_episode_steps=3"]
-    assert main(["train", "CartPole-v1", *TINY, *short, "--run-dir", run]) == 0
+    assert main(["train", "gymnasium:CartPole-v1", *flags(), *short, "--run-dir", run]) == 0
 
     def length(*arguments: str) -> float:
         capsys.readouterr()

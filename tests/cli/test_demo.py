@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from tests.helpers import TINY
 
 import surefoot
 from surefoot.cli.demo import TASK, TrackingError, measure
@@ -14,15 +15,10 @@ def test_the_demo_measures_on_the_task_as_it_comes(tmp_path: Path) -> None:
     run = tmp_path / "r"
     surefoot.train(
         TASK,
+        config=TINY.replace(policy_output_scale=1.0),
         run_dir=run,
         progress=False,
-        total_steps=64,
-        num_envs=2,
-        num_steps=32,
-        num_minibatches=2,
-        num_epochs=1,
-        actor_hidden=(8,),
-        critic_hidden=(8,),
+        should_stop=lambda: True,  # before its first iteration: any policy will do
         env_options=("max_episode_steps=5",),  # of the training alone
     )
     walking, standing = measure(run, episodes=2)

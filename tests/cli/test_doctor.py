@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from tests.helpers import TINY
 
 import surefoot
 from surefoot.cli.main import main
+from surefoot.config import Config
 from surefoot.envs.examine import examine_environment
-
-TINY = {"total_steps": 600, "num_envs": 4, "num_steps": 16, "num_minibatches": 4, "progress": False}
+from surefoot.training import train
 
 
 class Right(gymnasium.Env):
@@ -80,7 +82,9 @@ def test_what_is_wrong_with_an_environment_is_named(task: object, says: str) -> 
 
 
 def test_a_run_is_judged_by_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", **TINY).run_dir
+    options = {"run_dir": tmp_path / "run", "total_steps": 600, "progress": False}
+    config = TINY.replace(learning_rate=0.01)  # with less, so few steps hardly change a policy
+    run = surefoot.train("gymnasium:CartPole-v1", config=config, **options).run_dir
     assert main(["doctor", str(run)]) == 0
     said = capsys.readouterr().out
     assert "Nothing wrong was found." in said
@@ -111,11 +115,16 @@ def lines(run: Path) -> list[str]:
     return (run / "metrics.jsonl").read_text().splitlines()
 
 
+def of_a_tiny_run(task: str, config: Config, **arguments: Any) -> Any:
+    return train(task, TINY.replace(total_steps=config.total_steps), **arguments)
+
+
 def test_the_machine_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("surefoot.cli.doctor._SECONDS", 0.2)
+    monkeypatch.setattr("surefoot.training.train", of_a_tiny_run)
     code = main(["doctor"])
     said = capsys.readouterr().out
     assert code == said.count("LOOK ") > 0 or code == 0

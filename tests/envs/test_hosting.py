@@ -15,15 +15,15 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from tests.helpers import TINY, Recorder, without_times
 from tests.rollout.test_collect import begin, policy_for
 
-from surefoot.config import Config
 from surefoot.envs import Environment, Hosting, Step, make_environment
 from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.hosting import Command, EnvError, InProcess
 from surefoot.envs.workers import Workers
 from surefoot.rollout import make_collector
-from surefoot.training import Hook, train
+from surefoot.training import train
 
 SEEDS = [10, 11, 12]
 LENGTH = 6  # of an episode
@@ -380,30 +380,6 @@ def test_no_row_of_a_lost_episode_is_experience(hosting: Hosting) -> None:
     np.testing.assert_array_equal(rollout.episode_lengths[9, 1], LENGTH)  # counted from the new one
 
 
-class Watch(Hook):
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.notes: list[str] = []
-
-    def on_iteration(self, state: Any, metrics: Any) -> None:
-        self.rows.append(dict(metrics))
-
-    def on_log(self, text: str) -> None:
-        self.notes.append(text)
-
-
-SMALL = Config(
-    total_steps=600,
-    num_envs=4,
-    num_steps=16,
-    num_minibatches=2,
-    num_epochs=2,
-    actor_hidden=(8,),
-    critic_hidden=(8,),
-    checkpoint_every=None,
-)
-
-
 def flaky() -> type:
     """Fails once in about 30 steps, in each of the ways that one process can bear."""
 
@@ -424,13 +400,13 @@ def flaky() -> type:
 
 @pytest.mark.parametrize("policy", ["restart", "quarantine"])
 def test_training_bears_it_and_counts_it(policy: str) -> None:
-    watch = Watch()
-    config = SMALL.replace(on_env_failure=policy, total_steps=2000 if policy == "restart" else 100)
-    state, _ = train(flaky(), config, hooks=[watch])
+    heard = Recorder()
+    config = TINY.replace(on_env_failure=policy, total_steps=2000 if policy == "restart" else 100)
+    state, _ = train(flaky(), config, hooks=[heard])
     assert state.step >= config.total_steps
-    lost = sum(row["rollout/lost_episodes"] for row in watch.rows)
+    lost = sum(row["rollout/lost_episodes"] for row in heard.rows)
     assert lost >= (20 if policy == "restart" else 1)
-    told = [note for note in watch.notes if "Its episode is left out" in note]
+    told = [note for note in heard.notes if "Its episode is left out" in note]
     assert len(told) == lost
     leaves = jax.tree.leaves(state.learners["actor"].params)
     assert all(np.isfinite(leaf).all() for leaf in leaves)
@@ -439,9 +415,9 @@ def test_training_bears_it_and_counts_it(policy: str) -> None:
 def test_training_with_workers_is_training_without() -> None:
     runs = []
     for workers in (0, 2):
-        watch = Watch()
-        state, _ = train(robot(), SMALL.replace(env_workers=workers), hooks=[watch])
-        rows = [{k: v for k, v in row.items() if "time" not in k} for row in watch.rows]
+        heard = Recorder()
+        state, _ = train(robot(), TINY.replace(env_workers=workers), hooks=[heard])
+        rows = [without_times(row) for row in heard.rows]
         runs.append((rows, jax.tree.leaves(state.learners["actor"].params)))
     assert runs[0][0] == runs[1][0]
     for a, b in zip(runs[0][1], runs[1][1], strict=True):
@@ -449,10 +425,10 @@ def test_training_with_workers_is_training_without() -> None:
 
 
 def test_failing_ends_training_with_the_report() -> None:
-    watch = Watch()
+    heard = Recorder()
     with pytest.raises(ValueError, match=r"a bad contact|is nan|reward: inf"):
-        train(flaky(), SMALL.replace(total_steps=10_000), hooks=[watch])
-    assert watch.rows  # what came before was learned from
+        train(flaky(), TINY.replace(total_steps=10_000), hooks=[heard])
+    assert heard.rows  # what came before was learned from
 
 
 @pytest.mark.parametrize(
@@ -472,7 +448,7 @@ def test_failing_ends_training_with_the_report() -> None:
 )
 def test_what_makes_no_sense_is_refused(task: str, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        train(task, SMALL.replace(**changes))
+        train(task, TINY.replace(**changes))
 
 
 def test_a_registered_task_runs_in_workers() -> None:

@@ -32,12 +32,27 @@ def start(seed: int = 0, size: int = 12):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(size), jnp.float32)
 
 
+@jax.jit
+def dense_fisher(params):
+    return jax.hessian(kl_from(params))(params)
+
+
+@jax.jit
+def damped_product(params, vector):
+    return F.fisher_vector_product(kl_from(params), params, vector, damping=0.3)
+
+
+@jax.jit
+def damped_solution(params, gradient):
+    return F.natural_gradient(kl_from(params), params, gradient, cg_steps=40, damping=0.1)
+
+
 @laws
 @given(seeds)
 def test_a_fisher_vector_product_is_the_dense_product(seed: int) -> None:
     params, vector = start(seed), start(seed + 1)
-    dense = jax.hessian(kl_from(params))(params)
-    got = F.fisher_vector_product(kl_from(params), params, vector, damping=0.3)
+    dense = dense_fisher(params)
+    got = damped_product(params, vector)
     np.testing.assert_allclose(got, dense @ vector + 0.3 * vector, atol=2e-5)
 
 
@@ -52,17 +67,17 @@ def test_the_fisher_matrix_is_the_covariance_of_the_score() -> None:
     scores = jax.jacobian(log_probs)(params)
     probs = np.exp(log_probs(params))
     fisher = np.einsum("ab,abi,abj->ij", probs, scores, scores) / len(FEATURES)
+    product = jax.jit(lambda vector: F.fisher_vector_product(kl_from(params), params, vector))
     for k in range(12):
-        column = F.fisher_vector_product(kl_from(params), params, jnp.eye(12)[k])
-        np.testing.assert_allclose(column, fisher[:, k], atol=1e-5)
+        np.testing.assert_allclose(product(jnp.eye(12)[k]), fisher[:, k], atol=1e-5)
 
 
 @laws
 @given(seeds)
 def test_the_natural_gradient_is_the_dense_solve(seed: int) -> None:
     params, gradient = start(seed), start(seed + 1)
-    dense = np.asarray(jax.hessian(kl_from(params))(params)) + 0.1 * np.eye(12)
-    natural = F.natural_gradient(kl_from(params), params, gradient, cg_steps=40, damping=0.1)
+    dense = np.asarray(dense_fisher(params)) + 0.1 * np.eye(12)
+    natural = damped_solution(params, gradient)
     solution = np.linalg.solve(dense, gradient)
     np.testing.assert_allclose(natural.direction, solution, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(natural.curvature, solution @ dense @ solution, rtol=1e-3)

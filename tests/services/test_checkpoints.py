@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -23,9 +24,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers import PROBE, TINY, Recorder, flags, metrics_of
 
 import surefoot
 from surefoot import api
+from surefoot.cli.main import main
 from surefoot.envs import make_environment
 from surefoot.errors import UserError
 from surefoot.services import checkpoints
@@ -33,26 +36,16 @@ from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.services.run_folder import RunFolder, read_config
 from surefoot.training import Hook
 
-TINY: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
+    "config": TINY,
     "total_steps": 600,
-    "num_envs": 4,
-    "num_steps": 16,
-    "num_minibatches": 4,
-    "num_epochs": 2,
-    "actor_hidden": (8,),
-    "critic_hidden": (8,),
     "checkpoint_every": 100,
     "keep_checkpoints": 1000,
     "exact_resume": "on",
     "progress": False,
 }
-PROBE = "probe:late-reward/continuous"
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    """Metrics without times."""
-    parsed = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "wall"))} for row in parsed]
+# what cannot give its state away; unlike EnvPool's, whose programs are compiled for each new pool
+HOSTED = "gymnasium:CartPole-v1"
 
 
 def steps(run: Path) -> list[int]:
@@ -76,7 +69,7 @@ def interrupted_at(run: Path, to: Path, step: int) -> Path:
 
 
 def assert_same(run: Path, other: Path) -> None:
-    assert rows(run) == rows(other)
+    assert metrics_of(run) == metrics_of(other)
     last = f"checkpoints/step-{steps(run)[-1]:012d}/"
     names = ["policy.safetensors", "trainer.safetensors", "rng.safetensors"]
     if (run / last / "environments.safetensors").exists():
@@ -85,8 +78,20 @@ def assert_same(run: Path, other: Path) -> None:
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
 
 
-def settled(run: Path) -> str:
-    return (run / "checkpoints" / "latest.json").read_text()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was left alone."""
+    return surefoot.train(PROBE, run_dir=tmp_path_factory.mktemp("r") / "whole", **OPTIONS).run_dir
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on simulators that cannot be saved."""
+    return surefoot.train(HOSTED, run_dir=tmp_path_factory.mktemp("r") / "whole", **OPTIONS).run_dir
+
+
+def extended(**options: Any) -> Any:
+    return pytest.param(options, marks=pytest.mark.extended)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +101,22 @@ def settled(run: Path) -> str:
         {"task": PROBE, "overlap": "off"},
         {"task": PROBE, "overlap": "full", "max_lag": 2},
         {"task": PROBE, "overlap": "full", "max_lag": 1, "measure_held_out_kl": True},
-        {"task": PROBE, "shared_trunk": True},
-        {"task": PROBE, "learning_rate_schedule": "kl_adaptive"},
-        {"task": PROBE, "surrogate": "kl_penalty", "recompute_advantages": False},
-        {"task": PROBE, "algorithm": "trpo"},
-        {"task": "CartPole-v1"},
-        {"task": "CartPole-v1", "overlap": "full"},
+        extended(task=PROBE, shared_trunk=True),
+        extended(task=PROBE, learning_rate_schedule="kl_adaptive"),
+        extended(task=PROBE, surrogate="kl_penalty", recompute_advantages=False),
+        extended(task=PROBE, algorithm="trpo"),
+        {"task": "CartPole-v1", "total_steps": 300},
+        extended(task="CartPole-v1", overlap="full"),
         {"task": "gymnasium:CartPole-v1"},
-        {"task": "gymnax:CartPole-v1"},
+        extended(task="gymnax:CartPole-v1"),
     ],
     ids=lambda options: "-".join(str(v) for v in options.values()),
 )
 def test_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, options: dict) -> None:
-    whole = surefoot.train(run_dir=tmp_path / "whole", **TINY | options).run_dir
+    whole = surefoot.train(run_dir=tmp_path / "whole", **OPTIONS | options).run_dir
     middle = steps(whole)[len(steps(whole)) // 2]
     half = interrupted_at(whole, tmp_path / "half", middle)
-    said: list[str] = []
-    result = api.resume(half, progress=False, hooks=[Listener(said)])
+    result = api.resume(half, progress=False)
     assert result.finished
     assert_same(whole, half)
     resumed = json.loads((half / "meta.json").read_text())["resumed"]
@@ -120,22 +124,17 @@ def test_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, options: dict)
     assert "exact" in resumed[0]["words"][0]
 
 
-class Listener(Hook):
-    def __init__(self, said: list[str]) -> None:
-        self.said = said
-
-    def on_note(self, text: str) -> None:
-        if not text.startswith("iteration "):  # the health of so short a run is another matter
-            self.said.append(text)
+def said(heard: Recorder) -> list[str]:
+    """What was told; the health of so short a run is another matter."""
+    return [text for text in heard.notes if not text.startswith("iteration ")]
 
 
-def test_going_on_twice_is_the_same_too(tmp_path: Path) -> None:
-    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **TINY).run_dir
-    run = interrupted_at(whole, tmp_path / "run", steps(whole)[1])
+def test_going_on_twice_is_the_same_too(hosted: Path, tmp_path: Path) -> None:
+    run = interrupted_at(hosted, tmp_path / "run", steps(hosted)[1])
     first = api.resume(run, progress=False, should_stop=After(2))
     assert not first.finished
     api.resume(run, progress=False)
-    assert_same(whole, run)
+    assert_same(hosted, run)
 
 
 class After:
@@ -149,46 +148,51 @@ class After:
         return self.left < 0
 
 
-def test_environments_that_began_anew_are_not_those_of_the_start(tmp_path: Path) -> None:
-    on = surefoot.train("CartPole-v1", run_dir=tmp_path / "on", **TINY).run_dir
-    off = surefoot.train("CartPole-v1", run_dir=tmp_path / "off", **TINY | {"exact_resume": "off"})
-    ours, theirs = rows(on), rows(off.run_dir)
+@pytest.fixture(scope="module")
+def inexact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `hosted`, its environments going on over its checkpoints."""
+    run = tmp_path_factory.mktemp("r") / "whole"
+    return surefoot.train(HOSTED, run_dir=run, **OPTIONS | {"exact_resume": "off"}).run_dir
+
+
+def test_environments_that_began_anew_are_not_those_of_the_start(
+    hosted: Path, inexact: Path
+) -> None:
+    ours, theirs = metrics_of(hosted), metrics_of(inexact)
     border = next(i for i, row in enumerate(ours) if row["step"] >= 100)
     assert ours[: border + 1] == theirs[: border + 1]
     assert ours[border + 1] != theirs[border + 1]
-    assert not find_checkpoint(off.run_dir)[0].exact
+    assert not find_checkpoint(inexact)[0].exact
 
 
-def test_without_exactness_it_says_so_and_goes_on(tmp_path: Path) -> None:
-    options = TINY | {"exact_resume": "off"}
-    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **options).run_dir
-    half = interrupted_at(whole, tmp_path / "half", steps(whole)[1])
+def test_without_exactness_it_says_so_and_goes_on(inexact: Path, tmp_path: Path) -> None:
+    half = interrupted_at(inexact, tmp_path / "half", steps(inexact)[1])
     api.resume(half, progress=False)
     words = json.loads((half / "meta.json").read_text())["resumed"][0]["words"]
     assert "statistically equal, not exact (its simulators could not be saved" in words[0]
-    assert rows(half)[-1]["step"] >= 600
+    assert metrics_of(half)[-1]["step"] >= 600
 
 
 def test_auto_decides_by_the_cost_says_it_and_keeps_to_it(tmp_path: Path) -> None:
-    said: list[str] = []
-    options = TINY | {"exact_resume": "auto"}
+    heard = Recorder()
+    options = OPTIONS | {"exact_resume": "auto"}
     # a new pool costs more than 2% of the 20 ms between these checkpoints
-    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "a", hooks=[Listener(said)], **options)
-    assert len(said) == 1
-    assert said[0].startswith("exact resume is off: making the environments anew")
+    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "a", hooks=[heard], **options)
+    (told,) = said(heard)
+    assert told.startswith("exact resume is off: making the environments anew")
     manifest = run.run_dir / "checkpoints" / f"step-{steps(run.run_dir)[1]:012d}" / "manifest.json"
     assert json.loads(manifest.read_text())["anew"] is False
-    said.clear()
     half = interrupted_at(run.run_dir, tmp_path / "b", steps(run.run_dir)[1])
-    api.resume(half, progress=False, hooks=[Listener(said)])
-    assert said == []
+    again = Recorder()
+    api.resume(half, progress=False, hooks=[again])
+    assert said(again) == []
 
 
 def test_environments_that_were_made_already_cannot_be_made_anew(tmp_path: Path) -> None:
     env = make_environment("CartPole-v1", 4, seed=np.random.SeedSequence(0))
     try:
         with pytest.raises(ValueError, match="exact_resume = 'on': CartPole-v1 was made already"):
-            surefoot.train(env, run_dir=tmp_path / "run", **TINY)
+            surefoot.train(env, run_dir=tmp_path / "run", **OPTIONS)
     finally:
         env.close()
 
@@ -197,49 +201,49 @@ def test_auto_turns_it_on_where_it_is_cheap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("surefoot.training.stage.WORTH", 1e6)
-    said: list[str] = []
-    options = TINY | {"exact_resume": "auto"}
-    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "a", hooks=[Listener(said)], **options)
-    assert said[0].startswith("exact resume is on")
+    heard = Recorder()
+    options = OPTIONS | {"exact_resume": "auto"}
+    run = surefoot.train(HOSTED, run_dir=tmp_path / "a", hooks=[heard], **options)
+    assert said(heard)[0].startswith("exact resume is on")
     assert find_checkpoint(run.run_dir, exact=True)[0].exact
 
 
-def test_a_run_that_was_stopped_goes_on_from_there(tmp_path: Path) -> None:
-    whole = surefoot.train(PROBE, run_dir=tmp_path / "whole", **TINY).run_dir
-    stopped = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY)
+def test_a_run_that_was_stopped_goes_on_from_there(whole: Path, tmp_path: Path) -> None:
+    stopped = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **OPTIONS)
     assert not stopped.finished
-    assert steps(stopped.run_dir)[-1] == rows(stopped.run_dir)[-1]["step"]
+    assert steps(stopped.run_dir)[-1] == metrics_of(stopped.run_dir)[-1]["step"]
     api.resume(stopped.run_dir, progress=False)
     assert_same(whole, stopped.run_dir)
 
 
-def test_where_exactness_was_asked_for_it_goes_back_to_where_it_holds(tmp_path: Path) -> None:
-    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **TINY).run_dir
-    between = next(row["iteration"] for row in rows(whole)[4:] if row["step"] not in steps(whole))
-    stop = After(between)
-    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", should_stop=stop, **TINY)
+def test_where_exactness_was_asked_for_it_goes_back_to_where_it_holds(
+    hosted: Path, tmp_path: Path
+) -> None:
+    kept = steps(hosted)
+    stop = After(next(x["iteration"] for x in metrics_of(hosted)[4:] if x["step"] not in kept))
+    run = surefoot.train(HOSTED, run_dir=tmp_path / "run", should_stop=stop, **OPTIONS)
     newest = read_checkpoint(run.run_dir / "checkpoints" / f"step-{steps(run.run_dir)[-1]:012d}")
     assert newest.environments == "left"
-    said: list[str] = []
-    api.resume(run.run_dir, progress=False, hooks=[Listener(said)])
-    assert_same(whole, run.run_dir)
-    assert said == [f"1 later checkpoint(s) are in {run.run_dir}/checkpoints/replaced-1 now"]
+    heard = Recorder()
+    api.resume(run.run_dir, progress=False, hooks=[heard])
+    assert_same(hosted, run.run_dir)
+    told = f"1 later checkpoint(s) are in {run.run_dir}/checkpoints/replaced-1 now"
+    assert said(heard) == [told]
     assert (run.run_dir / "checkpoints" / "replaced-1" / newest.path.name).is_dir()
     assert (run.run_dir / "metrics-replaced.jsonl").exists()
 
 
-def test_a_run_without_a_checkpoint_begins_at_its_start(tmp_path: Path) -> None:
-    whole = surefoot.train("CartPole-v1", run_dir=tmp_path / "whole", **TINY).run_dir
-    run = interrupted_at(whole, tmp_path / "run", 0)
+def test_a_run_without_a_checkpoint_begins_at_its_start(hosted: Path, tmp_path: Path) -> None:
+    run = interrupted_at(hosted, tmp_path / "run", 0)
     shutil.rmtree(run / "checkpoints")
     api.resume(run, progress=False)
-    assert_same(whole, run)
+    assert_same(hosted, run)
     words = json.loads((run / "meta.json").read_text())["resumed"][0]["words"]
     assert "beginning at the start" in words[0]
 
 
-def test_a_finished_run_asks_for_more_steps(tmp_path: Path) -> None:
-    run = surefoot.train(PROBE, run_dir=tmp_path / "run", **TINY).run_dir
+def test_a_finished_run_asks_for_more_steps(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
     done = steps(run)[-1]
     with pytest.raises(
         UserError, match=f"finished its {done:,} steps; .* --total-steps {2 * done}"
@@ -250,36 +254,42 @@ def test_a_finished_run_asks_for_more_steps(tmp_path: Path) -> None:
     assert read_config(run)[1].total_steps == 900
     words = json.loads((run / "meta.json").read_text())["resumed"][0]["words"]
     assert "its learning rate now anneals over 900 steps" in words[0]
-    assert [row["iteration"] for row in rows(run)] == list(range(1, len(rows(run)) + 1))
+    assert [row["iteration"] for row in metrics_of(run)] == list(range(1, len(metrics_of(run)) + 1))
 
 
 def test_more_steps_at_a_constant_rate_are_those_of_a_longer_run(tmp_path: Path) -> None:
-    options = TINY | {"learning_rate_schedule": "constant"}
+    options = OPTIONS | {"learning_rate_schedule": "constant"}
     longer = surefoot.train(PROBE, run_dir=tmp_path / "a", **options | {"total_steps": 900}).run_dir
     run = surefoot.train(PROBE, run_dir=tmp_path / "b", **options).run_dir
     api.resume(run, total_steps=900, progress=False)
-    assert rows(longer) == rows(run)
+    assert metrics_of(longer) == metrics_of(run)
 
 
-def test_an_older_checkpoint_can_be_chosen(tmp_path: Path) -> None:
-    run = surefoot.train(PROBE, run_dir=tmp_path / "run", **TINY).run_dir
-    before, at = rows(run), steps(run)[1]
+def test_an_older_checkpoint_can_be_chosen(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    before, at = metrics_of(run), steps(run)[1]
     api.resume(run, from_step=at, progress=False)
-    assert rows(run) == before
+    assert metrics_of(run) == before
     assert (run / "checkpoints" / "replaced-1").is_dir()
     with pytest.raises(UserError, match=rf"no checkpoint at step 7 \(it has {steps(run)[-1]}, "):
         api.resume(run, from_step=7, progress=False)
 
 
-def test_time_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    run = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY).run_dir
+@pytest.fixture
+def stopped(whole: Path, tmp_path: Path) -> Path:
+    """A run that ended early."""
+    return interrupted_at(whole, tmp_path / "stopped", steps(whole)[1])
+
+
+def test_time_goes_on_where_it_stopped(stopped: Path) -> None:
+    run = stopped
     api.resume(run, progress=False)
     walls = [json.loads(x)["wall_time_s"] for x in (run / "metrics.jsonl").read_text().splitlines()]
     assert walls == sorted(walls)
 
 
-def test_another_machine_or_option_is_named_and_not_called_exact(tmp_path: Path) -> None:
-    run = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY).run_dir
+def test_another_machine_or_option_is_named_and_not_called_exact(stopped: Path) -> None:
+    run = stopped
     manifest = run / "checkpoints" / f"step-{steps(run)[-1]:012d}" / "manifest.json"
     found = json.loads(manifest.read_text())
     found["machine"]["versions"]["jax"] = "0.1"
@@ -296,8 +306,8 @@ def test_another_machine_or_option_is_named_and_not_called_exact(tmp_path: Path)
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
-    run = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **TINY).run_dir
-    before = rows(run)
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **OPTIONS).run_dir
+    before = metrics_of(run)
 
     class Other(Hook):
         def on_start(self, run_: Any) -> None:
@@ -307,19 +317,19 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         api.resume(run, progress=False, hooks=[Other()])
-    assert rows(run) == before
+    assert metrics_of(run) == before
 
 
-def test_a_used_folder_is_refused_with_the_way_on(tmp_path: Path) -> None:
-    run = surefoot.train(PROBE, run_dir=tmp_path / "run", **TINY).run_dir
-    with pytest.raises(UserError, match=f"go on with it \\(surefoot resume {run}\\)"):
-        RunFolder(run)
+def test_a_used_folder_is_refused_with_the_way_on(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"go on with it \\(surefoot resume {whole}\\)"):
+        RunFolder(whole)
     with pytest.raises(UserError, match="is not a run folder"):
         api.resume(tmp_path, progress=False)
 
 
+@pytest.mark.extended
 def test_seeds_trained_together_go_on_alone(tmp_path: Path) -> None:
-    options = TINY | {"total_steps": 3000, "checkpoint_every": 500}
+    options = OPTIONS | {"total_steps": 3000, "checkpoint_every": 500}
     results = surefoot.train_seeds(PROBE, num_seeds=2, run_dir=tmp_path / "s", **options)
     run = results[1].run_dir
     checkpoint, _ = find_checkpoint(run)
@@ -334,8 +344,8 @@ def test_seeds_trained_together_go_on_alone(tmp_path: Path) -> None:
 
 
 def test_the_newest_the_best_and_the_milestones_are_kept(tmp_path: Path) -> None:
-    options = TINY | {"total_steps": 4000, "keep_checkpoints": 2}
-    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", **options).run_dir
+    options = OPTIONS | {"total_steps": 4000, "keep_checkpoints": 2}
+    run = surefoot.train(HOSTED, run_dir=tmp_path / "run", **options).run_dir
     found, _ = find_checkpoint(run)
     here = steps(run)
     assert len(found.milestones) == 4
@@ -346,7 +356,7 @@ def test_the_newest_the_best_and_the_milestones_are_kept(tmp_path: Path) -> None
     # the best of the means between checkpoints
     means: dict[int, float] = {}
     total = count = border = 0
-    for row in rows(run):
+    for row in metrics_of(run):
         if row["rollout/episodes"]:
             total += row["rollout/episodes"] * row["rollout/episode_return"]
             count += row["rollout/episodes"]
@@ -359,8 +369,8 @@ def test_the_newest_the_best_and_the_milestones_are_kept(tmp_path: Path) -> None
 
 
 def test_the_best_of_before_the_interruption_stays_the_best(tmp_path: Path) -> None:
-    options = TINY | {"keep_checkpoints": 2}
-    run = surefoot.train("CartPole-v1", run_dir=tmp_path / "run", should_stop=After(6), **options)
+    options = OPTIONS | {"keep_checkpoints": 2}
+    run = surefoot.train(HOSTED, run_dir=tmp_path / "run", should_stop=After(6), **options)
     manifest = run.run_dir / "checkpoints" / f"step-{steps(run.run_dir)[-1]:012d}" / "manifest.json"
     found = json.loads(manifest.read_text())
     found["best"]["episode_return"] = 1e6  # as good as none will be
@@ -389,7 +399,7 @@ def test_the_newest_is_found_by_number_among_junk(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound") / "run"
-    return surefoot.train(PROBE, run_dir=folder, should_stop=After(6), **TINY).run_dir
+    return surefoot.train(PROBE, run_dir=folder, should_stop=After(6), **OPTIONS).run_dir
 
 
 FILES = (
@@ -550,21 +560,20 @@ def full_disk(path: Path, tree: Any) -> Any:
 
 
 def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = surefoot.train(PROBE, run_dir=tmp_path / "whole", **TINY).run_dir
     at = steps(whole)
-    save_arrays, said = checkpoints.save_arrays, []
+    save_arrays, heard = checkpoints.save_arrays, Recorder()
 
     def sometimes(path: Path, tree: Any) -> Any:
-        full = len(list(path.parent.parent.glob("step-*"))) == 2 and not said
+        full = len(list(path.parent.parent.glob("step-*"))) == 2 and not said(heard)
         return (full_disk if full else save_arrays)(path, tree)
 
     monkeypatch.setattr(checkpoints, "save_arrays", sometimes)
-    run = surefoot.train(PROBE, run_dir=tmp_path / "run", hooks=[Listener(said)], **TINY).run_dir
+    run = surefoot.train(PROBE, run_dir=tmp_path / "run", hooks=[heard], **OPTIONS).run_dir
     assert_same(whole, run)
     assert steps(run) == [*at[:2], *at[3:]]
-    assert said == [
+    assert said(heard) == [
         f"the checkpoint at step {at[2]:,} could not be written ([Errno 28] No space left on "
         f"device); training goes on, the one at step {at[1]:,} is kept"
     ]
@@ -572,7 +581,7 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
 
 
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
-    said: list[str] = []
+    heard = Recorder()
     made = checkpoints.Checkpoints(tmp_path, api._save_policy)
 
     class Poison(Hook):
@@ -585,16 +594,15 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
             normalizer = type(state.normalizer)(moments, True, 10.0)
             made.on_iteration(state._replace(normalizer=normalizer), metrics)
 
-    options = TINY | {"total_steps": 150}
-    hooks = [Poison(), Listener(said)]
-    surefoot.train(PROBE, run_dir=tmp_path / "run", hooks=hooks, **options)
+    options = OPTIONS | {"total_steps": 150}
+    surefoot.train(PROBE, run_dir=tmp_path / "run", hooks=[Poison(), heard], **options)
     assert not list((tmp_path / "checkpoints").glob("step-*"))
-    assert "a number is not finite, so no checkpoint is made of it" in said[0]
+    assert "a number is not finite, so no checkpoint is made of it" in said(heard)[0]
 
 
 def test_no_checkpoints_where_none_are_wanted(tmp_path: Path) -> None:
     run = surefoot.train(
-        PROBE, run_dir=tmp_path / "run", **TINY | {"checkpoint_every": None}
+        PROBE, run_dir=tmp_path / "run", **OPTIONS | {"checkpoint_every": None}
     ).run_dir
     assert not (run / "checkpoints").exists()
 
@@ -619,6 +627,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.extended
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     whole = command("train", *LONG[:-4], "--run-dir", "whole", *LONG[-2:], folder=tmp_path)
@@ -639,15 +648,28 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     assert_same(tmp_path / "whole", run)
 
 
-@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
-def test_a_signal_ends_it_with_everything_saved(tmp_path: Path, number: str, code: int) -> None:
-    process = command("train", *LONG[:2], "9000000", *LONG[3:], folder=tmp_path)
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+def test_a_signal_ends_it_with_everything_saved(
+    tmp_path: Path, name: str, code: int, capsys: pytest.CaptureFixture
+) -> None:
     run = tmp_path / "run"
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) > 3, process)
-    process.send_signal(getattr(signal, number))
-    output = process.communicate()[0]
-    assert process.returncode == code, output
-    assert "finishing this iteration, then saving" in output
-    assert "To go on: surefoot resume run" in output
-    assert steps(run)[-1] == rows(run)[-1]["step"]
+
+    def send() -> None:
+        patience = time.monotonic() + 120.0
+        while time.monotonic() < patience:
+            time.sleep(0.01)
+            file = run / "metrics.jsonl"
+            if file.exists() and file.read_bytes().count(b"\n") > 3:
+                os.kill(os.getpid(), getattr(signal, name))
+                return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    endless = flags(TINY.replace(total_steps=20_000_000, checkpoint_every=100_000))
+    assert main(["train", PROBE, *endless, "--run-dir", str(run)]) == code
+    sender.join()
+    out, err = capsys.readouterr()
+    assert "finishing this iteration, then saving" in err
+    assert f"To go on: surefoot resume {run}" in out
+    assert steps(run)[-1] == metrics_of(run)[-1]["step"]
     surefoot.evaluate(run, episodes=2)

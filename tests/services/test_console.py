@@ -6,16 +6,14 @@ import io
 
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
+from tests.helpers import PROBE, TINY
 
-from surefoot.config import Config
 from surefoot.services.console import ConsoleProgress
 from surefoot.terminal import PlainConsole
 from surefoot.training import train
 
-TINY = Config(total_steps=200, num_envs=4, num_steps=16, num_minibatches=4)
 
-
-def shown(*, terminal: bool, task: object = "probe:late-reward/continuous") -> str:
+def shown(*, terminal: bool, task: object = PROBE) -> str:
     out = io.StringIO()
     console = PlainConsole(file=out, force_terminal=terminal, width=100, color_system=None)
     train(task, TINY, hooks=[ConsoleProgress(console, every_s=0.0)])
@@ -24,7 +22,7 @@ def shown(*, terminal: bool, task: object = "probe:late-reward/continuous") -> s
 
 def test_plain_lines_tell_progress_and_learning() -> None:
     lines = shown(terminal=False).splitlines()
-    assert "probe:late-reward/continuous: 1 observations, continuous actions" in lines[0]
+    assert f"{PROBE}: 1 observations, continuous actions" in lines[0]
     last = lines[-1]
     for word in ("steps/s", "left 0:00", "episode return 100.00", "KL 0.", "explained variance"):
         assert word in last, last

@@ -9,32 +9,40 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tests.helpers import TINY
 
 import surefoot
-from surefoot.envs import make_environment
-from surefoot.rollout import act
-from surefoot.services.policy_file import load_policy
-
-TINY = {
-    "total_steps": 200,
-    "num_envs": 4,
-    "num_steps": 16,
-    "num_minibatches": 4,
-    "actor_hidden": (8, 4),
-    "critic_hidden": (8,),
-    "progress": False,
-}
+from surefoot.config import Config
+from surefoot.envs import Environment, make_environment
+from surefoot.rollout import Policy, act
+from surefoot.services.policy_file import load_policy, save_policy
+from surefoot.training import Trainer
 
 
 @pytest.fixture(scope="module")
 def hopper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return surefoot.train("Hopper-v5", run_dir=tmp_path_factory.mktemp("h") / "run", **TINY).run_dir
+    run = tmp_path_factory.mktemp("h") / "run"
+    return surefoot.train("Hopper-v5", config=TINY, run_dir=run, progress=False).run_dir
 
 
 def copy(run: Path, to: Path) -> Path:
     for name in ("policy.json", "policy.safetensors", "config.toml"):
         (to / name).write_bytes((run / name).read_bytes())
     return to
+
+
+def as_trained(config: Config, env: Environment, seen: np.ndarray) -> Policy:
+    """A policy with no parameter at its start, whose normaliser has seen something."""
+    trainer = Trainer(config, env)
+    state = trainer.fresh()
+    normalizer = state.normalizer.update({"observation": seen + 1.0}, np.ones(len(seen), bool))
+    policy = trainer.policy(state._replace(normalizer=normalizer))
+    random = np.random.default_rng(1)
+
+    def moved(x: jax.Array) -> jax.Array:
+        return x + random.normal(size=x.shape, scale=0.1).astype(np.float32)
+
+    return Policy(jax.tree.map(moved, policy.actor), normalizer, policy.groups)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +56,13 @@ def copy(run: Path, to: Path) -> Path:
     ],
 )
 def test_loaded_policy_acts_as_the_trained_one(task: str, options: dict, tmp_path: Path) -> None:
-    from surefoot.config import Config
-    from surefoot.services.policy_file import save_policy
-    from surefoot.training import train
 
-    config = Config().replace(**{k: v for k, v in TINY.items() if k != "progress"}, **options)
-    _, policy = train(task, config)
     env = make_environment(task, 4, seed=np.random.SeedSequence(0))
-    save_policy(tmp_path, policy, env.spec, task=task, extra={})
-    loaded = load_policy(tmp_path)
     size = env.spec.observations["observation"]
     observations = np.random.default_rng(0).normal(size=(32, size)).astype(np.float32) * 3
+    policy = as_trained(TINY.replace(actor_hidden=(8, 4), **options), env, observations)
+    save_policy(tmp_path, policy, env.spec, task=task, extra={})
+    loaded = load_policy(tmp_path)
     with jax.enable_x64(True):
         expected = act(
             policy,
@@ -77,7 +81,6 @@ def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: 
     from surefoot.envs import ActionSpec, EnvSpec
     from surefoot.networks import PolicyHead, make_actor, make_normalizer
     from surefoot.rollout import Policy
-    from surefoot.services.policy_file import save_policy
 
     actor = make_actor(
         jax.random.key(0),
@@ -122,11 +125,22 @@ def test_a_policy_is_used_in_gymnasium_as_it_is(hopper: Path) -> None:
     env.step(action)
 
 
+@pytest.mark.parametrize("trained", [False, pytest.param(True, marks=pytest.mark.extended)])
 @pytest.mark.parametrize("task", ["gymnasium:FrozenLake-v1", "gymnasium:CliffWalking-v1"])
-def test_a_discrete_observation_is_taken_as_it_comes(task: str, tmp_path: Path) -> None:
+def test_a_discrete_observation_is_taken_as_it_comes(
+    task: str, trained: bool, tmp_path: Path
+) -> None:
     import gymnasium
 
-    run = surefoot.train(task, run_dir=tmp_path / "run", **TINY).run_dir
+    run = tmp_path / "run"
+    if trained:
+        surefoot.train(task, config=TINY, run_dir=run, progress=False)
+    else:
+        run.mkdir()
+        made = make_environment(task, 4, seed=np.random.SeedSequence(0))
+        seen = np.eye(made.spec.observations["observation"], dtype=np.float32)
+        policy = as_trained(TINY, made, seen)
+        save_policy(run, policy, made.spec, task=task, extra={})
     policy = surefoot.load_policy(run)
     env = gymnasium.make(task.partition(":")[2])
     observation, _ = env.reset(seed=0)

@@ -8,24 +8,19 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.helpers import PROBE, TINY
 
 import surefoot
 from surefoot.config import option_names
 from surefoot.services.run_folder import default_run_dir, read_config
 
-TINY = {
-    "total_steps": 200,
-    "num_envs": 4,
-    "num_steps": 16,
-    "num_minibatches": 4,
-    "progress": False,
-}
+OPTIONS = {"config": TINY, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    return surefoot.train("probe:late-reward", run_dir=folder, seed=3, **TINY).run_dir
+    return surefoot.train(PROBE, run_dir=folder, seed=3, **OPTIONS).run_dir
 
 
 def test_a_run_folder_holds_what_is_documented(run: Path) -> None:
@@ -38,14 +33,14 @@ def test_config_is_resolved_and_complete(run: Path) -> None:
     table = tomllib.loads((run / "config.toml").read_text())
     assert set(table) == {"task", *option_names()}
     task, config = read_config(run)
-    assert task == "probe:late-reward"
+    assert task == PROBE
     assert (config.seed, config.num_envs, config.gamma) == (3, 4, 0.99)
 
 
 def test_metrics_are_one_object_an_iteration(run: Path) -> None:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
-    assert rows[-1]["step"] >= 200
+    assert rows[-1]["step"] >= 300
     assert all(a["wall_time_s"] < b["wall_time_s"] for a, b in itertools.pairwise(rows))
 
 
@@ -65,16 +60,16 @@ def test_nothing_on_disk_is_a_pickle(run: Path) -> None:
 def test_a_run_folder_is_never_overwritten(run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="in use: it holds a run"):
-        surefoot.train("probe:late-reward", run_dir=run, **TINY)
+        surefoot.train(PROBE, run_dir=run, **OPTIONS)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"such as 'notes\.txt'"):
-        surefoot.train("probe:late-reward", run_dir=tmp_path, **TINY)
+        surefoot.train(PROBE, run_dir=tmp_path, **OPTIONS)
     with pytest.raises(ValueError, match="is a file"):
-        surefoot.train("probe:late-reward", run_dir=tmp_path / "notes.txt", **TINY)
+        surefoot.train(PROBE, run_dir=tmp_path / "notes.txt", **OPTIONS)
 
 
 def test_a_place_that_cannot_be_written_is_found_before_anything_is_made(
@@ -87,12 +82,12 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_made(
         place = tmp_path / "locked"
         place.mkdir(mode=0o555)
     with pytest.raises(ValueError, match=f"cannot be made: {place} is not writable"):
-        surefoot.train("probe:late-reward", run_dir=place / "runs" / "one", **TINY)
+        surefoot.train(PROBE, run_dir=place / "runs" / "one", **OPTIONS)
 
 
 def test_a_mistake_found_before_training_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown probe"):
-        surefoot.train("probe:lat-reward", run_dir=tmp_path / "run", **TINY)
+        surefoot.train("probe:lat-reward", run_dir=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
 
 

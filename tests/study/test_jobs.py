@@ -9,16 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.helpers import TINY
 
 from surefoot.cli.presets import preset
 from surefoot.cli.study import Progress, parse, plan
 from surefoot.config import Config
 from surefoot.study import jobs as module
-from surefoot.study.run_study import StudyFolder, choose_rates, reported_jobs
 from surefoot.study.jobs import Evaluations, Job, diagnostics, outcome, write_failure
 from surefoot.study.plan import Study
-
-TINY = Config(total_steps=256, num_envs=4, num_steps=16, num_minibatches=2, num_epochs=1)
+from surefoot.study.run_study import StudyFolder, choose_rates, reported_jobs
 
 
 def job(seeds: tuple[int, ...] = (0,), **changes: Any) -> Job:

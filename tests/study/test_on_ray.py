@@ -11,7 +11,8 @@ from surefoot.cli.main import main
 
 ray = pytest.importorskip("ray")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, in its threads
+# Ray's own warnings, in its threads
+pytestmark = [pytest.mark.extended, pytest.mark.filterwarnings("ignore")]
 
 
 def write(folder: Path) -> Path:

@@ -44,6 +44,7 @@ def test_the_interval_over_tasks_covers_though_their_spreads_differ() -> None:
     assert 0.93 <= covered / REPETITIONS <= 0.97
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("interval", [st.mean_interval, st.iqm_interval])
 def test_the_bootstrap_intervals_cover(interval, seeds: int, monkeypatch) -> None:

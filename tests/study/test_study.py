@@ -1,8 +1,13 @@
-"""The command, on real tasks in real processes: what it leaves, and that nothing finished is lost."""
+"""The command, on real tasks: what it leaves, and that nothing finished is lost.
+
+Most studies do their runs in this process; those in processes of their own, which one can kill, say so.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import random
@@ -10,15 +15,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers import PROBE, TINY
 
 from surefoot.cli.main import main
 from surefoot.cli.study import parse, plan
-from surefoot.study.plan import parse_study, write_study
+from surefoot.errors import UserError
+from surefoot.study.executors import Executor, Stop
+from surefoot.study.jobs import Job, run_job
+from surefoot.study.plan import parse_study, slug, write_study
 from surefoot.study.results import interval, score_form
 
 STUDY = """
@@ -48,7 +58,8 @@ BROKEN = """
 learning_rate = 1e30
 max_refused_updates = 0
 """
-TASK = "CartPole-v1"
+TASK = "gymnasium:CartPole-v1"
+POOL = "CartPole-v1"  # its programs are compiled for every pool
 
 
 def write(folder: Path, text: str = STUDY, task: str = TASK) -> Path:
@@ -65,17 +76,39 @@ def start(file: Path, run_dir: Path, *arguments: str) -> subprocess.Popen:
 
 
 def finished(file: Path, run_dir: Path, *arguments: str) -> str:
+    """What a study in processes of its own said."""
     process = start(file, run_dir, *arguments)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return said
 
 
+class ThisProcess(Executor):
+    """Does one job after the other."""
+
+    def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
+        for job in jobs:
+            run_job(job, study)
+            yield job
+
+    def describe(self) -> str:
+        return "this process"
+
+
+def finished_here(file: Path, run_dir: Path, *arguments: str) -> str:
+    """What a study in this process said."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr("surefoot.cli.study._executor", lambda _: ThisProcess())
+        assert main(["study", str(file), "--run-dir", str(run_dir), *arguments]) == 0
+    return said.getvalue()
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a finished study, one arm of which cannot be trained, and what it said."""
     folder = tmp_path_factory.mktemp("study")
-    return folder / "run", finished(write(folder, STUDY + BROKEN), folder / "run")
+    return folder / "run", finished_here(write(folder, STUDY + BROKEN), folder / "run")
 
 
 def results(run_dir: Path) -> dict:
@@ -84,13 +117,13 @@ def results(run_dir: Path) -> dict:
 
 def test_it_says_what_it_does_and_what_it_shows(study: tuple[Path, str]) -> None:
     folder, said = study
-    arms = results(folder)["tasks"]["CartPole-v1"]
+    arms = results(folder)["tasks"][TASK]
     shown = interval(arms["clip"]["mean"], score_form(arms))
-    assert f"CartPole-v1, clip: mean {shown}\n" in said
+    assert f"{TASK}, clip: mean {shown}\n" in said
     assert "1 task(s) x 3 arms x 2 seeds = 6 runs" in said
     assert "[6/6]" in said
     assert "no clip: " in said
-    assert "against clip on CartPole-v1, 2 seeds: " in said
+    assert f"against clip on {TASK}, 2 seeds: " in said
     assert "2 run(s) failed" in said
     assert "report.html" in said
 
@@ -99,7 +132,7 @@ def test_scores_are_the_mean_of_the_last_tenth_of_the_evaluations(study: tuple[P
     run_dir, _ = study
     for arm, folder in (("clip", "clip"), ("no clip", "no-clip")):
         for seed in ("0", "1"):
-            job = run_dir / "runs" / TASK / folder / f"seed-{seed}"
+            job = run_dir / "runs" / slug(TASK) / folder / f"seed-{seed}"
             assert (job / "policy.safetensors").is_file()
             run = json.loads((job / "result.json").read_text())["runs"][seed]
             assert len(run["returns"]) == 4
@@ -114,7 +147,7 @@ def test_seeds_are_paired_across_arms(study: tuple[Path, str]) -> None:
     run_dir, _ = study
 
     def first_row(arm: str, seed: int) -> dict:
-        file = run_dir / "runs" / TASK / arm / f"seed-{seed}" / "metrics.jsonl"
+        file = run_dir / "runs" / slug(TASK) / arm / f"seed-{seed}" / "metrics.jsonl"
         return json.loads(file.read_text().splitlines()[0])
 
     # before the first update two arms play the same policy in the same environments
@@ -147,21 +180,22 @@ def test_a_finished_run_is_never_repeated(study: tuple[Path, str], tmp_path: Pat
     run_dir, _ = study
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("result.json")}
     first = (run_dir / "results.json").read_bytes()
-    said = finished(run_dir, run_dir)  # a study's folder stands for the study
+    said = finished_here(run_dir, run_dir)  # a study's folder stands for the study
     assert "[" not in said.split("folder:")[1].splitlines()[1]
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("result.json")} == before
     assert (run_dir / "results.json").read_bytes() == first
     # more seeds add to what is there
-    finished(write(tmp_path, STUDY + BROKEN), run_dir, "--seeds", "3")
+    finished_here(write(tmp_path, STUDY + BROKEN), run_dir, "--seeds", "3")
     now = {path: path.stat().st_mtime_ns for path in run_dir.rglob("result.json")}
     assert len(now) == len(before) + 3
     assert {path: now[path] for path in before} == before
     assert set(results(run_dir)["tasks"][TASK]["clip"]["scores"]) == {"0", "1", "2"}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_continues_to_the_same_results(tmp_path: Path, kills: int) -> None:
-    file, killed = write(tmp_path), tmp_path / "killed"
+    file, killed = write(tmp_path, task=POOL), tmp_path / "killed"
     began = time.monotonic()
     finished(file, tmp_path / "whole")
     took = time.monotonic() - began
@@ -178,6 +212,8 @@ def test_killed_at_any_moment_it_continues_to_the_same_results(tmp_path: Path, k
     assert kept or kills < 10  # a few kills may all come before the first run is finished
     finished(file, killed)
     whole = tmp_path / "whole"
+    finished_here(file, tmp_path / "here")
+    assert (whole / "results.json").read_bytes() == (tmp_path / "here/results.json").read_bytes()
     assert (whole / "results.json").read_bytes() == (killed / "results.json").read_bytes()
     assert (whole / "results.csv").read_bytes() == (killed / "results.csv").read_bytes()
 
@@ -200,10 +236,12 @@ def workers_of(process: subprocess.Popen) -> list[int]:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+@pytest.mark.extended
 @linux
 @pytest.mark.parametrize("wait", [0.0, 4.0], ids=["starting", "training"])
 def test_workers_end_with_the_study(tmp_path: Path, wait: float) -> None:
-    with start(write(tmp_path), tmp_path / "run", "--total-steps", "1000000") as process:
+    file = write(tmp_path, task=POOL)
+    with start(file, tmp_path / "run", "--total-steps", "1000000") as process:
         workers = workers_of(process)
         time.sleep(wait)
         process.kill()
@@ -233,9 +271,10 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+@pytest.mark.extended
 @linux
 def test_a_worker_that_dies_is_a_failed_run_and_can_be_tried_again(tmp_path: Path) -> None:
-    file, run_dir = write(tmp_path), tmp_path / "run"
+    file, run_dir = write(tmp_path, task=POOL), tmp_path / "run"
     with start(file, run_dir, "--workers", "1") as process:
         os.kill(workers_of(process)[0], signal.SIGKILL)
         said, _ = process.communicate(timeout=120)
@@ -249,9 +288,10 @@ def test_a_worker_that_dies_is_a_failed_run_and_can_be_tried_again(tmp_path: Pat
     assert results(run_dir)["failed"] == []
 
 
+@pytest.mark.extended
 def test_tasks_in_jax_share_a_program_and_give_what_solo_runs_do(tmp_path: Path) -> None:
-    task = "probe:late-reward/continuous"
-    finished(write(tmp_path, task=task), tmp_path / "run")
+    task = PROBE
+    finished_here(write(tmp_path, task=task), tmp_path / "run")
     jobs = sorted(p.parent.name for p in (tmp_path / "run").rglob("result.json"))
     assert jobs == ["seeds-0-1", "seeds-0-1"]
     run = json.loads(next((tmp_path / "run").rglob("result.json")).read_text())["runs"]["1"]
@@ -273,7 +313,7 @@ def test_tasks_in_jax_share_a_program_and_give_what_solo_runs_do(tmp_path: Path)
     both = (there / "seed-1" / "metrics.jsonl").read_text().splitlines()
     np.testing.assert_allclose([json.loads(r)["policy/entropy"] for r in both], entropy, rtol=1e-3)
     # more seeds: those that are there stay, the new ones share a program
-    finished(write(tmp_path, task=task), tmp_path / "run", "--seeds", "4")
+    finished_here(write(tmp_path, task=task), tmp_path / "run", "--seeds", "4")
     jobs = sorted(p.parent.name for p in (tmp_path / "run").rglob("result.json"))
     assert jobs == ["seeds-0-1", "seeds-0-1", "seeds-2-3", "seeds-2-3"]
     more = results(tmp_path / "run")["tasks"][task]["clip"]["scores"]
@@ -283,9 +323,6 @@ def test_tasks_in_jax_share_a_program_and_give_what_solo_runs_do(tmp_path: Path)
 
 def test_a_seed_that_fails_does_not_take_the_others_with_it(tmp_path: Path, monkeypatch) -> None:
     from surefoot import api
-    from surefoot.config import Config
-    from surefoot.errors import UserError
-    from surefoot.study.jobs import Job, run_job
 
     right = api.train
 
@@ -299,25 +336,25 @@ def test_a_seed_that_fails_does_not_take_the_others_with_it(tmp_path: Path, monk
 
     monkeypatch.setattr(api, "train", train)
     monkeypatch.setattr(api, "train_seeds", together)
-    config = Config(total_steps=256, num_envs=4, num_steps=16, num_minibatches=2, num_epochs=1)
-    job = Job("here", "probe:both", "clip", config, (0, 1, 2), evaluations=2, episodes=2)
+    job = Job("here", PROBE, "clip", TINY, (0, 1, 2), evaluations=2, episodes=2)
     run_job(job, tmp_path)
     result = json.loads((tmp_path / "here" / "result.json").read_text())
     assert set(result["runs"]) == {"0", "2"}
     assert result["errors"] == {"1": "training diverged"}
 
 
+@pytest.mark.extended
 def test_every_arm_may_choose_its_learning_rate_on_seeds_of_its_own(tmp_path: Path) -> None:
-    task = "probe:late-reward/continuous"
-    finished(write(tmp_path, task=task), tmp_path / "run", "--tune-lr", "2")
+    task = PROBE
+    finished_here(write(tmp_path, task=task), tmp_path / "run", "--tune-lr", "2")
     tried = sorted(p.parent.name for p in (tmp_path / "run" / "tuning").rglob("result.json"))
     assert tried == ["seeds-1000000-1000001"] * 4
     found = results(tmp_path / "run")["tasks"][task]
     for arm, own in (("clip", 3e-4), ("no clip", 0.01)):
         assert min(abs(found[arm]["learning_rate"] / rate - 1) for rate in (own / 3, own)) < 1e-6
-    for arm, slug in (("clip", "clip"), ("no clip", "no-clip")):
+    for arm in ("clip", "no clip"):
         means = {}
-        for file in (tmp_path / "run" / "tuning").glob(f"lr-*/*/{slug}/*/result.json"):
+        for file in (tmp_path / "run" / "tuning").glob(f"lr-*/*/{slug(arm)}/*/result.json"):
             result = json.loads(file.read_text())
             finals = [run["final"] for run in result["runs"].values()]
             means[result["learning_rate"]] = sum(finals) / len(finals)
@@ -339,7 +376,7 @@ def test_bad_input_is_refused_before_work_starts(capsys, tmp_path: Path) -> None
     assert "does not exist" in error(capsys, "none.toml", *tasks, *where)
     assert "at least one task" in error(capsys, "clipping", *where)
     assert "at least 2 seeds" in error(capsys, "clipping", *tasks, "--seeds", "1", *where)
-    assert "CartPole-v1" in error(capsys, "clipping", "--tasks", "CartPol-v1", *where)
+    assert POOL in error(capsys, "clipping", "--tasks", "CartPol-v1", *where)
     assert "did you mean 'no clip'" in error(capsys, "clipping", *tasks, "--arms", "noclip", *where)
     assert "--workers 0" in error(capsys, "clipping", *tasks, "--workers", "0", *where)
     assert "holds no study" in error(capsys, str(tmp_path))
@@ -403,7 +440,7 @@ def test_it_is_known_where_a_study_differs(capsys, tmp_path: Path) -> None:
         file = write(tmp_path, (STUDY + BROKEN).replace(old, new))
         return error(capsys, str(file), "--run-dir", str(run_dir), *arguments)
 
-    assert "arm 'clip' on CartPole-v1 has num_envs = 8 there and 4 here" in told(
+    assert f"arm 'clip' on {TASK} has num_envs = 8 there and 4 here" in told(
         "num_envs = 8", "num_envs = 4"
     )
     assert "its arms are clip, no clip, broken, not clip, no clip" in told(BROKEN, "")

@@ -7,12 +7,6 @@ import json
 import jax
 import numpy as np
 import pytest
-
-from surefoot.cli.bench import advice, alternatives
-from surefoot.cli.main import main
-from surefoot.config import Config
-from surefoot.envs import ActionSpec, make_environment
-from surefoot.machine import usable_cores
 from surefoot.training.limit import (
     Limit,
     Pace,
@@ -20,6 +14,12 @@ from surefoot.training.limit import (
     simulator_pace,
     training_pace,
 )
+
+from surefoot.cli.bench import advice, alternatives
+from surefoot.cli.main import main
+from surefoot.config import Config
+from surefoot.envs import ActionSpec, make_environment
+from surefoot.machine import usable_cores
 
 TINY = Config(num_envs=4, num_steps=12, num_minibatches=4, num_epochs=1)
 

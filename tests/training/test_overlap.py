@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from surefoot.update.lanes import Beside, InTurn
+from surefoot.update.ppo import actor_batch
 
 from surefoot import functional as F
 from surefoot.config import Config
 from surefoot.envs import make_environment
 from surefoot.training import Hook, Trainer, train
 from surefoot.update import Algorithm, Estimates, Experience, estimate, settle
-from surefoot.update.lanes import Beside, InTurn
-from surefoot.update.ppo import actor_batch
 
 TINY = Config(
     total_steps=600,
