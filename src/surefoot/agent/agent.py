@@ -12,7 +12,15 @@ from surefoot.agent.policy import Policy, make_policy
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
 from surefoot.errors import UserError, check_names
-from surefoot.networks import Actor, Critic, PolicyHead, TorsoSpec, make_actor, make_critic
+from surefoot.networks import (
+    Actor,
+    Critic,
+    MemorySpec,
+    PolicyHead,
+    TorsoSpec,
+    make_actor,
+    make_critic,
+)
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,19 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
         min_std=config.min_std,
     )
 
-    def torso(groups: tuple[str, ...], hidden: tuple[int, ...]) -> TorsoSpec:
+    def torso(who: str, groups: tuple[str, ...], hidden: tuple[int, ...]) -> TorsoSpec:
         width = sum(env.observations[name].size for name in groups)
-        return TorsoSpec(groups, width, hidden, config.activation)
+        memory = None
+        if config.memory != "none" and config.memory_for in ("both", who):
+            shape = (config.memory, config.memory_size, config.memory_layers)
+            memory = MemorySpec(*shape, config.bptt_steps)
+        return TorsoSpec(groups, width, hidden, config.activation, memory)
 
     critic_hidden = config.actor_hidden if config.shared_trunk else config.critic_hidden
     return Agent(
         {name: env.observations[name] for name in used},
-        torso(actor_groups, config.actor_hidden),
-        torso(critic_groups, critic_hidden),
+        torso("actor", actor_groups, config.actor_hidden),
+        torso("critic", critic_groups, critic_hidden),
         head,
         env.action,
     )

@@ -33,7 +33,7 @@ class LoadedPolicy:
         self.policy, self.task = policy, task
         self.observations = dict(policy.normalizer.groups)
         self.action = policy.action
-        self._act = jax.jit(policy.act, static_argnames="deterministic")
+        self._act = jax.jit(Policy.act, static_argnames="deterministic")
         self._carry: Any = None
 
     def reset(self) -> None:
@@ -46,14 +46,19 @@ class LoadedPolicy:
         *,
         deterministic: bool = True,
         seed: int = 0,
+        first: np.ndarray | None = None,
     ) -> np.ndarray:
         """Choose an action.
+
+        A policy with memory remembers from call to call, until `reset`.
 
         Args:
             observation: as the environment returns it, one or a batch with a leading axis; a
                 mapping where the task has groups (those the actor does not read may be left out).
             deterministic: the mode of the action distribution; otherwise a sample.
             seed: of the sample.
+            first: [B] bool, of a batch: which observations are the first of their episode; behind a
+                `reset` all are.
 
         Returns:
             The action in the environment's own bounds, shape and dtype; a batch for a batch.
@@ -63,12 +68,16 @@ class LoadedPolicy:
         """
         groups, single = self._read(observation)
         count = len(next(iter(groups.values())))
-        first = np.full(count, self._carry is None)
-        if self._carry is None:
-            self._carry = self.policy.initial_carry(count)
+        if self._carry is None or not jax.tree.leaves(self._carry):
+            self._carry, first = self.policy.initial_carry(count), np.ones(count, bool)
+        elif (before := len(jax.tree.leaves(self._carry)[0])) != count:
+            raise UserError(
+                f"{count} observations, {before} before them: call reset() before a batch of another size"
+            )
+        first = np.zeros(count, bool) if first is None else np.asarray(first, bool)
         key = jax.random.key(seed)
         choice, self._carry = self._act(
-            groups, self._carry, first, key, deterministic=deterministic
+            self.policy, groups, self._carry, first, key, deterministic=deterministic
         )
         action = self.action.widen(choice.env_action)
         return action[0] if single else action

@@ -14,6 +14,7 @@ from surefoot.config.options import (
     AdvantageOptions,
     CollectOptions,
     LossOptions,
+    MemoryOptions,
     NetworkOptions,
     NormalizationOptions,
     OptimizerOptions,
@@ -33,6 +34,7 @@ class Config(  # a dataclass takes the fields of its last parent first
     LossOptions,
     AdvantageOptions,
     NormalizationOptions,
+    MemoryOptions,
     NetworkOptions,
     OverlapOptions,
     CollectOptions,
@@ -135,6 +137,21 @@ def _check_trpo(config: Config) -> None:
             )
 
 
+def _check_memory(config: Config) -> None:
+    """Minibatches of whole environments, and a trunk that both share."""
+    if config.num_envs % config.memory_minibatches:
+        near = _near_divisors(config.num_envs, config.memory_minibatches)
+        raise UserError(
+            f"memory_minibatches = {config.memory_minibatches} does not divide num_envs = "
+            f"{config.num_envs}: with memory a minibatch holds whole environments; near divisors: {near}"
+        )
+    if config.shared_trunk and config.memory_for != "both":
+        raise UserError(
+            f"memory_for = {config.memory_for!r} with shared_trunk: the trunk that both share holds the "
+            "memory; leave one of them out"
+        )
+
+
 def _check_combinations(config: Config) -> None:
     if config.env_workers > config.num_envs:
         raise UserError(
@@ -148,6 +165,8 @@ def _check_combinations(config: Config) -> None:
         )
     if config.algorithm == "trpo":
         _check_trpo(config)
+    if config.memory != "none":
+        _check_memory(config)
     if config.recompute_advantages and config.surrogate == "kl_penalty":
         raise UserError(
             "recompute_advantages begins each epoch anew, and kl_penalty measures its KL over the "

@@ -23,6 +23,8 @@ Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
 Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]
 Activation = Literal["tanh", "elu", "relu", "swish"]
 Distribution = Literal["gaussian", "squashed_gaussian", "beta"]
+MemoryKind = Literal["none", "gru", "lstm"]
+MemoryFor = Literal["both", "actor", "critic"]
 Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
 AdvantageScope = Literal["minibatch", "batch", "off"]
 Overlap = Literal["off", "exact", "full"]
@@ -176,6 +178,35 @@ class NetworkOptions:
         0.01,
         "Smooth floor under the standard deviation; its gradient never vanishes.",
         "measured",
+    )
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """Memory: recurrent networks, for tasks whose observations do not say it all."""
+
+    memory: MemoryKind = option(
+        "none", "Cells that remember, in front of the hidden layers.", "choice: it costs pace"
+    )
+    memory_for: MemoryFor = option(
+        "both", "Which networks have them.", "choice: a critic needs what the actor needs"
+    )
+    memory_size: Few = option(
+        64, "Units of each layer of cells.", "choice: as wide as the hidden layers"
+    )
+    memory_layers: Annotated[int, Interval(ge=1, le=100)] = option(
+        1, "Layers of cells.", "choice: the smallest"
+    )
+    memory_minibatches: Few = option(
+        4,
+        "Minibatches per pass for networks with memory, in place of num_minibatches: each holds whole "
+        "environments' sequences, so it must divide num_envs.",
+        "measured",
+    )
+    bptt_steps: Count | None = option(
+        None,
+        "Steps that gradients flow back through at most; none: the whole rollout.",
+        "choice: no more bias than the rollout brings",
     )
 
 
@@ -360,6 +391,7 @@ SECTIONS = (
     CollectOptions,
     OverlapOptions,
     NetworkOptions,
+    MemoryOptions,
     NormalizationOptions,
     AdvantageOptions,
     LossOptions,

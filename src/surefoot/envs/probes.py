@@ -38,6 +38,7 @@ class Probe(SingleEnvironment):
         ends_by: which flags the last step sets.
         reward: which reward is paid (see `_reward`).
         cue: whether the observation is a random sign, drawn at each reset.
+        cue_steps: first observations of an episode that show it, 0 behind them; None: all.
         observe_time: whether the observation is the time instead.
         actions: discrete or continuous.
         teaches: what a failure on this probe points to.
@@ -46,8 +47,9 @@ class Probe(SingleEnvironment):
     name: str = ""
     length: int = 1
     ends_by: Literal["terminated", "truncated", "both"] = "terminated"
-    reward: Literal["one", "cue", "last", "action", "match", "late"] = "one"
+    reward: Literal["one", "cue", "last", "action", "match", "match-last", "late"] = "one"
     cue: bool = False
+    cue_steps: int | None = None
     observe_time: bool = False
     actions: Literal["discrete", "continuous"] = "discrete"
     teaches: str = ""
@@ -75,11 +77,15 @@ class Probe(SingleEnvironment):
     def _observe(self, state: _State) -> jax.Array:
         if self.observe_time:
             return (state.time.astype(jnp.float32) / self.length)[None]
-        return state.cue[None] if self.cue else jnp.ones(1, jnp.float32)
+        if not self.cue:
+            return jnp.ones(1, jnp.float32)
+        shown = True if self.cue_steps is None else state.time < self.cue_steps
+        return jnp.where(shown, state.cue, 0.0)[None]
 
     def _reward(self, state: _State, action: jax.Array, last: jax.Array) -> jax.Array:
         """one: 1 a step; cue: the cue; last: 1 on the last step; late: 100 on the last step;
-        action: +1 for the upper half of the actions, -1 else; match: +1 if that sign is the cue's.
+        action: +1 for the upper half of the actions, -1 else; match: +1 if that sign is the cue's;
+        match-last: the same on the last step alone.
         """
         upper = action == 1 if self.actions == "discrete" else action[0] > 0
         sign = jnp.where(upper, 1.0, -1.0)
@@ -89,7 +95,8 @@ class Probe(SingleEnvironment):
             "last": jnp.where(last, 1.0, 0.0),
             "late": jnp.where(last, 100.0, 0.0),
             "action": sign,
-            "match": jnp.where(sign == state.cue, 1.0, -1.0),
+            "match": (matches := jnp.where(sign == state.cue, 1.0, -1.0)),
+            "match-last": jnp.where(last, matches, 0.0),
         }
         return jnp.asarray(rewards[self.reward]).astype(jnp.float32)
 
@@ -116,6 +123,14 @@ PROBES: dict[str, Probe] = {
             reward="late",
             observe_time=True,
             teaches="the last reward is counted once",
+        ),
+        Probe(
+            "t-maze",
+            length=10,
+            reward="match-last",
+            cue=True,
+            cue_steps=1,
+            teaches="memory: without it nothing better than chance",
         ),
     )
 }

@@ -10,6 +10,7 @@ from surefoot.networks.actor_critic import (
     make_critic,
     share_trunk,
 )
+from surefoot.networks.memory import Memory, MemorySpec
 from surefoot.networks.mlp import ACTIVATIONS, MLP, Linear, make_linear, make_mlp
 from surefoot.networks.torso import Inputs, Torso
 
@@ -21,6 +22,8 @@ __all__ = [
     "Critic",
     "Inputs",
     "Linear",
+    "Memory",
+    "MemorySpec",
     "PolicyHead",
     "Torso",
     "TorsoSpec",

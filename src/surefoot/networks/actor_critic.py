@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from surefoot.functional import distributions
+from surefoot.networks.memory import MemorySpec
 from surefoot.networks.mlp import ACTIVATIONS, MLP, Linear, make_linear, make_mlp
 from surefoot.networks.torso import Inputs, Torso
 
@@ -149,7 +150,7 @@ class ActorCritic(eqx.Module):
 def share_trunk(actor: Actor, critic: Critic) -> ActorCritic:
     """Both on the actor's torso."""
     trunk = actor.torso
-    empty = Torso(MLP((), trunk.body.activation), ())
+    empty = Torso(MLP((), trunk.body.activation), None, ())
     return ActorCritic(
         trunk,
         Actor(empty, actor.output, actor.log_std, actor.head),
@@ -166,17 +167,18 @@ class TorsoSpec:
         size_in: numbers in them together.
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
+        memory: its memory, in front of them.
     """
 
     groups: tuple[str, ...]
     size_in: int
     hidden: tuple[int, ...]
     activation: str
+    memory: MemorySpec | None = None
 
     def initial_carry(self, num_envs: int) -> Any:
         """What a torso of this shape carries into the first step of an episode."""
-        del num_envs
-        return ()
+        return () if self.memory is None else self.memory.initial_carry(num_envs)
 
     def check(self) -> None:
         """Raise ValueError for what cannot be a torso."""
@@ -188,18 +190,28 @@ class TorsoSpec:
     @property
     def num_weights(self) -> int:
         """How many weights it has, its biases aside."""
-        return sum(a * b for a, b in itertools.pairwise((self.size_in, *self.hidden)))
+        remembers = 0 if self.memory is None else self.memory.num_weights(self.size_in)
+        return remembers + sum(a * b for a, b in itertools.pairwise((self._width, *self.hidden)))
+
+    @property
+    def _width(self) -> int:
+        """What the hidden layers read."""
+        return self.size_in if self.memory is None else self.memory.size
 
     @property
     def size_out(self) -> int:
         """Features it gives."""
-        return self.hidden[-1] if self.hidden else self.size_in
+        return self.hidden[-1] if self.hidden else self._width
 
     def make(self, key: jax.Array, *, orthogonal: bool) -> Torso:
         """A fresh one."""
+        memory = None
+        if self.memory is not None:
+            key, memory_key = jax.random.split(key)
+            memory = self.memory.make(memory_key, self.size_in, orthogonal=orthogonal)
         widths, activation = self.hidden, self.activation
-        body = make_mlp(key, self.size_in, widths, activation=activation, orthogonal=orthogonal)
-        return Torso(body, self.groups)
+        body = make_mlp(key, self._width, widths, activation=activation, orthogonal=orthogonal)
+        return Torso(body, memory, self.groups)
 
 
 def make_actor(

@@ -9,18 +9,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from surefoot.networks.memory import Memory
 from surefoot.networks.mlp import MLP
 
 Inputs = Mapping[str, jax.Array]
 
 
 class Torso(eqx.Module):
-    """The named groups side by side, then hidden layers.
+    """The named groups side by side, then memory if there is any, then hidden layers.
 
-    A network carries what it remembers from step to step; here that is nothing, `()`.
+    A network carries what it remembers from step to step: `()` without memory.
     """
 
     body: MLP
+    memory: Memory | None
     groups: tuple[str, ...] = eqx.field(static=True)
 
     def step(self, inputs: Inputs, carry: Any, first: jax.Array) -> tuple[jax.Array, Any]:
@@ -34,8 +36,10 @@ class Torso(eqx.Module):
         Returns:
             Features [N, D], and what to carry on.
         """
-        del first
-        return self.body(self._read(inputs)), carry
+        x = self._read(inputs)
+        if self.memory is not None:
+            x, carry = self.memory.step(x, carry, first)
+        return self.body(x), carry
 
     def unroll(self, inputs: Inputs, carry: Any, first: jax.Array) -> tuple[jax.Array, Any]:
         """The same over whole sequences: groups [T, N, D_g], `first` [T, N]; features [T, N, D].
@@ -45,18 +49,24 @@ class Torso(eqx.Module):
         Returns:
             Features, and what is carried behind each row, [T, N, ...].
         """
-        del first
-        return self.body(self._read(inputs)), carry
+        x = self._read(inputs)
+        if self.memory is not None:
+            x, carry = self.memory.unroll(x, carry, first)
+        return self.body(x), carry
 
     def follow(self, inputs: Inputs, carried: Any) -> jax.Array:
         """Features [T, N, D] of an observation that follows each row, see `Critic.values_after`."""
-        del carried
-        return self.body(self._read(inputs))
+        x = self._read(inputs)
+        if self.memory is not None:
+            carried = jax.tree.map(lambda c: c[: len(x)], carried)
+            goes_on = jnp.zeros(x.shape[1], bool)
+            x, _ = jax.vmap(self.memory.step, in_axes=(0, 0, None))(x, carried, goes_on)
+        return self.body(x)
 
     def on_top_of(self, trunk: Torso) -> Torso:
         """This torso behind a trunk that it shares with another."""
         layers = trunk.body.layers + self.body.layers
-        return Torso(MLP(layers, trunk.body.activation), trunk.groups)
+        return Torso(MLP(layers, trunk.body.activation), trunk.memory, trunk.groups)
 
     def _read(self, inputs: Inputs) -> jax.Array:
         parts = [inputs[name] for name in self.groups]

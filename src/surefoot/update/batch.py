@@ -124,7 +124,9 @@ class RowMinibatches(Minibatches):
     count: int
 
     def flatten(self, batch: Any) -> Any:
-        """[T, N, ...] -> [T * N, ...]."""
+        """[T, N, ...] -> [T * N, ...]; what is carried into sequences has no part in it."""
+        if isinstance(batch, Batch):
+            batch = batch._replace(carry=Carries((), ()))
         return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), batch)
 
     def draw(self, batch: Any, key: jax.Array) -> Any:
@@ -132,3 +134,21 @@ class RowMinibatches(Minibatches):
         size, count = jax.tree.leaves(batch)[0].shape[0], self.count
         order = F.random_permutation(key, size)
         return jax.tree.map(lambda x: x[order].reshape(count, size // count, *x.shape[1:]), batch)
+
+
+@dataclass(frozen=True)
+class SequenceMinibatches(Minibatches):
+    """Whole environments' sequences, for networks with memory."""
+
+    count: int
+
+    def flatten(self, batch: Any) -> Any:
+        """As it is, [T, N, ...]."""
+        return batch
+
+    def draw(self, batch: Batch, key: jax.Array) -> Batch:
+        """[T, N, ...] -> [count, T, N / count, ...], and the carries with their environments."""
+        size, count = batch.weights.shape[1], self.count
+        order = F.random_permutation(key, size).reshape(count, size // count)
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), batch._replace(carry=()))
+        return rows._replace(carry=jax.tree.map(lambda x: x[order], batch.carry))

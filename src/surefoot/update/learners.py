@@ -15,7 +15,13 @@ from jax.flatten_util import ravel_pytree
 from surefoot import functional as F
 from surefoot.config import Config
 from surefoot.networks import Actor, ActorCritic, Critic, share_trunk
-from surefoot.update.batch import Batch, Minibatches, RowMinibatches, forward
+from surefoot.update.batch import (
+    Batch,
+    Minibatches,
+    RowMinibatches,
+    SequenceMinibatches,
+    forward,
+)
 from surefoot.update.epochs import KLControl, Learner, make_optimizer, run_epochs
 from surefoot.update.executors import Executor, Executors
 from surefoot.update.measured import Metrics, Steps
@@ -185,10 +191,15 @@ class LearnerSpec:
 
 def learner_specs(config: Config, executors: Executors) -> tuple[LearnerSpec, ...]:
     """The learners that the options ask for; the first one owns the actor, the last one the critic."""
-    minibatches = RowMinibatches(config.num_minibatches)
     follows_kl = config.learning_rate_schedule == "kl_adaptive"
     policy, rate = policy_terms(config), config.learning_rate
-    epochs = partial(Epochs, config, minibatches)
+    remembers = {"actor", "critic"} if config.memory_for == "both" else {config.memory_for}
+
+    def minibatches(*owns: str) -> Minibatches:
+        if config.memory == "none" or not remembers.intersection(owns):
+            return RowMinibatches(config.num_minibatches)
+        return SequenceMinibatches(config.memory_minibatches)
+
     main = partial(
         LearnerSpec,
         learning_rate=rate,
@@ -199,13 +210,16 @@ def learner_specs(config: Config, executors: Executors) -> tuple[LearnerSpec, ..
     )
     if config.is_joint:
         value = ValueTerm(config.value_clip_epsilon, config.value_coef)
-        return (main("joint", (*policy, value), epochs(controls=True), has_critic=True),)
-    trpo = config.algorithm == "trpo"
-    step = NaturalGradient(config, minibatches) if trpo else epochs(controls=True)
+        step = Epochs(config, minibatches("actor", "critic"), controls=True)
+        return (main("joint", (*policy, value), step, has_critic=True),)
+    if config.algorithm == "trpo":
+        step = NaturalGradient(config, minibatches("actor"))
+    else:
+        step = Epochs(config, minibatches("actor"), controls=True)
     critic = LearnerSpec(
         "critic",
         (ValueTerm(config.value_clip_epsilon),),
-        epochs(controls=False),
+        Epochs(config, minibatches("critic"), controls=False),
         learning_rate=config.critic_learning_rate or rate,
         scheduled=True,
         grad_norm="optim/critic_grad_norm",
