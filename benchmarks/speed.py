@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py --repeats 3
 
-Same task, layer widths, batch, minibatches and epochs. Observations are normalised on every side, rewards
-by Surefoot, SB3 and SBX; rl_games normalises values and shares one trunk, as its own configuration does;
-rejax and Surefoot on gymnax normalise nothing. Each run is a process of its own and leaves out its first
+Same task, layer widths, batch, minibatches and epochs. Observations are normalized on every side, rewards
+by Surefoot, SB3 and SBX; rl_games normalizes values and shares one trunk, as its own configuration does;
+rejax and Surefoot on gymnax normalize nothing. Each run is a process of its own and leaves out its first
 iterations (compilation, warm-up). Writes benchmarks/results/speed.json and prints medians, ranges, the
 ratio pair by pair, and peak memory.
 """

@@ -1,6 +1,6 @@
 """The side of rl_games on EnvPool of `speed.py`; runs in .bench-venv and prints one JSON line.
 
-Networks, normalisation and losses as in rl_games' own configuration for HalfCheetah on EnvPool; the
+Networks, normalization and losses as in rl_games' own configuration for HalfCheetah on EnvPool; the
 batch and its minibatches come from the command line.
 """
 

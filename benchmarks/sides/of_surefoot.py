@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])
     parser.add_argument("--value-clip", type=float, default=None)
     parser.add_argument("--entropy", type=float, default=0.0)
-    parser.add_argument("--raw", action="store_true", help="normalise and scale nothing")
+    parser.add_argument("--raw", action="store_true", help="normalize and scale nothing")
     parser.add_argument("--overlap", default="exact")
     parser.add_argument("--fused", action="store_true", help="the whole training in the graph")
     parser.add_argument("--env-options", nargs="*", default=[])

@@ -54,12 +54,12 @@ class Config(  # a dataclass takes the fields of its last parent first
 
     @property
     def is_joint(self) -> bool:
-        """Whether actor and critic are optimised on one total loss."""
+        """Whether actor and critic are optimized on one total loss."""
         return self.joint_loss or self.shared_trunk
 
     @property
     def lag(self) -> int:
-        """Updates that the collecting policy is behind the one being optimised."""
+        """Updates that the collecting policy is behind the one being optimized."""
         return self.max_lag if self.overlap == "full" else 0
 
     @property
@@ -189,7 +189,7 @@ def _check_combinations(config: Config) -> None:
     ):
         raise UserError(
             f"num_minibatches = {config.num_minibatches} leaves one row to each minibatch, whose "
-            "normalised advantage is always 0; use fewer, or advantage_normalization batch or off"
+            "normalized advantage is always 0; use fewer, or advantage_normalization batch or off"
         )
     if config.initial_std <= config.min_std:
         raise UserError(
@@ -202,7 +202,7 @@ def _check_combinations(config: Config) -> None:
         raise UserError("shared_trunk needs at least one layer in actor_hidden to share")
     if config.is_joint and config.critic_learning_rate is not None:
         raise UserError(
-            "critic_learning_rate has no effect with joint_loss or shared_trunk (one optimiser "
+            "critic_learning_rate has no effect with joint_loss or shared_trunk (one optimizer "
             "serves both); leave it out"
         )
     parse_options(config.env_options)

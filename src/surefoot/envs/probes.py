@@ -104,7 +104,7 @@ class Probe(SingleEnvironment):
 PROBES: dict[str, Probe] = {
     probe.name: probe
     for probe in (
-        Probe("constant", teaches="value loss and optimiser"),
+        Probe("constant", teaches="value loss and optimizer"),
         Probe("observation", reward="cue", cue=True, teaches="gradients through the critic"),
         Probe("delayed", length=2, reward="last", observe_time=True, teaches="discount, bootstrap"),
         Probe("action", reward="action", teaches="advantages and the policy loss"),

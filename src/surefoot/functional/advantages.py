@@ -1,6 +1,6 @@
 """Advantage estimators: what multiplies the log-probability.
 
-All take [T, N] arrays of a rollout and return [T, N], not normalised and without gradient. Rows:
+All take [T, N] arrays of a rollout and return [T, N], not normalized and without gradient. Rows:
 
 - `next_values[t]` is V of the true next observation of step t; for an episode's last step, of its
   true last observation, not of the first observation of the next episode.
@@ -54,7 +54,7 @@ def _as_steps(
     gamma: ArrayLike,
     weights: ArrayLike | None,
 ) -> _Steps:
-    """Check and sanitise the arguments that every estimator takes."""
+    """Check and sanitize the arguments that every estimator takes."""
     require_between("gamma", gamma, 0.0, 1.0)
     weights, rewards, values, next_values = sanitize(
         weights, rewards=rewards, values=values, next_values=next_values
@@ -133,7 +133,7 @@ def trajectory_returns(
         weights: [T, N], validity mask (0 = not experience), or None.
 
     Returns:
-        [T, N] float32, no baseline subtracted, not normalised; 0 on rows of weight 0.
+        [T, N] float32, no baseline subtracted, not normalized; 0 on rows of weight 0.
 
     Raises:
         ValueError: two shapes differ, are not [T, N], or `gamma` is outside [0, 1].
@@ -173,7 +173,7 @@ def reward_to_go(
         weights: [T, N], validity mask (0 = not experience), or None.
 
     Returns:
-        [T, N] float32, no baseline subtracted, not normalised; 0 on rows of weight 0.
+        [T, N] float32, no baseline subtracted, not normalized; 0 on rows of weight 0.
 
     Raises:
         ValueError: two shapes differ, are not [T, N], or `gamma` is outside [0, 1].
@@ -208,7 +208,7 @@ def monte_carlo_advantages(
         weights: [T, N], validity mask (0 = not experience), or None.
 
     Returns:
-        [T, N] float32, not normalised; 0 on rows of weight 0.
+        [T, N] float32, not normalized; 0 on rows of weight 0.
 
     Raises:
         ValueError: two shapes differ, are not [T, N], or `gamma` is outside [0, 1].
@@ -243,7 +243,7 @@ def td_residuals(
         weights: [T, N], validity mask (0 = not experience), or None.
 
     Returns:
-        [T, N] float32, not normalised; 0 on rows of weight 0.
+        [T, N] float32, not normalized; 0 on rows of weight 0.
 
     Raises:
         ValueError: two shapes differ, are not [T, N], or `gamma` is outside [0, 1].
@@ -264,7 +264,7 @@ def gae(
     gae_lambda: ArrayLike = 0.95,
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """Generalised advantage estimation.
+    """Generalized advantage estimation.
 
         delta_t = r_t + gamma * (1 - terminated_t) * V'_t - V(s_t)
         A_t     = delta_t + gamma * lambda * (1 - ended_t) * A_{t+1},    A_T = 0
@@ -284,7 +284,7 @@ def gae(
         weights: [T, N], validity mask (0 = not experience), or None.
 
     Returns:
-        [T, N] float32, not normalised; 0 on rows of weight 0.
+        [T, N] float32, not normalized; 0 on rows of weight 0.
 
     Raises:
         ValueError: two shapes differ, are not [T, N], or `gamma` or `gae_lambda` is outside
@@ -337,7 +337,7 @@ def vtrace_advantages(
         weights: [T, N], validity mask (0 = not experience), or None.
 
     Returns:
-        [T, N] float32, not normalised; 0 on rows of weight 0.
+        [T, N] float32, not normalized; 0 on rows of weight 0.
 
     Raises:
         ValueError: two shapes differ, are not [T, N], or a hyper-parameter is out of its range.
@@ -362,7 +362,7 @@ def normalize_advantages(
     epsilon: ArrayLike = 1e-8,
     min_std: ArrayLike = 0.0,
 ) -> jax.Array:
-    """Normalise advantages to mean 0 and standard deviation 1 over the valid rows.
+    """Normalize advantages to mean 0 and standard deviation 1 over the valid rows.
 
         (A - mean(A)) / (max(std(A), min_std) + epsilon),    std with denominator sum(weights)
 
@@ -370,7 +370,7 @@ def normalize_advantages(
     shrinks below a limit: DreamerV3, arXiv 2301.04104, eq. 7 (there for returns).
 
     Args:
-        advantages: [B] or [T, N]; what is passed together is normalised together. No gradient.
+        advantages: [B] or [T, N]; what is passed together is normalized together. No gradient.
         weights: same shape, validity mask (0 = not experience), or None.
         epsilon: above 0, in units of the advantages.
         min_std: advantages that spread less are not scaled up to 1, as what is left of them on a

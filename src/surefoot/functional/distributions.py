@@ -239,7 +239,7 @@ class Categorical(Distribution):
     A masked action has probability 0 and contributes 0 to entropy and KL, in value and gradient.
 
     Attributes:
-        logits: [..., K], unnormalised; at least one finite per row.
+        logits: [..., K], unnormalized; at least one finite per row.
     """
 
     logits: Array

@@ -1,4 +1,4 @@
-"""Running moments: the statistics behind observation normalisation and reward scaling.
+"""Running moments: the statistics behind observation normalization and reward scaling.
 
 The count is exact: a float32 counter freezes at 2^24 rows and a uint32 one wraps at 2^32, minutes
 and hours of a GPU simulator. Mean and variance are merged as in Chan et al. 1979, around the
@@ -24,7 +24,7 @@ from surefoot.functional.masking import (
 )
 
 # A row beyond this is treated like one with a NaN: the squares of its distances would leave
-# float32 (3e38), and an infinite variance would switch the normaliser off for good.
+# float32 (3e38), and an infinite variance would switch the normalizer off for good.
 LARGEST_OBSERVATION = 1e15
 
 
@@ -242,7 +242,7 @@ def _std(moments: Moments, epsilon: ArrayLike) -> jax.Array:
 def normalize(
     x: ArrayLike, moments: Moments, *, clip: ArrayLike = 10.0, epsilon: ArrayLike = 1e-8
 ) -> jax.Array:
-    """Normalise observations by the running moments, then clip.
+    """Normalize observations by the running moments, then clip.
 
         clip((x - mean) / sqrt(variance + epsilon), -clip, clip)
 
@@ -277,7 +277,7 @@ def denormalize(x: ArrayLike, moments: Moments, *, epsilon: ArrayLike = 1e-8) ->
     Source: the inverse of `normalize`.
 
     Args:
-        x: [..., *feature], normalised. Gradient flows through `x` only.
+        x: [..., *feature], normalized. Gradient flows through `x` only.
         moments: the running moments.
         epsilon: the one given to `normalize`.
 

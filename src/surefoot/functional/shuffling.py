@@ -19,7 +19,7 @@ def random_permutation(key: jax.Array, size: int) -> jax.Array:
     instead, which made up more than a third of an update of small networks.
 
     Source: Mitchell et al., Bandwidth-Optimal Random Shuffling for GPUs, arXiv 2106.06161, section 4
-    (a Feistel network as the bijection, then compaction); h is MurmurHash3's finaliser.
+    (a Feistel network as the bijection, then compaction); h is MurmurHash3's finalizer.
 
     Args:
         key: random stream.

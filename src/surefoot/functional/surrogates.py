@@ -1,4 +1,4 @@
-"""Surrogate objectives: what the actor maximises, returned negated as losses to minimise.
+"""Surrogate objectives: what the actor maximizes, returned negated as losses to minimize.
 
 `r = pi_theta(a, s) / pi_old(a, s) = exp(log_probs - old_log_probs)`, where `pi_old` is the policy
 that collected the sample. In every function the gradient flows through `log_probs` (and through a
@@ -41,11 +41,11 @@ def policy_gradient_loss(
 
     Args:
         log_probs: [B] or [T, N], log pi_theta of the actions taken. Gradient flows.
-        advantages: same shape. No gradient flows. Not normalised here.
+        advantages: same shape. No gradient flows. Not normalized here.
         weights: same shape, validity mask (0 = not experience), or None. No gradient flows.
 
     Returns:
-        [] float32, to minimise; averaged over the weights, 0 when no row is valid.
+        [] float32, to minimize; averaged over the weights, 0 when no row is valid.
 
     Raises:
         ValueError: two shapes differ.
@@ -70,11 +70,11 @@ def ratio_loss(
     Args:
         log_probs: [B] or [T, N], log pi_theta of the actions taken. Gradient flows.
         old_log_probs: same shape, log pi_old of the same actions. No gradient flows.
-        advantages: same shape. No gradient flows. Not normalised here.
+        advantages: same shape. No gradient flows. Not normalized here.
         weights: same shape, validity mask (0 = not experience), or None. No gradient flows.
 
     Returns:
-        [] float32, to minimise; averaged over the weights, 0 when no row is valid. The ratio is
+        [] float32, to minimize; averaged over the weights, 0 when no row is valid. The ratio is
         not bounded: it overflows to inf where log r > 88.
 
     Raises:
@@ -106,12 +106,12 @@ def clipped_loss(
     Args:
         log_probs: [B] or [T, N], log pi_theta of the actions taken. Gradient flows.
         old_log_probs: same shape, log pi_old of the same actions. No gradient flows.
-        advantages: same shape. No gradient flows. Not normalised here.
+        advantages: same shape. No gradient flows. Not normalized here.
         clip_epsilon: eps, at least 0; inf gives `ratio_loss`. No gradient flows.
         weights: same shape, validity mask (0 = not experience), or None. No gradient flows.
 
     Returns:
-        [] float32, to minimise; averaged over the weights, 0 when no row is valid.
+        [] float32, to minimize; averaged over the weights, 0 when no row is valid.
 
     Raises:
         ValueError: two shapes differ, or `clip_epsilon` is negative.
@@ -140,7 +140,7 @@ def kl_penalized_loss(
     kl: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """KL-penalised loss: PPO's second variant, the ratio loss with a soft trust region.
+    """KL-penalized loss: PPO's second variant, the ratio loss with a soft trust region.
 
         loss = -(mean(r * A) - beta * mean(KL(pi_old, pi_theta)))
 
@@ -151,14 +151,14 @@ def kl_penalized_loss(
     Args:
         log_probs: [B] or [T, N], log pi_theta of the actions taken. Gradient flows.
         old_log_probs: same shape, log pi_old of the same actions. No gradient flows.
-        advantages: same shape. No gradient flows. Not normalised here.
+        advantages: same shape. No gradient flows. Not normalized here.
         beta: the penalty coefficient, at least 0 (see `adaptive_kl_coefficient`). No gradient.
         kl: same shape, the exact KL(pi_old, pi_theta) at each sample's state in nats; gradient
             flows through it. None estimates it from the ratio.
         weights: same shape, validity mask (0 = not experience), or None. No gradient flows.
 
     Returns:
-        [] float32, to minimise; averaged over the weights, 0 when no row is valid.
+        [] float32, to minimize; averaged over the weights, 0 when no row is valid.
 
     Raises:
         ValueError: two shapes differ, or `beta` is negative.

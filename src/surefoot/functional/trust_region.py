@@ -1,6 +1,6 @@
 """Trust region: the natural gradient and the line search that TRPO takes instead of clipping.
 
-    maximise L(theta)  subject to  KL(pi_old, pi_theta) <= delta
+    maximize L(theta)  subject to  KL(pi_old, pi_theta) <= delta
 
 To second order the KL is (1/2) s^T F s, with F the Fisher matrix (the Hessian of the KL at pi_old), so
 the step is along x = F^-1 g. F is never built: a product F v costs two gradients.
@@ -88,7 +88,7 @@ def natural_gradient(
     Args:
         kl: params [P] -> [], the mean KL from the old policy, which is least (0) at `params`.
         params: [P].
-        gradient: [P], of the objective to maximise.
+        gradient: [P], of the objective to maximize.
         cg_steps: products at most, at least 1; fewer when the residual is small.
         damping: added to the diagonal of the Fisher matrix, at least 0.
 
@@ -149,7 +149,7 @@ def line_search(
     Source: Schulman et al. 2015, arXiv 1502.05477, appendix C; defaults: sb3-contrib's TRPO.
 
     Args:
-        objective: params [P] -> [], to maximise.
+        objective: params [P] -> [], to maximize.
         kl: params [P] -> [], the mean KL from the policy at `params`.
         params: [P], where the search begins.
         step: [P], the full step.

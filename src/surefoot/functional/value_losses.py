@@ -28,11 +28,11 @@ def value_targets(advantages: ArrayLike, values: ArrayLike) -> jax.Array:
     Source: OpenAI baselines, ppo2/runner.py (`mb_returns = mb_advs + mb_values`).
 
     Args:
-        advantages: [T, N], before normalisation. No gradient flows.
+        advantages: [T, N], before normalization. No gradient flows.
         values: [T, N], V_old(s_t), the values the advantages were computed with. No gradient.
 
     Returns:
-        [T, N] float32, not normalised. Rows of weight 0 hold whatever `values` holds there: the
+        [T, N] float32, not normalized. Rows of weight 0 hold whatever `values` holds there: the
         losses below ignore them.
 
     Raises:
@@ -58,7 +58,7 @@ def squared_value_loss(
         weights: same shape, validity mask (0 = not experience), or None. No gradient flows.
 
     Returns:
-        [] float32, to minimise; averaged over the weights, 0 when no row is valid. Not multiplied
+        [] float32, to minimize; averaged over the weights, 0 when no row is valid. Not multiplied
         by the value coefficient.
 
     Raises:
@@ -94,7 +94,7 @@ def clipped_value_loss(
         weights: same shape, validity mask (0 = not experience), or None. No gradient flows.
 
     Returns:
-        [] float32, to minimise; averaged over the weights, 0 when no row is valid. Not multiplied
+        [] float32, to minimize; averaged over the weights, 0 when no row is valid. Not multiplied
         by the value coefficient.
 
     Raises:

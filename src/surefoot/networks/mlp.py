@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons and their initialisation."""
+"""Multi-layer perceptrons and their initialization."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make_linear(
         gain: scale of the weights.
         orthogonal: orthogonal weights (Saxe et al. 2014, arXiv 1312.6120) times `gain`; otherwise
             LeCun-uniform weights times `gain` / sqrt(2) (so that hidden layers, whose gain is
-            sqrt(2), get the plain initialisation).
+            sqrt(2), get the plain initialization).
     """
     # NumPy on the host: compiling a QR decomposition for every shape would cost seconds
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)))

@@ -109,7 +109,7 @@ RULES = (
         lambda m, past: m("policy/first_ratio_error") > 0.01,
         1,
         "the ratio is off 1 by {policy/first_ratio_error:.3f} before the first step of an update",
-        "the policy that acted is not the one that is optimised: a normaliser that moved, or actions that "
+        "the policy that acted is not the one that is optimized: a normalizer that moved, or actions that "
         "were changed after they were drawn",
         "the run again without changes of your own; if it stays, please report it with the run folder",
     ),
@@ -203,10 +203,10 @@ RULES = (
         "--scale-rewards, or rewards around 1",
     ),
     Rule(
-        "normaliser",
+        "normalizer",
         lambda m, past: m("batch/observation_clip_share") > 0.05 and past.iterations > 10,
         10,
-        "{batch/observation_clip_share:.0%} of the normalised observations are cut off at their limit",
+        "{batch/observation_clip_share:.0%} of the normalized observations are cut off at their limit",
         "observations that jump far from where they usually are, or whose range keeps growing",
         "a bounded or relative quantity in place of it, or a larger --observation-clip",
     ),

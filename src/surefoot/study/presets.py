@@ -38,8 +38,8 @@ def clipping() -> Preset:
 def implementation_matters() -> Preset:
     """The arms of Engstrom et al. 2020, arXiv 2005.12729, section 5 and table 3.
 
-    Code-level optimisations are, of the first kind: value clipping, reward scaling, orthogonal
-    initialisation with layer scaling, annealing; and of the second: reward clipping, normalised and
+    Code-level optimizations are, of the first kind: value clipping, reward scaling, orthogonal
+    initialization with layer scaling, annealing; and of the second: reward clipping, normalized and
     clipped observations, tanh, gradient clipping. PPO-M lacks the first kind, TRPO both. Here reward
     clipping acts on scaled rewards alone, so it goes with the scaling. The paper tuned PPO-NoClip anew:
     `--tune-lr` does so for every arm.
@@ -89,24 +89,24 @@ def estimators() -> Preset:
     )
 
 
-# every stabiliser of docs/mathematics.md section 5: name -> (options with it, options without it)
-_STABILISERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+# every stabilizer of docs/mathematics.md section 5: name -> (options with it, options without it)
+_STABILIZERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clipping": ({"clip_epsilon": 0.2}, _NO_CLIP),
     "gradient clipping": ({"max_grad_norm": 0.5}, {"max_grad_norm": math.inf}),
     "learning-rate annealing": (
         {"learning_rate_schedule": "linear"},
         {"learning_rate_schedule": "constant"},
     ),
-    "advantage normalisation": (
+    "advantage normalization": (
         {"advantage_normalization": "minibatch"},
         {"advantage_normalization": "off"},
     ),
-    "observation normalisation": (
+    "observation normalization": (
         {"normalize_observations": True},
         {"normalize_observations": False},
     ),
     "reward scaling": ({"scale_rewards": True}, {"scale_rewards": False}),
-    "orthogonal initialisation": (
+    "orthogonal initialization": (
         {"orthogonal_init": True, "policy_output_scale": 0.01},
         {"orthogonal_init": False, "policy_output_scale": 1.0},
     ),
@@ -129,19 +129,19 @@ _EXTRAS: dict[str, dict[str, Any]] = {
 
 
 def code_level() -> Preset:
-    """Each stabiliser alone: taken from the default, added to it, and added to none of them."""
-    bare = {name: value for _, off in _STABILISERS.values() for name, value in off.items()}
+    """Each stabilizer alone: taken from the default, added to it, and added to none of them."""
+    bare = {name: value for _, off in _STABILIZERS.values() for name, value in off.items()}
     arms: dict[str, Mapping[str, Any]] = {"default": {}}
-    arms |= {f"without {name}": off for name, (_, off) in _STABILISERS.items()}
+    arms |= {f"without {name}": off for name, (_, off) in _STABILIZERS.items()}
     arms |= {f"without {name}": off for name, off in _COMPANIONS.items()}
     arms |= {f"with {name}": on for name, on in _EXTRAS.items()}
     arms["bare"] = bare
-    arms |= {f"bare + {name}": {**bare, **on} for name, (on, _) in _STABILISERS.items()}
-    return Preset(arms, "default", "Which of the stabilisers earns its place?")
+    arms |= {f"bare + {name}": {**bare, **on} for name, (on, _) in _STABILIZERS.items()}
+    return Preset(arms, "default", "Which of the stabilizers earns its place?")
 
 
-def normalisation() -> Preset:
-    """What is normalised, scaled and clipped on the way into the networks."""
+def normalization() -> Preset:
+    """What is normalized, scaled and clipped on the way into the networks."""
     observations = {"normalize_observations": False}
     rewards = {"scale_rewards": False}
     advantages = {"advantage_normalization": "off"}
@@ -154,10 +154,10 @@ def normalisation() -> Preset:
             "advantages by the batch": {"advantage_normalization": "batch"},
             "observations not clipped": {"observation_clip": math.inf},
             "rewards not clipped": {"reward_clip": math.inf},
-            "nothing normalised": {**observations, **rewards, **advantages},
+            "nothing normalized": {**observations, **rewards, **advantages},
         },
         baseline="default",
-        question="Which normalisation matters?",
+        question="Which normalization matters?",
     )
 
 
@@ -166,7 +166,7 @@ STUDIES: dict[str, Callable[[], Preset]] = {
     "implementation-matters": implementation_matters,
     "estimators": estimators,
     "code-level": code_level,
-    "normalisation": normalisation,
+    "normalization": normalization,
 }
 TASK_PRESETS = {  # tasks that are trained with a preset of their own
     "Go1JoystickFlatTerrain-v1": "go1",

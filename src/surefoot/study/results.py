@@ -185,8 +185,8 @@ def _across(study: Study, scores: Scores) -> dict[str, Any]:
         for task in study.tasks:
             own, others = scores[task][arm], scores[task][study.baseline]
             seeds, unit = sorted(own.keys() & others.keys()), float(base[task].mean())
-            mine.append(st.normalised(np.array([own[s] for s in seeds]), unit))
-            theirs.append(st.normalised(np.array([others[s] for s in seeds]), unit))
+            mine.append(st.normalized(np.array([own[s] for s in seeds]), unit))
+            theirs.append(st.normalized(np.array([others[s] for s in seeds]), unit))
         if min(len(x) for x in mine) < 2:
             continue
         of_arm: dict[str, Any] = {

@@ -165,11 +165,11 @@ def _over_seeds(counts: Sequence[int], statistic: Callable[..., Any]) -> Interva
 
 
 def performance_profile(strata: Strata, thresholds: np.ndarray) -> np.ndarray:
-    """Share of runs whose (normalised) score is above each threshold, mean over tasks, [H]."""
+    """Share of runs whose (normalized) score is above each threshold, mean over tasks, [H]."""
     return np.mean([np.mean(np.asarray(x)[:, None] > thresholds, axis=0) for x in strata], axis=0)
 
 
-def normalised(scores: np.ndarray, baseline_mean: float) -> np.ndarray:
+def normalized(scores: np.ndarray, baseline_mean: float) -> np.ndarray:
     """Scores in units of the baseline's mean, 1 where equal; also where returns are negative."""
     return 1.0 + (scores - baseline_mean) / abs(baseline_mean)
 
@@ -195,9 +195,9 @@ def seeds_to_show(differences: np.ndarray, effect: float) -> int:
     return low
 
 
-def _power(seeds: int, standardised: float) -> float:
+def _power(seeds: int, standardized: float) -> float:
     quantile = stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
-    shift = standardised * math.sqrt(seeds)
+    shift = standardized * math.sqrt(seeds)
     upper, lower = (
         stats.nct.sf(quantile, seeds - 1, shift),
         stats.nct.cdf(-quantile, seeds - 1, shift),
