@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,22 @@ TINY = Config(
     actor_hidden=(8,),
     critic_hidden=(8,),
 )
+
+
+def described(section: type) -> dict[str, tuple[str, str]]:
+    """What the text under each field of a section of options says: meaning, and source of the default."""
+    (body,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in itertools.pairwise(body.body):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(text, ast.Expr), f"{ast.unparse(field)} has no text under it"
+            assert isinstance(text.value, ast.Constant)
+            words = " ".join(str(text.value.value).split())
+            found = re.fullmatch(r"(.+) \[([^\]]+)\]", words)
+            assert found is not None, f"no source in brackets at the end of: {words}"
+            texts[ast.unparse(field.target)] = (found.group(1), found.group(2))
+    return texts
 
 
 def flags(config: Config = TINY) -> list[str]:

@@ -90,7 +90,7 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
     def torso(who: str, groups: tuple[str, ...], hidden: tuple[int, ...]) -> TorsoSpec:
         width = sum(env.observations[name].size for name in groups)
         memory = None
-        if config.memory != "none" and config.memory_for in ("both", who):
+        if config.memory != "off" and config.memory_for in ("both", who):
             shape = (config.memory, config.memory_size, config.memory_layers)
             memory = MemorySpec(*shape, config.bptt_steps)
         return TorsoSpec(groups, width, hidden, config.activation, memory)

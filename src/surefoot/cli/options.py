@@ -70,23 +70,23 @@ def _with_sections(arguments: type, base: Config) -> type:
     """The arguments with a field for each section of options, whose defaults are those of `base`."""
     fields = []
     for section in SECTIONS:
-        kind = _for_tyro(section)
-        default = kind(**{f.name: getattr(base, f.name) for f in dataclasses.fields(section)})
+        hints = get_type_hints(section, include_extras=True)
+        own = [
+            (name, Annotated[hint, _with_range(hint)], getattr(base, name))
+            for name, hint in hints.items()
+        ]
+        # a subclass, so that tyro finds the texts under the fields
+        kind = dataclasses.make_dataclass(section.__name__, own, bases=(section,), frozen=True)
+        kind.__doc__ = section.__doc__
         title = (section.__doc__ or "").partition(":")[0].lower().replace(" ", "_")
-        fields.append((title, tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=default)))
+        default = dataclasses.field(default=kind())
+        fields.append((title, tyro.conf.OmitArgPrefixes[kind], default))
     made = dataclasses.make_dataclass(arguments.__name__, fields, bases=(arguments,), frozen=True)
     made.__doc__ = arguments.__doc__
     return made
 
 
-def _for_tyro(section: type) -> Any:
-    hints = get_type_hints(section, include_extras=True)
-    fields = []
-    for field in dataclasses.fields(section):
-        interval = range_of(hints[field.name])
-        within = f" Range {in_words(interval)}." if interval else ""
-        text = tyro.conf.arg(help=field.metadata["help"] + within)
-        fields.append((field.name, Annotated[hints[field.name], text]))
-    made = dataclasses.make_dataclass(section.__name__, fields, frozen=True)
-    made.__doc__ = section.__doc__
-    return made
+def _with_range(hint: Any) -> Any:
+    interval = range_of(hint)
+    within = f", range: {in_words(interval)}" if interval else ""
+    return tyro.conf.arg(help_behavior_hint=lambda default: f"(default: {default}{within})")

@@ -165,7 +165,7 @@ def _check_combinations(config: Config) -> None:
         )
     if config.algorithm == "trpo":
         _check_trpo(config)
-    if config.memory != "none":
+    if config.memory != "off":
         _check_memory(config)
     if config.recompute_advantages and config.surrogate == "kl_penalty":
         raise UserError(

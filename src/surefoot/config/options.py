@@ -1,8 +1,9 @@
 """Every option of a run, in sections: what a function needs of the options is the section it takes.
 
-A section is a frozen dataclass whose fields carry their range (`annotated_types`), what they mean and where
-their default comes from; `Config` is all of them in one, so that names are unique and flat. Only the
-standard library and `annotated_types` are imported here, so that the command line has its help at once.
+A section is a frozen dataclass. A field's type carries its range; the text under it is what `--help` says,
+with the source of the default in brackets. `Config` is all sections in one, so that names are unique and
+flat. Only the standard library and `annotated_types` are imported here, so that the command line has its
+help at once.
 
 Sources: PPO is arXiv 1707.06347, 37 "The 37 implementation details of PPO" (ICLR blog track 2022), MA "What
 matters in on-policy RL?" arXiv 2006.05990, IM "Implementation matters" arXiv 2005.12729, rsl_rl its published
@@ -11,10 +12,9 @@ defaults, measured docs/results.md, choice ours, with the reason.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
@@ -23,7 +23,7 @@ Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
 Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]
 Activation = Literal["tanh", "elu", "relu", "swish"]
 Distribution = Literal["gaussian", "squashed_gaussian", "beta"]
-MemoryKind = Literal["none", "gru", "lstm"]
+MemoryKind = Literal["off", "gru", "lstm"]
 MemoryFor = Literal["both", "actor", "critic"]
 Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
 AdvantageScope = Literal["minibatch", "batch", "off"]
@@ -41,348 +41,226 @@ NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
-def option(default: Any, meaning: str, source: str) -> Any:
-    """A field of a section.
-
-    Args:
-        default: its value where none is given.
-        meaning: what it does, as `--help` and docs/options.md say it.
-        source: where the default comes from.
-    """
-    return dataclasses.field(default=default, metadata={"help": meaning, "source": source})
-
-
 @dataclass(frozen=True)
 class RunOptions:
     """Run: how long, and which random numbers."""
 
-    total_steps: Count = option(
-        1_000_000,
-        "Environment steps to train for (steps that are experience; reset rows do not count).",
-        "PPO's MuJoCo experiments",
-    )
-    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = option(
-        0,
-        "Seed of everything random: environments, initialization, actions, shuffling.",
-        "choice: the first of seeds 0, 1, ...",
-    )
+    total_steps: Count = 1_000_000
+    """Environment steps to train for (steps that are experience; reset rows do not count). [PPO's MuJoCo
+    experiments]"""
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
+    """Seed of everything random: environments, initialization, actions, shuffling. [choice: the first of
+    seeds 0, 1, ...]"""
 
 
 @dataclass(frozen=True)
 class CollectOptions:
     """Collecting: environments, what of them is seen, where they are stepped."""
 
-    num_envs: Many = option(16, "Environments stepped together.", "measured")
-    num_steps: Many = option(
-        128,
-        "Steps of each environment per iteration; the batch is num_envs * num_steps.",
-        "measured",
-    )
-    env_options: tuple[str, ...] = option(
-        (),
-        "Settings of the task as KEY=VALUE, e.g. noise_level=0.5 (what a task knows is in its docs).",
-        "choice: the task as it comes",
-    )
-    actor_groups: tuple[str, ...] = option(
-        (),
-        "Observation groups the actor sees. Empty: `state` if the task has it, else all but privileged_*.",
-        "the groups of MuJoCo Playground's tasks",
-    )
-    critic_groups: tuple[str, ...] = option(
-        (),
-        "Observation groups the critic sees. Empty: `state` and privileged_*, or all without a `state`.",
-        "the groups of MuJoCo Playground's tasks",
-    )
-    ignore_groups: tuple[str, ...] = option(
-        (),
-        "Observation groups nobody sees; any other group without a reader is an error.",
-        "choice: what is left out is left out on purpose",
-    )
-    env_workers: Annotated[int, Interval(ge=0, le=1_000)] = option(
-        0,
-        "Processes that step a Gymnasium task's environments; 0: this process steps them.",
-        "choice: processes cost more than light environments",
-    )
-    env_timeout: Positive | None = option(
-        None,
-        "With env_workers: seconds a step or reset may take before its process is given up; none: 60.",
-        "choice: far above any step, within a user's patience",
-    )
-    on_env_failure: OnEnvFailure = option(
-        "fail",
-        "What becomes of a Gymnasium environment that raises, hangs, dies or breaks the contract: the run "
-        "ends, it is made anew, or it is left out from then on. Its episode is left out in any case.",
-        "choice: nothing goes wrong unseen",
-    )
+    num_envs: Many = 16
+    """Environments stepped together. [measured]"""
+    num_steps: Many = 128
+    """Steps of each environment per iteration; the batch is num_envs * num_steps. [measured]"""
+    env_options: tuple[str, ...] = ()
+    """Settings of the task as KEY=VALUE, e.g. noise_level=0.5 (what a task knows is in its docs). [choice:
+    the task as it comes]"""
+    actor_groups: tuple[str, ...] = ()
+    """Observation groups the actor sees. Empty: `state` if the task has it, else all but privileged_*.
+    [the groups of MuJoCo Playground's tasks]"""
+    critic_groups: tuple[str, ...] = ()
+    """Observation groups the critic sees. Empty: `state` and privileged_*, or all without a `state`. [the
+    groups of MuJoCo Playground's tasks]"""
+    ignore_groups: tuple[str, ...] = ()
+    """Observation groups nobody sees; any other group without a reader is an error. [choice: what is left
+    out is left out on purpose]"""
+    env_workers: Annotated[int, Interval(ge=0, le=1_000)] = 0
+    """Processes that step a Gymnasium task's environments; 0: this process steps them. [choice: processes
+    cost more than light environments]"""
+    env_timeout: Positive | None = None
+    """With env_workers: seconds a step or reset may take before its process is given up; none: 60.
+    [choice: far above any step, within a user's patience]"""
+    on_env_failure: OnEnvFailure = "fail"
+    """What becomes of a Gymnasium environment that raises, hangs, dies or breaks the contract: the run
+    ends, it is made anew, or it is left out from then on. Its episode is left out in any case. [choice:
+    nothing goes wrong unseen]"""
 
 
 @dataclass(frozen=True)
 class OverlapOptions:
     """Overlap: collecting and optimizing at the same time."""
 
-    overlap: Overlap = option(
-        "exact",
-        "exact: a separate critic learns behind the actor and the next collection, with the very results "
-        "of off; full: both learn behind the next collection, which then acts on an older policy.",
-        "measured",
-    )
-    max_lag: Annotated[int, Interval(ge=0, le=1_000)] = option(
-        1, "full: updates that the collecting policy may be behind; 0 is off.", "arXiv 2110.00641"
-    )
-    lag_correction: LagCorrection = option(
-        "vtrace",
-        "full: what makes up for the lag: ratios to the policy that collected, V-trace, or both policies "
-        "decoupled (docs/overlap.md).",
-        "measured; arXiv 1802.01561, 2110.00641",
-    )
+    overlap: Overlap = "exact"
+    """exact: a separate critic learns behind the actor and the next collection, with the very results of
+    off; full: both learn behind the next collection, which then acts on an older policy. [measured]"""
+    max_lag: Annotated[int, Interval(ge=0, le=1_000)] = 1
+    """full: updates that the collecting policy may be behind; 0 is off. [arXiv 2110.00641]"""
+    lag_correction: LagCorrection = "vtrace"
+    """full: what makes up for the lag: ratios to the policy that collected, V-trace, or both policies
+    decoupled (docs/overlap.md). [measured; arXiv 1802.01561, 2110.00641]"""
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
     """Networks: their sizes, and the action distribution."""
 
-    actor_hidden: tuple[int, ...] = option((64, 64), "Widths of the actor's hidden layers.", "PPO")
-    critic_hidden: tuple[int, ...] = option(
-        (64, 64), "Widths of the critic's hidden layers.", "PPO"
-    )
-    activation: Activation = option("tanh", "Activation of the hidden layers.", "PPO, MA")
-    shared_trunk: bool = option(
-        False,
-        "One trunk (actor_hidden) for actor and critic; implies joint_loss. Separate is better.",
-        "MA",
-    )
-    orthogonal_init: bool = option(
-        True,
-        "Orthogonal weights with gain sqrt(2), zero biases; off: LeCun-uniform weights.",
-        "37, IM",
-    )
-    policy_output_scale: Positive = option(
-        0.01, "Gain of the last policy layer's weights at the start.", "37, MA"
-    )
-    distribution: Distribution = option(
-        "gaussian",
-        "Action distribution of continuous tasks (discrete ones are categorical or Bernoulli).",
-        "PPO",
-    )
-    state_dependent_std: bool = option(
-        False,
-        "Let the network choose the standard deviation per state instead of one per action.",
-        "MA",
-    )
-    initial_std: Annotated[float, Interval(gt=0, le=100)] = option(
-        0.6,
-        "Standard deviation of the policy at the start, in units of half the action range.",
-        "measured",
-    )
-    min_std: Annotated[float, Interval(gt=0, le=100)] = option(
-        0.01,
-        "Smooth floor under the standard deviation; its gradient never vanishes.",
-        "measured",
-    )
+    actor_hidden: tuple[int, ...] = (64, 64)
+    """Widths of the actor's hidden layers. [PPO]"""
+    critic_hidden: tuple[int, ...] = (64, 64)
+    """Widths of the critic's hidden layers. [PPO]"""
+    activation: Activation = "tanh"
+    """Activation of the hidden layers. [PPO, MA]"""
+    shared_trunk: bool = False
+    """One trunk (actor_hidden) for actor and critic; implies joint_loss. Separate is better. [MA]"""
+    orthogonal_init: bool = True
+    """Orthogonal weights with gain sqrt(2), zero biases; off: LeCun-uniform weights. [37, IM]"""
+    policy_output_scale: Positive = 0.01
+    """Gain of the last policy layer's weights at the start. [37, MA]"""
+    distribution: Distribution = "gaussian"
+    """Action distribution of continuous tasks (discrete ones are categorical or Bernoulli). [PPO]"""
+    state_dependent_std: bool = False
+    """Let the network choose the standard deviation per state instead of one per action. [MA]"""
+    initial_std: Annotated[float, Interval(gt=0, le=100)] = 0.6
+    """Standard deviation of the policy at the start, in units of half the action range. [measured]"""
+    min_std: Annotated[float, Interval(gt=0, le=100)] = 0.01
+    """Smooth floor under the standard deviation; its gradient never vanishes. [measured]"""
 
 
 @dataclass(frozen=True)
 class MemoryOptions:
     """Memory: recurrent networks, for tasks whose observations do not say it all."""
 
-    memory: MemoryKind = option(
-        "none", "Cells that remember, in front of the hidden layers.", "choice: it costs pace"
-    )
-    memory_for: MemoryFor = option(
-        "both", "Which networks have them.", "choice: a critic needs what the actor needs"
-    )
-    memory_size: Few = option(
-        64, "Units of each layer of cells.", "choice: as wide as the hidden layers"
-    )
-    memory_layers: Annotated[int, Interval(ge=1, le=100)] = option(
-        1, "Layers of cells.", "choice: the smallest"
-    )
-    memory_minibatches: Few = option(
-        4,
-        "Minibatches per pass for networks with memory, in place of num_minibatches: each holds whole "
-        "environments' sequences, so it must divide num_envs.",
-        "measured",
-    )
-    bptt_steps: Count | None = option(
-        None,
-        "Steps that gradients flow back through at most; none: the whole rollout.",
-        "choice: no more bias than the rollout brings",
-    )
+    memory: MemoryKind = "off"
+    """Cells that remember, in front of the hidden layers. [choice: it costs pace]"""
+    memory_for: MemoryFor = "both"
+    """Which networks have them. [choice: a critic needs what the actor needs]"""
+    memory_size: Few = 64
+    """Units of each layer of cells. [choice: as wide as the hidden layers]"""
+    memory_layers: Annotated[int, Interval(ge=1, le=100)] = 1
+    """Layers of cells. [choice: the smallest]"""
+    memory_minibatches: Few = 4
+    """Minibatches per pass for networks with memory, in place of num_minibatches: each holds whole
+    environments' sequences, so it must divide num_envs. [measured]"""
+    bptt_steps: Count | None = None
+    """Steps that gradients flow back through at most; none: the whole rollout. [choice: no more bias than
+    the rollout brings]"""
 
 
 @dataclass(frozen=True)
 class NormalizationOptions:
     """Normalization: of observations and rewards."""
 
-    normalize_observations: bool = option(
-        True, "Observations minus running mean over running standard deviation.", "37, MA, IM"
-    )
-    observation_clip: PositiveOrInf = option(
-        10.0, "Normalized observations are clipped to +- this.", "37, IM"
-    )
-    scale_rewards: bool = option(
-        True, "Rewards over the running standard deviation of the discounted return.", "37, IM"
-    )
-    reward_clip: PositiveOrInf = option(10.0, "Scaled rewards are clipped to +- this.", "37, IM")
+    normalize_observations: bool = True
+    """Observations minus running mean over running standard deviation. [37, MA, IM]"""
+    observation_clip: PositiveOrInf = 10.0
+    """Normalized observations are clipped to +- this. [37, IM]"""
+    scale_rewards: bool = True
+    """Rewards over the running standard deviation of the discounted return. [37, IM]"""
+    reward_clip: PositiveOrInf = 10.0
+    """Scaled rewards are clipped to +- this. [37, IM]"""
 
 
 @dataclass(frozen=True)
 class AdvantageOptions:
     """Advantages: what multiplies the log-probability."""
 
-    advantage_estimator: Estimator = option(
-        "gae",
-        "What multiplies the log-probability (docs/mathematics.md section 2).",
-        "arXiv 1506.02438",
-    )
-    gamma: Share = option(0.99, "Discount per step.", "PPO, MA")
-    gae_lambda: Share = option(
-        0.95, "Trade of GAE: 0 is the TD residual, 1 the Monte-Carlo advantage.", "PPO, 37"
-    )
-    advantage_normalization: AdvantageScope = option(
-        "minibatch",
-        "Advantages to zero mean and unit variance within the minibatch, the batch, or not.",
-        "37",
-    )
-    min_advantage_std: NotNegative = option(
-        0.003,
-        "Advantages that spread less are not scaled up to 1: on a solved task they are noise. In units of "
-        "scaled rewards, and without effect if scale_rewards is off.",
-        "measured; arXiv 2301.04104",
-    )
-    recompute_advantages: bool = option(
-        False, "Estimate advantages afresh with the current critic before each epoch.", "MA"
-    )
+    advantage_estimator: Estimator = "gae"
+    """What multiplies the log-probability (docs/mathematics.md section 2). [arXiv 1506.02438]"""
+    gamma: Share = 0.99
+    """Discount per step. [PPO, MA]"""
+    gae_lambda: Share = 0.95
+    """Trade of GAE: 0 is the TD residual, 1 the Monte-Carlo advantage. [PPO, 37]"""
+    advantage_normalization: AdvantageScope = "minibatch"
+    """Advantages to zero mean and unit variance within the minibatch, the batch, or not. [37]"""
+    min_advantage_std: NotNegative = 0.003
+    """Advantages that spread less are not scaled up to 1: on a solved task they are noise. In units of
+    scaled rewards, and without effect if scale_rewards is off. [measured; arXiv 2301.04104]"""
+    recompute_advantages: bool = False
+    """Estimate advantages afresh with the current critic before each epoch. [MA]"""
 
 
 @dataclass(frozen=True)
 class LossOptions:
     """Objective: what is optimized."""
 
-    algorithm: Algorithm = option(
-        "ppo",
-        "ppo: epochs of minibatches on the surrogate; trpo: one natural-gradient step of the actor on the "
-        "ratio surrogate, inside a trust region (the epochs are the critic's).",
-        "PPO; arXiv 1502.05477",
-    )
-    surrogate: Surrogate = option(
-        "clipped", "What the actor maximizes (docs/mathematics.md section 1).", "PPO"
-    )
-    clip_epsilon: PositiveOrInf = option(
-        0.2,
-        "Ratio may leave 1 by this much before its gain is clipped; inf never clips.",
-        "PPO, 37",
-    )
-    kl_coef: Positive = option(
-        1.0,
-        "First beta of the kl_penalty surrogate; it adapts towards desired_kl.",
-        "PPO section 4",
-    )
-    value_clip_epsilon: Positive | None = option(
-        None,
-        "Clip the value update to this around the old value; none: off, clipping hurts.",
-        "MA",
-    )
-    value_coef: NotNegative = option(
-        0.5,
-        "Weight of the value loss in the joint loss (without effect when optimized apart).",
-        "37",
-    )
-    entropy_coef: Annotated[float, Interval(gt=-math.inf, lt=math.inf)] = option(
-        0.0, "Weight of the entropy bonus.", "PPO for MuJoCo, 37"
-    )
+    algorithm: Algorithm = "ppo"
+    """ppo: epochs of minibatches on the surrogate; trpo: one natural-gradient step of the actor on the
+    ratio surrogate, inside a trust region (the epochs are the critic's). [PPO; arXiv 1502.05477]"""
+    surrogate: Surrogate = "clipped"
+    """What the actor maximizes (docs/mathematics.md section 1). [PPO]"""
+    clip_epsilon: PositiveOrInf = 0.2
+    """Ratio may leave 1 by this much before its gain is clipped; inf never clips. [PPO, 37]"""
+    kl_coef: Positive = 1.0
+    """First beta of the kl_penalty surrogate; it adapts towards desired_kl. [PPO section 4]"""
+    value_clip_epsilon: Positive | None = None
+    """Clip the value update to this around the old value; none: off, clipping hurts. [MA]"""
+    value_coef: NotNegative = 0.5
+    """Weight of the value loss in the joint loss (without effect when optimized apart). [37]"""
+    entropy_coef: Annotated[float, Interval(gt=-math.inf, lt=math.inf)] = 0.0
+    """Weight of the entropy bonus. [PPO for MuJoCo, 37]"""
 
 
 @dataclass(frozen=True)
 class OptimizerOptions:
     """Optimization: epochs, minibatches and step sizes."""
 
-    num_epochs: Few = option(10, "Passes over each batch.", "PPO, 37")
-    num_minibatches: Annotated[int, Interval(ge=1, le=10_000_000)] = option(
-        32, "Minibatches per pass; must divide num_envs * num_steps.", "PPO, 37"
-    )
-    shuffle_each_epoch: bool = option(
-        True, "Draw new minibatches in every epoch; off: the same split for all epochs.", "37"
-    )
-    learning_rate: Positive = option(3e-4, "Adam's step size at the start.", "PPO, MA")
-    critic_learning_rate: Positive | None = option(
-        None, "Step size of a separate critic; none: as learning_rate.", "PPO"
-    )
-    learning_rate_schedule: Schedule = option(
-        "linear",
-        "Anneal to zero over total_steps (linear, cosine), keep, or follow the KL.",
-        "37, IM, rsl_rl",
-    )
-    desired_kl: Positive = option(
-        0.01,
-        "KL per update that kl_adaptive learning rates and the kl_penalty aim at.",
-        "rsl_rl, PPO",
-    )
-    target_kl: Positive | None = option(
-        None, "Stop the actor's epochs once the KL exceeds 1.5 times this; none: never.", "37"
-    )
-    max_grad_norm: PositiveOrInf = option(
-        0.5, "Gradients are scaled down to this global norm (inf: off).", "37"
-    )
-    adam_epsilon: Annotated[float, Interval(gt=0, lt=1)] = option(1e-5, "Adam's epsilon.", "37")
-    max_refused_updates: Annotated[int, Interval(ge=0, le=1_000_000)] = option(
-        5,
-        "Updates that are not finite: not applied, the step size halved, this often; then the run ends.",
-        "choice: 1/32 of the step size is as good as none",
-    )
-    joint_loss: bool = option(
-        False, "Optimize actor and critic on one total loss with joint gradient clipping.", "MA"
-    )
+    num_epochs: Few = 10
+    """Passes over each batch. [PPO, 37]"""
+    num_minibatches: Annotated[int, Interval(ge=1, le=10_000_000)] = 32
+    """Minibatches per pass; must divide num_envs * num_steps. [PPO, 37]"""
+    shuffle_each_epoch: bool = True
+    """Draw new minibatches in every epoch; off: the same split for all epochs. [37]"""
+    learning_rate: Positive = 3e-4
+    """Adam's step size at the start. [PPO, MA]"""
+    critic_learning_rate: Positive | None = None
+    """Step size of a separate critic; none: as learning_rate. [PPO]"""
+    learning_rate_schedule: Schedule = "linear"
+    """Anneal to zero over total_steps (linear, cosine), keep, or follow the KL. [37, IM, rsl_rl]"""
+    desired_kl: Positive = 0.01
+    """KL per update that kl_adaptive learning rates and the kl_penalty aim at. [rsl_rl, PPO]"""
+    target_kl: Positive | None = None
+    """Stop the actor's epochs once the KL exceeds 1.5 times this; none: never. [37]"""
+    max_grad_norm: PositiveOrInf = 0.5
+    """Gradients are scaled down to this global norm (inf: off). [37]"""
+    adam_epsilon: Annotated[float, Interval(gt=0, lt=1)] = 1e-5
+    """Adam's epsilon. [37]"""
+    max_refused_updates: Annotated[int, Interval(ge=0, le=1_000_000)] = 5
+    """Updates that are not finite: not applied, the step size halved, this often; then the run ends.
+    [choice: 1/32 of the step size is as good as none]"""
+    joint_loss: bool = False
+    """Optimize actor and critic on one total loss with joint gradient clipping. [MA]"""
 
 
 @dataclass(frozen=True)
 class TrustRegionOptions:
     """Trust region: the step of TRPO."""
 
-    max_kl: Positive = option(
-        0.01,
-        "trpo: the policy's KL from the old one after an update, at most.",
-        "arXiv 1502.05477",
-    )
-    cg_steps: Few = option(15, "trpo: iterations of conjugate gradient.", "sb3-contrib")
-    cg_damping: NotNegative = option(
-        0.1,
-        "trpo: added to the diagonal of the Fisher matrix.",
-        "arXiv 1502.05477, sb3-contrib",
-    )
-    line_search_steps: Annotated[int, Interval(ge=1, le=1_000)] = option(
-        10,
-        "trpo: step lengths tried, each 0.8 of the one before, until one is safe.",
-        "sb3-contrib",
-    )
+    max_kl: Positive = 0.01
+    """trpo: the policy's KL from the old one after an update, at most. [arXiv 1502.05477]"""
+    cg_steps: Few = 15
+    """trpo: iterations of conjugate gradient. [sb3-contrib]"""
+    cg_damping: NotNegative = 0.1
+    """trpo: added to the diagonal of the Fisher matrix. [arXiv 1502.05477, sb3-contrib]"""
+    line_search_steps: Annotated[int, Interval(ge=1, le=1_000)] = 10
+    """trpo: step lengths tried, each 0.8 of the one before, until one is safe. [sb3-contrib]"""
 
 
 @dataclass(frozen=True)
 class RecordOptions:
     """Records: measuring and checkpoints."""
 
-    measure_held_out_kl: bool = option(
-        False,
-        "Report each update's KL on the next rollout too, whose states it did not learn from.",
-        "choice: it costs a forward pass an iteration",
-    )
-    checkpoint_every: Count | None = option(
-        200_000,
-        "Environment steps between checkpoints; none: no checkpoints.",
-        "choice: five in a run of the default length",
-    )
-    keep_checkpoints: Annotated[int, Interval(ge=2, le=1_000_000)] = option(
-        3,
-        "Newest checkpoints to keep, beside the best one and one for each quarter of the run.",
-        "choice: one more than a damaged one needs",
-    )
-    exact_resume: ExactResume = option(
-        "auto",
-        "Whether environments that cannot be saved begin anew at each checkpoint, so that a resumed run "
-        "ends with the same bytes; auto: where the task says that making them is cheap "
-        "(docs/checkpoints.md).",
-        "measured",
-    )
+    measure_held_out_kl: bool = False
+    """Report each update's KL on the next rollout too, whose states it did not learn from. [choice: it
+    costs a forward pass an iteration]"""
+    checkpoint_every: Count | None = 200_000
+    """Environment steps between checkpoints; none: no checkpoints. [choice: five in a run of the default
+    length]"""
+    keep_checkpoints: Annotated[int, Interval(ge=2, le=1_000_000)] = 3
+    """Newest checkpoints to keep, beside the best one and one for each quarter of the run. [choice: one
+    more than a damaged one needs]"""
+    exact_resume: ExactResume = "auto"
+    """Whether environments that cannot be saved begin anew at each checkpoint, so that a resumed run ends
+    with the same bytes; auto: where the task says that making them is cheap (docs/checkpoints.md).
+    [measured]"""
 
 
 # in the order in which they are shown and written

@@ -196,7 +196,7 @@ def learner_specs(config: Config, executors: Executors) -> tuple[LearnerSpec, ..
     remembers = {"actor", "critic"} if config.memory_for == "both" else {config.memory_for}
 
     def minibatches(*owns: str) -> Minibatches:
-        if config.memory == "none" or not remembers.intersection(owns):
+        if config.memory == "off" or not remembers.intersection(owns):
             return RowMinibatches(config.num_minibatches)
         return SequenceMinibatches(config.memory_minibatches)
 
