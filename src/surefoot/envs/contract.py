@@ -199,6 +199,16 @@ class ObservationSpec:
         return jnp.concatenate(columns, axis=-1)
 
 
+def as_specs(
+    observations: Mapping[str, int | ObservationSpec],
+) -> dict[str, ObservationSpec]:
+    """Observation groups, where how many numbers a group has may stand for its spec."""
+    return {
+        name: ObservationSpec((spec,)) if isinstance(spec, int) else spec
+        for name, spec in observations.items()
+    }
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What the agent must know of an environment.

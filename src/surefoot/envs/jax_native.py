@@ -17,6 +17,7 @@ from surefoot.envs.contract import (
     ObservationSpec,
     Step,
     as_groups,
+    as_specs,
 )
 from surefoot.errors import UserError
 
@@ -75,7 +76,7 @@ class JaxEnvironment(Environment):
         self.spec = EnvSpec(
             name=single.name,
             num_envs=num_envs,
-            observations=_declared(single),
+            observations=as_specs(single.observations),
             action=single.action,
             in_graph=True,
             info=single.info,
@@ -148,7 +149,7 @@ def _check_declared(single: SingleEnvironment) -> None:
     _, step = jax.eval_shape(single.step, state, action, key)
     for call, groups in (("reset", as_groups(observation)), ("step", as_groups(step.observation))):
         sizes = {group: math.prod(x.shape) for group, x in groups.items()}
-        declared = {g: math.prod(spec.shape) for g, spec in _declared(single).items()}
+        declared = {g: math.prod(spec.shape) for g, spec in as_specs(single.observations).items()}
         if sizes != declared:
             raise UserError(
                 f"{name}: {call}() returns observations of sizes {sizes}, "
@@ -169,10 +170,3 @@ def _canonical(action: ActionSpec) -> tuple[tuple[int, ...], Any]:
     return {"discrete": (), "multi_binary": action.sizes}.get(
         action.kind, (len(action.sizes),)
     ), jnp.int32
-
-
-def _declared(single: SingleEnvironment) -> dict[str, ObservationSpec]:
-    return {
-        name: ObservationSpec((spec,)) if isinstance(spec, int) else spec
-        for name, spec in single.observations.items()
-    }
