@@ -9,7 +9,7 @@ import pytest
 from surefoot.agent import Agent, NormalizerSpec, make_agent
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
-from surefoot.networks import PolicyHead, TorsoSpec
+from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec
 
 ACTION = ActionSpec("continuous", (2,), low=(-1.0, -1.0), high=(1.0, 1.0), shape=(2,))
 DISCRETE = ActionSpec("discrete", (2,))
@@ -94,6 +94,20 @@ def test_with_a_shared_trunk_the_critic_has_the_actors_layers() -> None:
     config = Config(actor_hidden=(8, 4), critic_hidden=(6,), shared_trunk=True)
     agent = make_agent(config, spec(o=3))
     assert agent.critic == agent.actor == TorsoSpec(("o",), 3, (8, 4), "tanh")
+
+
+@pytest.mark.parametrize(
+    ("who", "actor", "critic"),
+    [("both", True, True), ("actor", True, False), ("critic", False, True)],
+)
+def test_memory_is_of_those_who_are_to_remember(who: str, actor: bool, critic: bool) -> None:
+    options = {"memory": "lstm", "memory_size": 8, "memory_layers": 2, "bptt_steps": 16}
+    agent = make_agent(Config(**options, memory_for=who), spec(o=3))
+    memory = MemorySpec("lstm", 8, 2, 16)
+    assert agent.actor.memory == (memory if actor else None)
+    assert agent.critic.memory == (memory if critic else None)
+    forgetful = make_agent(Config(memory_for=who), spec(o=3))
+    assert forgetful.actor.memory is forgetful.critic.memory is None
 
 
 def test_integers_count_as_the_one_hot_numbers_that_networks_read() -> None:

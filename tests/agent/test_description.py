@@ -12,7 +12,7 @@ import pytest
 
 from surefoot.agent import NormalizerSpec, PolicySpec, from_json, to_json
 from surefoot.envs import ActionSpec, ObservationSpec
-from surefoot.networks import PolicyHead, TorsoSpec
+from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec
 
 INF = float("inf")
 SPEC = PolicySpec(
@@ -31,6 +31,9 @@ SHIFTED = dataclasses.replace(
     action=ActionSpec("multi_discrete", (2, 3), shape=(2,), dtype="int64", start=(4, -1)),
     head=PolicyHead("multi_discrete", (2, 3)),
 )
+REMEMBERS = dataclasses.replace(
+    SPEC, torso=dataclasses.replace(SPEC.torso, memory=MemorySpec("lstm", 8, 2, bptt_steps=16))
+)
 SIMPLE = dataclasses.replace(
     SPEC, action=ActionSpec("discrete", (3,), start=-2), head=PolicyHead("discrete", (3,))
 )
@@ -41,7 +44,10 @@ def written(spec: Any = SPEC) -> Any:
     return json.loads(json.dumps(to_json(spec), allow_nan=False))
 
 
-@pytest.mark.parametrize("spec", [SPEC, SHIFTED, SIMPLE], ids=["inf", "starts", "start"])
+SPECS = {"inf": SPEC, "starts": SHIFTED, "start": SIMPLE, "memory": REMEMBERS}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_a_policys_spec_comes_back_from_json_as_it_was(spec: PolicySpec) -> None:
     again = from_json(PolicySpec, written(spec))
     assert again == spec
@@ -79,6 +85,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], Any, str]] = {
         ("observations", "legs"),
         [2],
         "PolicySpec.observations.legs = [2]",
+    ),
+    "a memory of another kind": (
+        ("torso", "memory"),
+        {"kind": "rnn", "size": 8, "layers": 1, "bptt_steps": None},
+        "PolicySpec.torso.memory = {'kind': 'rnn', 'size': 8, 'layers': 1, 'bptt_steps': None}",
     ),
     "inside a group": (
         ("observations", "legs", "shape"),

@@ -33,7 +33,7 @@ def normalizer(*, enabled: bool = True, clip: float = 10.0) -> Normalizer:
 
 def features(norm: Normalizer, seen: Any, groups: tuple[str, ...] = ("state", "map")) -> np.ndarray:
     """What a torso of the named groups reads."""
-    return np.asarray(Torso(MLP((), "tanh"), groups).unroll(norm(seen), (), None)[0])
+    return np.asarray(Torso(MLP((), "tanh"), None, groups).unroll(norm(seen), (), None)[0])
 
 
 def test_features_are_the_named_groups_in_the_named_order() -> None:

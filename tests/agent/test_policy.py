@@ -24,7 +24,7 @@ from surefoot.agent import (
 )
 from surefoot.envs import ActionSpec, ObservationSpec
 from surefoot.functional import count_of
-from surefoot.networks import PolicyHead, TorsoSpec, make_actor
+from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec, make_actor
 
 NUM_ENVS = 3
 GROUPS = {
@@ -44,9 +44,13 @@ learn = eqx.filter_jit(Normalizer.update)
 
 
 def policy(
-    groups: tuple[str, ...] = ("place",), *, kind: str = "gaussian", action: ActionSpec = BOX
+    groups: tuple[str, ...] = ("place",),
+    *,
+    kind: str = "gaussian",
+    action: ActionSpec = BOX,
+    memory: MemorySpec | None = None,
 ) -> Policy:
-    torso = TorsoSpec(groups, sum(GROUPS[name].size for name in groups), (4,), "tanh")
+    torso = TorsoSpec(groups, sum(GROUPS[name].size for name in groups), (4,), "tanh", memory)
     actor = make_actor(
         jax.random.key(0),
         torso,
@@ -125,6 +129,18 @@ def test_a_program_acts_in_32_bits_whatever_the_environment_takes(
         assert ((sent >= 4) & (sent <= 6)).all()
 
 
+def test_a_policy_with_memory_carries_it_on_and_forgets_where_an_episode_begins() -> None:
+    ours, keep = policy(memory=MemorySpec("gru", 4, 1)), np.zeros(NUM_ENVS, bool)
+    nothing = ours.initial_carry(NUM_ENVS)
+    assert [x.shape for x in jax.tree.leaves(nothing)] == [(NUM_ENVS, 4)]
+    begun, carry = ours.act(OBSERVATION, nothing, FIRST, KEY)
+    assert all(np.any(x) for x in jax.tree.leaves(carry))
+    later, _ = ours.act(OBSERVATION, carry, keep, KEY)
+    assert not np.isclose(later.raw_action, begun.raw_action).any()
+    again, _ = ours.act(OBSERVATION, carry, FIRST, KEY)
+    np.testing.assert_array_equal(again.raw_action, begun.raw_action)
+
+
 def test_a_policy_without_memory_carries_nothing() -> None:
     ours = policy()
     assert ours.initial_carry(NUM_ENVS) == ()
@@ -132,18 +148,23 @@ def test_a_policy_without_memory_carries_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "action", "groups"),
+    ("kind", "action", "groups", "memory"),
     [
-        ("gaussian", BOX, ("seen", "place")),
-        ("beta", BOX, ("legs", "seen")),
-        ("discrete", ActionSpec("discrete", (3,), dtype="int64", start=4), ("legs",)),
-        ("multi_discrete", ActionSpec("multi_discrete", (2, 3), shape=(2,)), ("place",)),
+        ("gaussian", BOX, ("seen", "place"), None),
+        ("beta", BOX, ("legs", "seen"), MemorySpec("gru", 3, 2)),
+        ("discrete", ActionSpec("discrete", (3,), dtype="int64", start=4), ("legs",), None),
+        (
+            "multi_discrete",
+            ActionSpec("multi_discrete", (2, 3), shape=(2,)),
+            ("place",),
+            MemorySpec("lstm", 3, 1, bptt_steps=8),
+        ),
     ],
 )
 def test_a_policys_spec_makes_a_policy_that_its_numbers_fit(
-    kind: str, action: ActionSpec, groups: tuple[str, ...]
+    kind: str, action: ActionSpec, groups: tuple[str, ...], memory: MemorySpec | None
 ) -> None:
-    ours = policy(groups, kind=kind, action=action)
+    ours = policy(groups, kind=kind, action=action, memory=memory)
     spec = from_json(PolicySpec, to_json(ours.spec()))
     spec.check()
     assert spec == ours.spec()
@@ -151,7 +172,7 @@ def test_a_policys_spec_makes_a_policy_that_its_numbers_fit(
     assert jax.tree.structure(template) == jax.tree.structure(ours)
     shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(template)]
     assert shapes == [(x.shape, x.dtype) for x in jax.tree.leaves(ours)]
-    weights = [layer.weight for layer in (*ours.actor.torso.body.layers, ours.actor.output)]
+    weights = [x for x in jax.tree.leaves(ours.actor) if x.ndim == 2]
     assert spec.num_weights == sum(weight.size for weight in weights)
     filled = jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(ours))
     for a, b in zip(act(filled), act(ours), strict=True):

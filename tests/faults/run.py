@@ -9,6 +9,7 @@ it takes some minutes; with it, kills are 200, fuzzed files 10,000 and updates 2
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -22,15 +23,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
+from surefoot.agent import NormalizerSpec, PolicySpec, description, load_policy
 from surefoot.config import Config
+from surefoot.envs import ActionSpec, ObservationSpec
 from surefoot.errors import UserError
 from surefoot.files import read_json
+from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
-from surefoot.services.policy_file import load_policy
 from surefoot.training import Hook
 
 OPTIONS = (
@@ -261,6 +264,10 @@ def files(number: int) -> bool:
             places += [(run / name, lambda f: load_policy(f.parent)) for name in POLICY]
             places += [(run / "meta.json", read_json)]
             load_policy(run)  # imports and compiles what it needs
+        # types of our own fields are texts, which are evaluated: once, before anything is listened to
+        description.get_type_hints = functools.cache(get_type_hints)
+        for kind in DESCRIBED:
+            description.get_type_hints(kind)
         content = {file: file.read_bytes() for file, _ in places}
         for _ in range(number):
             file, read = choice.choice(places)
@@ -288,6 +295,15 @@ def files(number: int) -> bool:
 
 
 POLICY = ("policy.json", "policy.safetensors")
+DESCRIBED = (
+    PolicySpec,
+    ObservationSpec,
+    ActionSpec,
+    NormalizerSpec,
+    TorsoSpec,
+    MemorySpec,
+    PolicyHead,
+)
 STRANGE = ("null", "-1", "1e999", "[]", "{}", '"x"', "true", "99999999999999999999", "NaN", "[[[[[")
 
 

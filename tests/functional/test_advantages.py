@@ -418,7 +418,7 @@ def test_wrong_hyper_parameters_are_refused_with_the_number():
         normalize_advantages([1.0, 2.0], epsilon=0.0)
 
 
-# Normalisation --------------------------------------------------------------------------------
+# Normalization --------------------------------------------------------------------------------
 
 
 def test_normalize_advantages_by_hand():

@@ -7,10 +7,10 @@ along, and none knows `jnp.where`, which is where a masked computation goes wron
 from __future__ import annotations
 
 import ast
-import copy
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 _BINARY: dict[type, type] = {
     ast.Add: ast.Sub,
@@ -53,33 +53,50 @@ _CALLED = {
 }
 
 
-def mutations(source: str) -> Iterator[tuple[str, str]]:
-    """Each change as ("LINE: what", the whole changed source).
+class Mutation(NamedTuple):
+    """One change: "LINE: what", and what makes the whole changed source."""
 
-    Docstrings, annotations, defaults of parameters that tests pin by name, and messages are left alone.
+    name: str
+    make: Callable[[], str]
+
+
+def mutations(source: str) -> Iterator[Mutation]:
+    """Each change of a source; one is made when it is asked for.
+
+    Docstrings, annotations and messages are left alone, and what checks rather than computes: assertions,
+    the `strict` of a zip, the `frozen` of a dataclass.
     """
     tree = ast.parse(source)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.expr | ast.stmt)]
     lines = source.splitlines()
     told: Counter[str] = Counter()
-    left_alone = _annotations(tree)
-    for index, node in enumerate(nodes):
+    left_alone = _left_alone(tree)
+    for index, node in enumerate(_nodes(tree)):
         if id(node) in left_alone:
             continue
-        for what, change in _changes(node):
-            changed = copy.deepcopy(tree)
-            twin = [n for n in ast.walk(changed) if isinstance(n, ast.expr | ast.stmt)][index]
-            change(twin)
+        for number, (what, _) in enumerate(_changes(node)):
             if isinstance(node, ast.Constant):  # it says little without its line
                 what += f" in {lines[node.lineno - 1].strip()[:80]}"
             told[what] += 1
             if told[what] > 1:
                 what += f" ({told[what]})"
-            yield f"{node.lineno}: {what}", ast.unparse(ast.fix_missing_locations(changed))
+            yield Mutation(f"{node.lineno}: {what}", partial(_changed, source, index, number))
 
 
-def _annotations(tree: ast.AST) -> set[int]:
-    """Nodes that say something rather than compute it."""
+def _changed(source: str, index: int, number: int) -> str:
+    """The source with one of the changes that are possible at a node."""
+    tree = ast.parse(source)
+    node = _nodes(tree)[index]
+    _, change = list(_changes(node))[number]
+    change(node)
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _nodes(tree: ast.AST) -> list[Any]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.expr | ast.stmt)]
+
+
+def _left_alone(tree: ast.AST) -> set[int]:
+    """Nodes that say or check something rather than compute it."""
     roots: list[ast.AST] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -89,13 +106,15 @@ def _annotations(tree: ast.AST) -> set[int]:
             roots += [node.returns] if node.returns else []
         elif isinstance(node, ast.AnnAssign):
             roots.append(node.annotation)
-        elif isinstance(node, ast.Raise | ast.JoinedStr):
+        elif isinstance(node, ast.keyword) and node.arg in ("strict", "frozen"):
+            roots.append(node.value)
+        elif isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert):
             roots.append(node)
     return {id(inner) for root in roots for inner in ast.walk(root)}
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, Any]]:
-    """What may be changed at a node: a name, and what changes its twin in a copy."""
+    """What may be changed at a node: a name, and what changes the node of a tree of its own."""
     text = ast.unparse(node).split("\n")[0][:70] if isinstance(node, ast.expr) else ""
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         other = _BINARY[type(node.op)]

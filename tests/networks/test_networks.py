@@ -15,6 +15,7 @@ from surefoot.networks import (
     Actor,
     ActorCritic,
     Critic,
+    MemorySpec,
     PolicyHead,
     Torso,
     TorsoSpec,
@@ -30,17 +31,21 @@ STATES = 10 * np.random.default_rng(0).standard_normal((64, 5)).astype(np.float3
 FIRST = np.zeros(64, bool)
 
 
-def torso(hidden: tuple[int, ...] = (16, 8), activation: str = "tanh") -> TorsoSpec:
-    return TorsoSpec(("state",), 5, hidden, activation)
+MEMORIES = (None, MemorySpec("gru", 6, 1), MemorySpec("lstm", 6, 2))
+each_memory = pytest.mark.parametrize("memory", MEMORIES, ids=["none", "gru", "lstm"])
 
 
-def actor(head: PolicyHead, *, hidden: tuple[int, ...] = (16, 8), **options: Any) -> Actor:
+def torso(hidden: tuple[int, ...] = (16, 8), memory: MemorySpec | None = None) -> TorsoSpec:
+    return TorsoSpec(("state",), 5, hidden, "tanh", memory)
+
+
+def actor(head: PolicyHead, spec: TorsoSpec | None = None, **options: Any) -> Actor:
     usual: dict[str, Any] = {"orthogonal": True, "output_scale": 0.01, "initial_std": 0.4}
-    return make_actor(KEY, torso(hidden), head, **(usual | options))
+    return make_actor(KEY, spec or torso(), head, **(usual | options))
 
 
-def critic(*, hidden: tuple[int, ...] = (16, 8)) -> Critic:
-    return make_critic(jax.random.key(8), torso(hidden), orthogonal=True)
+def critic(spec: TorsoSpec | None = None) -> Critic:
+    return make_critic(jax.random.key(8), spec or torso(), orthogonal=True)
 
 
 def act(network: Actor, states: np.ndarray = STATES) -> Distribution:
@@ -114,10 +119,10 @@ def test_an_activation_follows_every_hidden_layer(activation: str, function: Any
 
 def test_an_mlp_without_layers_is_the_identity_and_a_network_without_them_is_linear() -> None:
     np.testing.assert_array_equal(MLP((), "tanh")(STATES), STATES)
-    linear = critic(hidden=())
+    linear = critic(torso(()))
     values = STATES @ np.asarray(linear.output.weight)[:, 0]
     np.testing.assert_allclose(values_of(linear), values, rtol=1e-4, atol=1e-4)
-    assert act(actor(PolicyHead("gaussian", (3,)), hidden=())).mode().shape == (64, 3)
+    assert act(actor(PolicyHead("gaussian", (3,)), torso(()))).mode().shape == (64, 3)
 
 
 def test_the_critic_has_one_value_per_state_and_an_output_of_gain_one() -> None:
@@ -221,18 +226,26 @@ def test_the_head_asks_for_the_outputs_it_reads(head: PolicyHead, outputs: int) 
     assert (policy.log_std is not None) == head.kind.endswith("gaussian")
 
 
+SEQUENCE = {"state": STATES.reshape(8, 8, 5)}
+BEGINS = np.arange(64).reshape(8, 8) % 11 == 0  # here and there, other rows for each environment
+
+
+@each_memory
 @pytest.mark.parametrize("shared", [False, True])
 def test_networks_that_a_learner_owns_together_are_the_actor_and_critic_that_they_were(
-    shared: bool,
+    shared: bool, memory: MemorySpec | None
 ) -> None:
-    first, values = actor(PolicyHead("gaussian", (3,))), critic()
+    spec = torso(memory=memory)
+    first, values = actor(PolicyHead("gaussian", (3,)), spec), critic(spec)
     both = share_trunk(first, values) if shared else ActorCritic(None, first, values)
-    again, values_again = both.policy(), both.values()
-    np.testing.assert_array_equal(act(again).mean, act(first).mean)
-    np.testing.assert_array_equal(act(again).std, act(first).std)
+    sequence = (SEQUENCE, spec.initial_carry(8), BEGINS)
+    again, before = both.policy().unroll(*sequence), first.unroll(*sequence)
+    np.testing.assert_array_equal(again.mean, before.mean)
+    np.testing.assert_array_equal(again.std, before.std)
     body = first.torso if shared else values.torso
-    features, _ = body.unroll({"state": STATES}, (), FIRST)
-    np.testing.assert_array_equal(values_of(values_again), values.output(features)[..., 0])
+    features, _ = body.unroll(*sequence)
+    found, _ = both.values().unroll(*sequence)
+    np.testing.assert_array_equal(found, values.output(features)[..., 0])
 
 
 def test_a_shared_trunk_is_stored_once_and_serves_both() -> None:
@@ -251,7 +264,7 @@ def test_a_shared_trunk_is_stored_once_and_serves_both() -> None:
 
 def test_a_torso_on_top_of_a_trunk_follows_its_layers_and_reads_what_it_reads() -> None:
     trunk = torso((4,)).make(KEY, orthogonal=True)
-    top = Torso(make_mlp(KEY, 4, (3,), activation="tanh", orthogonal=True), ())
+    top = Torso(make_mlp(KEY, 4, (3,), activation="tanh", orthogonal=True), None, ())
     whole, _ = top.on_top_of(trunk).unroll({"state": STATES}, (), FIRST)
     below, _ = trunk.unroll({"state": STATES}, (), FIRST)
     np.testing.assert_array_equal(whole, top.body(below))
@@ -262,40 +275,56 @@ def test_a_torso_reads_the_named_groups_in_the_named_order_and_no_other(
     groups: tuple[str, ...],
 ) -> None:
     inputs = {"state": STATES, "map": -STATES[:, :2], "unread": np.full((64, 1), np.nan)}
-    features, carry = Torso(MLP((), "tanh"), groups).step(inputs, (), FIRST)
+    features, carry = Torso(MLP((), "tanh"), None, groups).step(inputs, (), FIRST)
     np.testing.assert_array_equal(features, np.concatenate([inputs[g] for g in groups], axis=1))
     assert carry == ()
 
 
-def test_steps_one_by_one_are_the_sequence() -> None:
-    network, sequence = actor(PolicyHead("gaussian", (3,))), STATES.reshape(8, 8, 5)
-    whole = act(network, sequence)
-    carry = torso().initial_carry(8)
-    for t, row in enumerate(sequence):
-        one, carry = network.step({"state": row}, carry, FIRST[:8])
-        np.testing.assert_allclose(one.mean, whole.mean[t], rtol=1e-5, atol=1e-6)
+@each_memory
+def test_steps_one_by_one_are_the_sequence(memory: MemorySpec | None) -> None:
+    spec = torso(memory=memory)
+    network = actor(PolicyHead("gaussian", (3,)), spec, output_scale=1.0)
+    whole = network.unroll(SEQUENCE, spec.initial_carry(8), BEGINS)
+    carry = spec.initial_carry(8)
+    for t, row in enumerate(SEQUENCE["state"]):
+        one, carry = network.step({"state": row}, carry, BEGINS[t])
+        np.testing.assert_allclose(one.mean, whole.mean[t], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(one.std, whole.std[t])
 
 
-def test_the_value_of_an_observation_behind_a_row_is_that_of_the_observation() -> None:
-    network, sequence = critic(), {"state": STATES.reshape(8, 8, 5)}
-    values, carried = network.unroll(sequence, torso().initial_carry(8), FIRST.reshape(8, 8))
-    np.testing.assert_array_equal(network.values_after(sequence, carried), values)
+@each_memory
+def test_the_value_of_an_observation_behind_a_row_is_that_of_the_row_that_would_follow(
+    memory: MemorySpec | None,
+) -> None:
+    spec = torso(memory=memory)
+    network, goes_on = critic(spec), np.zeros((8, 8), bool)
+    values, carried = network.unroll(SEQUENCE, spec.initial_carry(8), goes_on)
     assert values.shape == (8, 8)
+    behind = network.values_after({"state": SEQUENCE["state"][1:]}, carried)
+    np.testing.assert_allclose(behind, values[1:], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("hidden", "num_weights", "size_out"), [((), 0, 5), ((16,), 80, 16), ((16, 8), 208, 8)]
+    ("spec", "num_weights", "size_out"),
+    [
+        (torso(()), 0, 5),
+        (torso((16,)), 80, 16),
+        (torso((16, 8)), 208, 8),
+        # three gates of six units, that read five numbers and themselves
+        (torso((), MEMORIES[1]), 198, 6),
+        (torso((16,), MEMORIES[1]), 198 + 96, 16),
+    ],
+    ids=str,
 )
 def test_a_torsos_shape_says_how_many_weights_and_features_it_has(
-    hidden: tuple[int, ...], num_weights: int, size_out: int
+    spec: TorsoSpec, num_weights: int, size_out: int
 ) -> None:
-    spec = torso(hidden)
     made = spec.make(KEY, orthogonal=True)
     assert spec.num_weights == num_weights
-    assert spec.num_weights == sum(layer.weight.size for layer in made.body.layers)
+    assert spec.num_weights == sum(x.size for x in jax.tree.leaves(made) if x.ndim == 2)
     assert spec.size_out == size_out
-    assert made.unroll({"state": STATES}, (), FIRST)[0].shape == (64, size_out)
+    features, _ = made.step({"state": STATES}, spec.initial_carry(64), FIRST)
+    assert features.shape == (64, size_out)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def found(recorder: Recorder, config: Config) -> set[str]:
             {"scale_rewards": False},
         ),
         ("reward scale", Reach(reward=lambda near, a: 1e-5 * near), {"scale_rewards": False}),
-        ("normaliser", Reach(jump=0.9), {"observation_clip": 1.0}),
+        ("normalizer", Reach(jump=0.9), {"observation_clip": 1.0}),
         ("actions at their bounds", REACH, {"initial_std": 5.0}),
         (
             "explained variance",

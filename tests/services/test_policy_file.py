@@ -32,7 +32,7 @@ def copy(run: Path, to: Path) -> Path:
 
 
 def as_trained(config: Config, env: Environment, seen: np.ndarray) -> Policy:
-    """A policy with no parameter at its start, whose normaliser has seen something."""
+    """A policy with no parameter at its start, whose normalizer has seen something."""
     trainer = Trainer(config, env)
     state = trainer.fresh()
     normalizer = state.normalizer.update({"observation": seen + 1.0}, np.ones(len(seen), bool))
@@ -107,7 +107,7 @@ def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: 
     assert loaded.policy.normalizer.clip == float("inf")
 
 
-def test_moments_of_the_normaliser_are_saved_with_it(hopper: Path) -> None:
+def test_moments_of_the_normalizer_are_saved_with_it(hopper: Path) -> None:
     stored = load_file(hopper / "policy.safetensors")
     moments = {name: value for name, value in stored.items() if "moments" in name}
     assert any(np.any(value != 0) for name, value in moments.items() if name.endswith("mean"))

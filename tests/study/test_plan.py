@@ -93,7 +93,7 @@ def test_the_arms_of_the_paper_are_as_its_table_says() -> None:
     assert of["PPO-NoClip"].clip_epsilon == math.inf
 
 
-def test_every_stabiliser_is_switched_alone_and_alone_left_out() -> None:
+def test_every_stabilizer_is_switched_alone_and_alone_left_out() -> None:
     arms = study_preset("code-level").arms
     bare, default = Config().replace(**arms["bare"]), Config()
     for name in [arm.removeprefix("bare + ") for arm in arms if arm.startswith("bare + ")]:

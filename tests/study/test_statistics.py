@@ -157,11 +157,11 @@ def test_the_profile_by_hand() -> None:
     )
 
 
-def test_normalised_scores_keep_their_order_where_returns_are_negative() -> None:
+def test_normalized_scores_keep_their_order_where_returns_are_negative() -> None:
     np.testing.assert_allclose(
-        st.normalised(np.array([-50.0, -100.0, -200.0]), -100.0), [1.5, 1, 0]
+        st.normalized(np.array([-50.0, -100.0, -200.0]), -100.0), [1.5, 1, 0]
     )
-    np.testing.assert_allclose(st.normalised(np.array([200.0, 100.0]), 100.0), [2.0, 1.0])
+    np.testing.assert_allclose(st.normalized(np.array([200.0, 100.0]), 100.0), [2.0, 1.0])
 
 
 @pytest.mark.parametrize(("spread", "effect"), [(1.0, 1.0), (1.0, 0.5), (3.0, 1.0)])

@@ -1,94 +1,26 @@
-"""What tests of several floors need: a tiny run, a hook that keeps what it hears, a run's numbers."""
+"""What tests of training and its environments need, beside `tests.helpers`."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tests.helpers import PROBE, TINY, Recorder, without_times
 
 from surefoot.config import Config
 from surefoot.envs import Environment, JaxEnvironment, SingleEnvironment, Step, make_environment
-from surefoot.training import Hook, Trainer, train
+from surefoot.training import Trainer, train
 from surefoot.update import Executors
 from surefoot.update.executors import Serial
-
-# the same task and shapes everywhere: what one test has compiled, the next one finds in the cache
-PROBE = "probe:late-reward/continuous"
-TINY = Config(
-    total_steps=300,
-    num_envs=4,
-    num_steps=16,
-    num_minibatches=4,
-    num_epochs=2,
-    actor_hidden=(8,),
-    critic_hidden=(8,),
-)
-
-
-def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of an iteration that are the same each time."""
-    return {k: v for k, v in row.items() if not k.startswith(("time/", "wall"))}
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, without times."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [without_times(json.loads(line)) for line in lines]
 
 
 def bytes_of(tree: Any) -> list[bytes]:
     """All numbers of a tree, to the last bit."""
     return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
-
-
-class Recorder(Hook):
-    """Keeps all that a hook hears.
-
-    Attributes:
-        events: `start`, `iteration`, `failure` and `end`, in order.
-        rows: the metrics of each iteration.
-        notes: what was told in words.
-        states: the states of the iterations.
-        run, state, policy, error, finished: as they were heard last; None before.
-    """
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.rows: list[dict[str, Any]] = []
-        self.notes: list[str] = []
-        self.states: list[Any] = []
-        self.run: Any = None
-        self.state: Any = None
-        self.policy: Any = None
-        self.error: Exception | None = None
-        self.finished: bool | None = None
-
-    def on_start(self, run: Any) -> None:
-        self.run = run
-        self.events.append("start")
-
-    def on_iteration(self, state: Any, metrics: Any) -> None:
-        self.state = state
-        self.states.append(state)
-        self.rows.append(dict(metrics))
-        self.events.append("iteration")
-
-    def on_log(self, text: str) -> None:
-        self.notes.append(text)
-
-    def on_failure(self, state: Any, error: Exception) -> None:
-        self.state, self.error = state, error
-        self.events.append("failure")
-
-    def on_end(self, state: Any, policy: Any, *, finished: bool) -> None:
-        self.state, self.policy, self.finished = state, policy, finished
-        self.events.append("end")
 
 
 class After:

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from tests.training.helpers import PROBE, TINY
+from tests.helpers import PROBE, TINY
 
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, Environment, EnvSpec, ObservationSpec, Step

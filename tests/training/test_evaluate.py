@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.training.helpers import bytes_of, in_turn
 
+from surefoot.agent import Policy
 from surefoot.config import Config
 from surefoot.envs import (
     ActionSpec,
+    Environment,
     JaxEnvironment,
     SingleEnvironment,
     SingleStep,
@@ -26,15 +32,11 @@ class Uneven(SingleEnvironment):
     action = ActionSpec("discrete", (2,), dtype="int32")
     info = ("reward_step", "success")
 
-    def reset(self, key):
-        import jax.numpy as jnp
-
+    def reset(self, key: Any) -> Any:
         left = jnp.where(jax.random.bernoulli(key), 1, 9)
         return left, jnp.ones(1)
 
-    def step(self, state, action, key):
-        import jax.numpy as jnp
-
+    def step(self, state: Any, action: Any, key: Any) -> Any:
         left = state - 1
         info = {"reward_step": 1.0 * jnp.ones(()), "success": (left == 0) & (state < 2)}
         return left, SingleStep(jnp.ones(1), jnp.float32(1), left == 0, jnp.bool_(False), info)
@@ -43,23 +45,23 @@ class Uneven(SingleEnvironment):
 class Silent(Uneven):
     """The same, its reward term never told."""
 
-    def step(self, state, action, key):
+    def step(self, state: Any, action: Any, key: Any) -> Any:
         left, step = super().step(state, action, key)
         return left, step._replace(info=step.info | {"reward_step": step.reward * float("nan")})
 
 
-def policy_for(env):
+def policy_for(env: Environment) -> Policy:
     config = Config(num_envs=env.spec.num_envs, num_steps=1, num_minibatches=1)
-    trainer = Trainer(config, env)
-    return trainer.policy(trainer.start())
+    trainer = Trainer(config, env, in_turn())
+    return trainer.policy(trainer.init())
 
 
 def test_terms_of_the_reward_and_success_are_told_of_a_batch() -> None:
     env = JaxEnvironment(Uneven(), 4)
-    trainer = Trainer(Config(num_envs=4, num_steps=12, num_minibatches=1), env)
+    trainer = Trainer(Config(num_envs=4, num_steps=12, num_minibatches=1), env, in_turn())
     state = trainer.start()
     state, rollout = trainer.collect(state, trainer.acting_policy(state))
-    _, _, told = trainer.digest(state, rollout)
+    told = trainer.make_experience(state, rollout)[1].metrics
     np.testing.assert_allclose(told["reward/step"], 1.0)
     assert told["rollout/success_rate"] == 1.0
 
@@ -85,33 +87,31 @@ def test_short_episodes_are_not_favoured() -> None:
 def test_episodes_counted_are_the_episodes_asked_for(episodes: int, num_envs: int) -> None:
     env = JaxEnvironment(Uneven(), num_envs)
     collect = make_collector(env, num_steps=8, deterministic=True)
-    stretches = list(play(policy_for(env), env, episodes, key=jax.random.key(1), collect=collect))
-    ends = sum((s.rollout.ended & s.counted).sum(axis=0) for s in stretches)
+    chunks = list(play(policy_for(env), env, episodes, key=jax.random.key(1), collect=collect))
+    ends = sum((c.rollout.ended & c.counted).sum(axis=0) for c in chunks)
     assert ends.sum() == episodes
     assert ends.max() - ends.min() <= 1
-    lengths = [s.rollout.episode_lengths[s.rollout.ended & s.counted] for s in stretches]
-    assert sum(s.counted.sum() for s in stretches) == np.concatenate(lengths).sum()
+    lengths = [c.rollout.episode_lengths[c.rollout.ended & c.counted] for c in chunks]
+    assert sum(c.counted.sum() for c in chunks) == np.concatenate(lengths).sum()
 
 
 def test_an_episode_without_end_is_refused_with_the_number() -> None:
     class Endless(Uneven):
-        def step(self, state, action, key):
-            import jax.numpy as jnp
-
+        def step(self, state: Any, action: Any, key: Any) -> Any:
             state, step = super().step(state, action, key)
             return state, step._replace(terminated=jnp.bool_(False))
 
     env = JaxEnvironment(Endless(), 2)
-    stretches = play(policy_for(env), env, 2, key=jax.random.key(0), max_episode_steps=300)
+    chunks = play(policy_for(env), env, 2, key=jax.random.key(0), max_episode_steps=300)
     with pytest.raises(ValueError, match=r"gone on for 500 steps .limit 300"):
-        list(stretches)
+        list(chunks)
 
 
 def test_evaluation_is_deterministic_by_key_and_leaves_the_policy_alone() -> None:
     env = make_environment("probe:both", 4, seed=np.random.SeedSequence(0))
     policy = policy_for(env)
-    before = [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)]
+    before = bytes_of(policy)
     one = evaluate(policy, env, 8, key=jax.random.key(0), deterministic=False)
     two = evaluate(policy, env, 8, key=jax.random.key(0), deterministic=False)
     assert one == two
-    assert [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)] == before
+    assert bytes_of(policy) == before

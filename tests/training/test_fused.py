@@ -2,72 +2,64 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import PROBE, TINY, Recorder, flags, metrics_of
+from tests.training.helpers import After, recorded
 
 import surefoot
 from surefoot.cli.main import main
-from surefoot.config import Config
-from surefoot.training import Hook, train
+from surefoot.training import Trainer
 from surefoot.training.fused import train_seeds
 
-TINY = Config(
-    total_steps=900,
-    num_envs=4,
-    num_steps=8,
-    num_minibatches=4,
-    num_epochs=2,
-    actor_hidden=(8,),
-    critic_hidden=(8,),
-    seed=5,
-)
-TASK = "probe:late-reward/continuous"
+# scans of two iterations, and a budget that ends in the first of one
+CONFIG = TINY.replace(total_steps=2_600, seed=5)
+SEEDS = range(5, 9)
 
 
-class Recorder(Hook):
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.finished: bool | None = None
-
-    def on_start(self, run) -> None:
-        self.seed = run.config.seed
-
-    def on_iteration(self, state, metrics) -> None:
-        self.rows.append(dict(metrics))
-
-    def on_end(self, state, policy, *, finished) -> None:
-        self.finished = finished
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four seeds are two teams that share one program, on whatever machine."""
+    monkeypatch.setattr("surefoot.training.fused.usable_cores", lambda: 2)
 
 
-def solo(seed: int, task: str, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
-    recorder = Recorder()
-    state, _ = train(task, TINY.replace(seed=seed, **options), hooks=[recorder])
-    return state, recorder.rows
+@functools.cache
+def together(task: str = PROBE, **options: Any) -> tuple[list[Any], list[Recorder]]:
+    """States and what hooks heard, of four seeds."""
+    recorders = [Recorder() for _ in SEEDS]
+    config = CONFIG.replace(**options)
+    trained = train_seeds(task, config, hooks=[[recorder] for recorder in recorders])
+    return [state for state, _ in trained], recorders
 
 
 @pytest.mark.parametrize(
     ("task", "options"),
-    [(TASK, {}), (TASK, {"joint_loss": True, "target_kl": 0.01}), ("probe:both/discrete", {})],
+    [
+        (PROBE, {}),
+        pytest.param(PROBE, {"joint_loss": True, "target_kl": 0.01}, marks=pytest.mark.extended),
+        pytest.param("probe:both/discrete", {}, marks=pytest.mark.extended),
+    ],
 )
 def test_each_seed_is_its_solo_run(task: str, options: dict) -> None:
-    recorders = [Recorder(), Recorder(), Recorder()]
-    together = train_seeds(task, TINY.replace(**options), hooks=[[r] for r in recorders])
-    for k, (state, _) in enumerate(together):
-        alone, rows = solo(5 + k, task, **options)
-        assert recorders[k].seed == 5 + k
-        assert recorders[k].finished
-        assert (state.step, state.iteration) == (alone.step, alone.iteration)
+    states, recorders = together(task, **options)
+    for k in (0, 3):  # one of each team
+        alone = recorded(task, CONFIG, seed=5 + k, **options)
+        state, recorder = states[k], recorders[k]
+        assert recorder.run.config.seed == 5 + k
+        assert recorder.finished
+        assert (state.step, state.iteration) == (alone.state.step, alone.state.iteration)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
             state.learners,
-            alone.learners,
+            alone.state.learners,
         )
-        for here, there in zip(recorders[k].rows, rows, strict=True):
+        for here, there in zip(recorder.rows, alone.rows, strict=True):
             kept = [name for name in there if not name.startswith("time/share")]
             assert list(here) == kept
             assert [here["step"], here["iteration"]] == [there["step"], there["iteration"]]
@@ -75,15 +67,19 @@ def test_each_seed_is_its_solo_run(task: str, options: dict) -> None:
                 np.testing.assert_allclose(here[name], there[name], rtol=1e-2, atol=1e-4)
 
 
-def test_seeds_that_need_more_iterations_do_not_move_those_that_are_done() -> None:
-    # scans of two iterations, and a budget that ends in the first of one
-    config = TINY.replace(total_steps=1020)
-    alone, rows = solo(5, TASK, total_steps=1020)
-    assert alone.iteration % 2 == 1
-    recorder = Recorder()
-    (state, _), *_ = train_seeds(TASK, config, hooks=[[recorder], []])
-    assert (state.iteration, state.step) == (alone.iteration, alone.step)
-    assert len(recorder.rows) == len(rows)
+def test_seeds_are_all_different() -> None:
+    states, recorders = together()
+    assert [recorder.run.config.seed for recorder in recorders] == list(SEEDS)
+    biases = [np.asarray(state.learners["actor"].params.policy().output.bias) for state in states]
+    assert len({bias.tobytes() for bias in biases}) == len(SEEDS)
+
+
+def test_iterations_beyond_the_budget_move_nothing() -> None:
+    (state, *_), (recorder, *_) = together()
+    assert state.iteration % 2 == 1  # the last scan had one more
+    assert state.step >= CONFIG.total_steps > recorder.rows[-2]["step"]
+    assert len(recorder.rows) == state.iteration
+    assert recorder.rows[-1]["step"] == state.step
 
 
 def test_a_task_that_is_not_written_in_jax_is_refused() -> None:
@@ -91,46 +87,58 @@ def test_a_task_that_is_not_written_in_jax_is_refused() -> None:
         with pytest.raises(ValueError, match=r"num_seeds = 2: .*CartPole-v1 is not written in JAX"):
             train_seeds(task, TINY, hooks=[[], []])
     with pytest.raises(ValueError, match="num_seeds = 0 must be at least 1"):
-        surefoot.train_seeds(TASK, num_seeds=0)
+        surefoot.train_seeds(PROBE, num_seeds=0)
     with pytest.raises(ValueError, match="total_steps = 2147483648 with num_seeds: at most"):
-        surefoot.train_seeds(TASK, num_seeds=2, total_steps=2**31, progress=False)
+        surefoot.train_seeds(PROBE, num_seeds=2, total_steps=2**31, progress=False)
 
 
 def test_a_stop_keeps_what_was_learned() -> None:
     recorder = Recorder()
-    answers = iter([False, True])
-    (state, _), _ = train_seeds(
-        TASK, TINY, hooks=[[recorder], []], should_stop=lambda: next(answers)
-    )
-    assert 0 < state.step < TINY.total_steps
+    hooks = [[recorder], [], [], []]
+    (state, _), *_ = train_seeds(PROBE, CONFIG, hooks=hooks, should_stop=After(1))
+    assert state.iteration == 2
+    assert 0 < state.step < CONFIG.total_steps
     assert recorder.finished is False
     assert recorder.rows[-1]["step"] == state.step
 
 
-def test_a_diverged_seed_keeps_the_state_from_before() -> None:
-    class Keeps(Recorder):
-        def on_end(self, state, policy, *, finished) -> None:
-            self.policy = policy
+def test_a_diverged_seed_keeps_the_state_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Trainer.start
 
-    keeper = Keeps()
-    wild = TINY.replace(learning_rate=1e30, max_grad_norm=float("inf"))
-    with pytest.raises(ValueError, match="diverged"):
-        train_seeds(TASK, wild, hooks=[[keeper]])
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(keeper.policy.actor))
+    def poisoned(self: Trainer, seed: int | None = None) -> Any:
+        """Seed 6 begins with an optimizer that can only diverge."""
+        state = start(self, seed)
+        if seed != 6:
+            return state
+        actor = state.learners["actor"]
+        spoilt = jax.tree.map(
+            lambda x: x * jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else x, actor.opt_state
+        )
+        learners = {**state.learners, "actor": actor._replace(opt_state=spoilt)}
+        return state._replace(learners=learners)
+
+    monkeypatch.setattr(Trainer, "start", poisoned)
+    keepers = [Recorder() for _ in SEEDS]
+    with pytest.raises(ValueError, match="diverged: the actor's update in iteration 6"):
+        train_seeds(PROBE, CONFIG, hooks=[[keeper] for keeper in keepers])
+    for keeper in keepers:
+        assert keeper.events[-2:] == ["failure", "end"]
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(keeper.policy.actor))
+    # five updates are borne, in scans of two
+    assert keepers[1].state.iteration == 4
+    assert "halved (4 of 5 times)" in keepers[1].notes[-1]
 
 
 def test_the_command_leaves_a_run_folder_for_each_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "r"
-    arguments = ["--total-steps", "600", "--num-envs", "4", "--num-steps", "8"]
-    arguments += ["--num-minibatches", "4", "--num-epochs", "1", "--seed", "3"]
-    assert main(["train", "probe:both", *arguments, "--num-seeds", "2", "--run-dir", str(run)]) == 0
-    assert "2 seeds" in capsys.readouterr().out
-    assert sorted(path.name for path in run.iterdir()) == ["seed-3", "seed-4"]
-    for seed in (3, 4):
+    words = [*flags(CONFIG), "--num-seeds", "4", "--run-dir", str(run)]
+    assert main(["train", PROBE, *words]) == 0
+    assert "4 seeds" in capsys.readouterr().out
+    assert sorted(path.name for path in run.iterdir()) == [f"seed-{seed}" for seed in SEEDS]
+    for seed in SEEDS:
         folder = run / f"seed-{seed}"
-        rows = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
-        assert rows[-1]["step"] >= 600
+        assert metrics_of(folder)[-1]["step"] >= 2_600
         assert f"seed = {seed}\n" in (folder / "config.toml").read_text()
-        assert surefoot.evaluate(folder, episodes=2)["episodes"] == 2
+    assert surefoot.evaluate(folder, episodes=2)["episodes"] == 2

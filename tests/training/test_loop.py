@@ -8,17 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.training.helpers import (
-    PROBE,
-    TINY,
-    After,
-    Recorder,
-    bytes_of,
-    recorded,
-    trace,
-    trainer_for,
-    without_times,
-)
+from tests.helpers import PROBE, TINY, Recorder, without_times
+from tests.training.helpers import After, bytes_of, recorded, trace, trainer_for
 
 from surefoot import functional as F
 from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep

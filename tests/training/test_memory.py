@@ -257,4 +257,4 @@ def test_a_t_maze_is_solved_with_memory() -> None:
 @pytest.mark.extended
 def test_a_t_maze_is_solved_by_an_lstm_too_and_is_chance_without_memory() -> None:
     assert return_in_a_t_maze("lstm") == 1.0
-    assert abs(return_in_a_t_maze("none")) < 0.3
+    assert abs(return_in_a_t_maze("off")) < 0.3

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from tests.training.helpers import TINY, bytes_of, trainer_for
+from tests.helpers import TINY
+from tests.training.helpers import bytes_of, trainer_for
 
 from surefoot.config import option_names
 from surefoot.rollout import Rollout
@@ -37,6 +38,7 @@ class Change(NamedTuple):
 LOUD = {"learning_rate": 0.01}  # ratios that leave 1, a KL that is more than rounding
 TWICE = {"num_epochs": 2}
 TRPO = {"algorithm": "trpo"}
+GRU = {"memory": "gru", "memory_size": 4}
 CHANGES: dict[str, Change] = {
     "total_steps": Change("update", 600),
     "seed": Change("begin", 7),
@@ -52,6 +54,12 @@ CHANGES: dict[str, Change] = {
     "state_dependent_std": Change("begin", True),
     "initial_std": Change("begin", 0.5),
     "min_std": Change("begin", 0.2),
+    "memory": Change("begin", "gru"),
+    "memory_for": Change("begin", "actor", GRU),
+    "memory_size": Change("begin", 8, {"memory": "gru"}),
+    "memory_layers": Change("begin", 2, GRU),
+    "memory_minibatches": Change("sequences", 2, GRU),
+    "bptt_steps": Change("sequences", 3, GRU),
     "normalize_observations": Change("experience", False),
     "observation_clip": Change("experience", 0.1),
     "scale_rewards": Change("experience", False),
@@ -132,7 +140,8 @@ def begin(trainer: Trainer) -> Any:
     """Fresh networks, and what they make of a few observations."""
     state = trainer.init()
     policy = trainer.policy(state)
-    distribution, _ = policy.actor.step(policy.normalizer(SEEN), (), FIRST)
+    carry = policy.initial_carry(len(FIRST))
+    distribution, _ = policy.actor.step(policy.normalizer(SEEN), carry, FIRST)
     actions = distribution.to_action(distribution.mode())
     return params_of(state), actions, distribution.entropy()
 
@@ -169,7 +178,14 @@ def update(trainer: Trainer) -> Any:
     return params_of(trainer.update(state, fix.experience, fix.estimated)[0])
 
 
-STAGES = {f.__name__: f for f in (begin, rollout, experience, estimates, update)}
+def sequences(trainer: Trainer) -> Any:
+    """What learners with memory are told; what they make of it is shown in tests/networks, tests/update."""
+    minibatches = [spec.step.minibatches for spec in trainer.updater.specs]
+    memories = [trainer.agent.actor.memory, trainer.agent.critic.memory]
+    return [np.array([m.count for m in minibatches]), *(m and m.bptt_steps for m in memories)]
+
+
+STAGES = {f.__name__: f for f in (begin, rollout, experience, estimates, update, sequences)}
 
 
 @functools.cache

@@ -1,65 +1,50 @@
-"""Overlap of collecting and optimising: what it may change, and what it must not."""
+"""Overlap of collecting and optimizing: what it may change, and what it must not."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from surefoot.update.lanes import Beside, InTurn
-from surefoot.update.ppo import actor_batch
+from tests.helpers import PROBE, TINY, Recorder
+from tests.training.helpers import bytes_of, trainer_for
+from tests.training.helpers import trace as trace_of
 
 from surefoot import functional as F
 from surefoot.config import Config
-from surefoot.envs import make_environment
+from surefoot.networks import ActorCritic
 from surefoot.training import Hook, Trainer, train
-from surefoot.update import Algorithm, Estimates, Experience, estimate, settle
+from surefoot.update import Estimates, Executors, Experience, Updater, make_executors, resolve
+from surefoot.update.batch import make_batch
+from surefoot.update.executors import Serial, Thread
+from surefoot.update.experience import estimate_advantages
 
-TINY = Config(
-    total_steps=600,
-    num_envs=4,
-    num_steps=16,
-    num_minibatches=4,
-    num_epochs=2,
-    actor_hidden=(8,),
-    critic_hidden=(8,),
-    learning_rate=1e-2,
-)
-TASK = "probe:late-reward/continuous"
+CONFIG = TINY.replace(total_steps=600, learning_rate=1e-2)
 
 
-class Recorder(Hook):
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.states: list[Any] = []
-        self.ended = False
-
-    def on_iteration(self, state, metrics) -> None:
-        self.rows.append({k: v for k, v in metrics.items() if not k.startswith(("time/", "wall"))})
-        self.states.append(state)
-
-    def on_end(self, state, policy, *, finished) -> None:
-        self.ended = True
+def trace(task: str = PROBE, **options: Any) -> tuple[list[Any], list[bytes]]:
+    return trace_of(task, CONFIG, **options)
 
 
-def trace(task: str = TASK, **options: Any) -> tuple[list[dict[str, Any]], list[bytes]]:
-    recorder = Recorder()
-    state, _ = train(task, TINY.replace(**options), hooks=[recorder])
-    return recorder.rows, [np.asarray(x).tobytes() for x in jax.tree.leaves(state.learners)]
+def extended(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.extended)
 
 
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        (TASK, {}),
-        ("Hopper-v5", {}),
-        ("gymnasium:Pendulum-v1", {}),
-        (TASK, {"recompute_advantages": True}),
-        (TASK, {"joint_loss": True}),
-        (TASK, {"target_kl": 1e-6, "learning_rate_schedule": "kl_adaptive"}),
+        (PROBE, {}),
+        ("CartPole-v1", {}),
+        ("gymnasium:CartPole-v1", {}),
+        (PROBE, {"recompute_advantages": True}),
+        (PROBE, {"joint_loss": True}),
+        (PROBE, {"target_kl": 1e-6, "learning_rate_schedule": "kl_adaptive"}),
+        extended("Hopper-v5", {}),
+        extended("gymnasium:Pendulum-v1", {}),
     ],
 )
 def test_exact_overlap_gives_the_bytes_of_off(task: str, options: dict) -> None:
@@ -68,15 +53,23 @@ def test_exact_overlap_gives_the_bytes_of_off(task: str, options: dict) -> None:
     assert trace(task, overlap="exact", **options) == off
 
 
-@pytest.mark.parametrize("task", [TASK, "Hopper-v5"])
+@pytest.mark.parametrize("task", [PROBE, extended("CartPole-v1"), extended("Hopper-v5")])
 def test_full_overlap_without_lag_gives_the_bytes_of_off(task: str) -> None:
     assert trace(task, overlap="full", max_lag=0) == trace(task, overlap="off")
 
 
-@pytest.mark.parametrize("correction", ["behaviour", "vtrace", "decoupled"])
-def test_full_overlap_gives_the_same_bytes_twice(correction: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "correction"),
+    [
+        (PROBE, "vtrace"),
+        extended(PROBE, "behaviour"),
+        extended(PROBE, "decoupled"),
+        *[extended("Hopper-v5", name) for name in ("behaviour", "vtrace", "decoupled")],
+    ],
+)
+def test_full_overlap_gives_the_same_bytes_twice(task: str, correction: str) -> None:
     options = {"overlap": "full", "max_lag": 2, "lag_correction": correction}
-    assert trace("Hopper-v5", **options) == trace("Hopper-v5", **options)
+    assert trace(task, **options) == trace(task, **options)
 
 
 def test_lag_is_bounded_and_recorded_for_each_batch() -> None:
@@ -89,33 +82,41 @@ def test_lag_is_bounded_and_recorded_for_each_batch() -> None:
     assert "async/lag" not in trace(overlap="exact")[0][0]
 
 
-def test_the_collecting_policy_is_as_many_updates_behind_as_allowed() -> None:
-    config = TINY.replace(overlap="full", max_lag=2)
-    env = make_environment(TASK, config.num_envs, seed=np.random.SeedSequence(0))
-    trainer = Trainer(config, env)
+@pytest.mark.parametrize(
+    ("options", "behind"),
+    [
+        ({"overlap": "exact"}, [0, 0, 0, 0, 0]),
+        ({"overlap": "full", "max_lag": 0}, [0, 0, 0, 0, 0]),
+        ({"overlap": "full", "max_lag": 1}, [0, 1, 1, 1, 1]),
+        ({"overlap": "full", "max_lag": 2}, [0, 1, 2, 2, 2]),
+        ({"overlap": "full", "max_lag": 3}, [0, 1, 2, 3, 3]),
+    ],
+)
+def test_the_collecting_policy_is_as_many_updates_behind_as_allowed(
+    options: dict, behind: list[int]
+) -> None:
+    trainer = trainer_for(config=CONFIG.replace(**options))
     state, actors, acting = trainer.start(), [], []
-
-    def bytes_of(policy: Any) -> list[bytes]:
-        return [np.asarray(x).tobytes() for x in jax.tree.leaves(policy.actor)]
-
-    for _ in range(5):
-        actors.append(bytes_of(trainer.policy(state)))
+    for _ in behind:
+        actors.append(bytes_of(trainer.policy(state).actor))
         policy = trainer.acting_policy(state)
-        acting.append(bytes_of(policy))
+        acting.append(bytes_of(policy.actor))
         state, rollout = trainer.collect(state, policy)
-        state, experience, _ = trainer.digest(state, rollout)
-        state, _ = trainer.optimise(state, experience)
-        state = state.after(int(experience.num_steps()))
-    assert acting == [actors[0], actors[0], actors[0], actors[1], actors[2]]
-    assert len({str(actor) for actor in actors}) == 5
+        state, gathered = trainer.make_experience(state, rollout)
+        state, estimated = trainer.estimate_advantages(state, gathered.experience)
+        state, _ = trainer.update(state, gathered.experience, estimated)
+        state = state.advance(int(gathered.experience.num_steps()))
+    assert acting == [actors[i - lag] for i, lag in enumerate(behind)]
+    assert len({str(actor) for actor in actors}) == len(behind)
 
 
 def stale_batch() -> tuple[Experience, Estimates]:
     shape = (3, 2)
     numbers = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
     experience = Experience(
-        actor_features=jnp.ones((*shape, 1)),
-        critic_features=jnp.ones((4, 2, 1)),
+        observations={"observation": jnp.ones((4, 2, 1))},
+        first=jnp.zeros((4, 2), bool),
+        carry=(),
         raw_actions=jnp.ones((*shape, 1)),
         old_log_probs=jnp.asarray(numbers[0]),
         rewards=jnp.asarray(numbers[1]),
@@ -135,23 +136,26 @@ def test_a_correction_says_what_the_ratio_is_taken_against(
     correction: str, against: str, weighted: bool
 ) -> None:
     experience, estimates = stale_batch()
-    config = TINY.replace(overlap="full", lag_correction=correction)
-    batch = actor_batch(lambda x: None, experience, estimates, config)
-    expected = getattr(experience, f"{against}_log_probs").reshape(-1)
+    config = CONFIG.replace(overlap="full", lag_correction=correction)
+    batch = make_batch(ActorCritic(None, None, None), experience, estimates, (), config)
+    expected = getattr(experience, f"{against}_log_probs")
     np.testing.assert_array_equal(batch.old_log_probs, expected)
     if weighted:
         lag = experience.proximal_log_probs - experience.old_log_probs
-        np.testing.assert_allclose(batch.importance, jnp.exp(lag).reshape(-1), rtol=1e-6)
+        np.testing.assert_allclose(batch.importance, jnp.exp(lag), rtol=1e-6)
     else:
         assert batch.importance is None
 
 
+class HalfCritic:
+    """Values everything at 0.5."""
+
+    def unroll(self, observations: Any, carry: Any, first: Any) -> tuple[jax.Array, Any]:
+        return observations["observation"][..., 0] * 0.5, carry
+
+
 def test_v_trace_estimates_with_the_weights_of_the_lag() -> None:
     experience, _ = stale_batch()
-
-    def critic(features: jax.Array) -> jax.Array:
-        return features[..., 0] * 0.5
-
     rows = (experience.rewards, jnp.full((3, 2), 0.5), jnp.full((3, 2), 0.5))
     rows += (experience.terminated, experience.truncated)
     expected = F.vtrace_advantages(
@@ -162,78 +166,97 @@ def test_v_trace_estimates_with_the_weights_of_the_lag() -> None:
         old_log_probs=experience.old_log_probs,
     )
     plain = F.gae(*rows, gamma=0.99, gae_lambda=0.95)
+    critic: Any = HalfCritic()
     for correction, right in (("vtrace", expected), ("decoupled", plain), ("behaviour", plain)):
-        config = TINY.replace(overlap="full", lag_correction=correction)
-        got = estimate(critic, experience, config).advantages
-        np.testing.assert_allclose(got, right, rtol=1e-6)
+        config = CONFIG.replace(overlap="full", lag_correction=correction)
+        got, _ = estimate_advantages(critic, (), experience, config, exact=True)
+        np.testing.assert_allclose(got.advantages, right, rtol=1e-6)
     assert not np.allclose(expected, plain)
 
 
-def test_a_lane_goes_on_beside_its_caller_and_keeps_its_order() -> None:
-    lane, gate, order = Beside("test"), threading.Event(), []
+def test_a_thread_goes_on_beside_its_caller_and_keeps_its_order() -> None:
+    thread, gate, order = Thread("test"), threading.Event(), []
 
-    def slow() -> dict[str, int]:
+    def slow() -> tuple[int, str]:
         assert gate.wait(60)
         order.append("first")
-        return {"number": 20}
+        return 20, "unused"
 
-    first = lane.start(slow)
-    second = lane.start(lambda x: order.append("second") or x + 1, first["number"])
+    number, _ = thread.submit(slow, parts=2)
+    second = thread.submit(lambda x: order.append("second") or x + 1, number)
     order.append("caller")  # in turn, `slow` would still be waiting for the line after this
     gate.set()
-    assert settle({"a": (second, 3)}) == {"a": (21, 3)}
+    assert resolve({"a": (second, 3)}) == {"a": (21, 3)}
     assert order == ["caller", "first", "second"]
-    lane.close()
+    thread.close()
 
 
-def test_what_a_lane_raises_is_raised_where_the_result_is_used() -> None:
-    def fails() -> None:
+def test_what_a_thread_raises_is_raised_where_a_result_or_a_part_of_it_is_used() -> None:
+    def fails() -> Any:
         raise RuntimeError("no memory")
 
-    lane = Beside("test")
-    failed = lane.start(fails)
-    with pytest.raises(RuntimeError, match="no memory"):
-        settle([failed["anything"]])
-    with pytest.raises(RuntimeError, match="no memory"):
-        InTurn().start(lambda x: x, failed)
-    lane.close()
+    thread = Thread("test")
+    for failed in (thread.submit(fails), *thread.submit(fails, parts=2)):
+        with pytest.raises(RuntimeError, match="no memory"):
+            resolve([failed])
+        with pytest.raises(RuntimeError, match="no memory"):
+            Serial().submit(lambda x: x, failed)
+    thread.close()
 
 
-def test_a_failing_critic_ends_training_with_the_last_sound_state(monkeypatch) -> None:
-    from surefoot.update import algorithm
+def wrap_programs(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]]
+) -> None:
+    """Put something around the update of each learner in every run from here on."""
+    original = Updater.__init__
 
-    def program(self: Any, update: Any) -> Any:
-        calls = iter(range(100))
-        right = original(self, update)
+    def init(self: Updater, config: Config, executors: Executors, *, exact: bool) -> None:
+        original(self, config, executors, exact=exact)
+        self.programs = {name: wrap(name, program) for name, program in self.programs.items()}
 
-        def failing(*args: Any) -> Any:
-            if update is algorithm.ppo.update_critic and next(calls) == 3:
+    monkeypatch.setattr(Updater, "__init__", init)
+
+
+def test_a_failing_critic_ends_training_with_the_last_sound_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = iter(range(100))
+
+    def failing(name: str, program: Callable[..., Any]) -> Callable[..., Any]:
+        def fails_once(*args: Any) -> Any:
+            if name == "critic" and next(calls) == 3:
                 raise RuntimeError("no memory")
-            return right(*args)
+            return program(*args)
 
-        return failing
+        return fails_once
 
-    original = algorithm.Algorithm._program
-    monkeypatch.setattr(algorithm.Algorithm, "_program", program)
+    wrap_programs(monkeypatch, failing)
     recorder = Recorder()
     with pytest.raises(RuntimeError, match="no memory"):
-        train(TASK, TINY, hooks=[recorder])
+        train(PROBE, CONFIG, hooks=[recorder])
     assert [row["iteration"] for row in recorder.rows] == [1, 2, 3]
-    assert recorder.ended
+    assert recorder.events[-2:] == ["failure", "end"]
+    assert recorder.state.iteration == 3
 
 
 def test_hooks_hear_states_with_nothing_pending() -> None:
-    recorder = Recorder()
-    train("Hopper-v5", TINY.replace(overlap="full", max_lag=3), hooks=[recorder])
-    for state in recorder.states:
-        leaves = jax.tree.leaves((state.learners, state.behind))
+    states = []
+
+    class Keeps(Hook):
+        def on_iteration(self, state: Any, metrics: Any) -> None:
+            states.append(state)
+
+    train(PROBE, CONFIG.replace(overlap="full", max_lag=3), hooks=[Keeps()])
+    for state in states:
+        leaves = jax.tree.leaves((state.learners, state.stale_learners, state.critic_carry))
         assert all(isinstance(leaf, jax.Array) for leaf in leaves)
-    assert [state.iteration for state in recorder.states] == list(range(1, 11))
+    assert [len(state.stale_learners) for state in states[:4]] == [1, 2, 3, 3]
+    assert [state.iteration for state in states] == list(range(1, 13))
 
 
 def test_threads_end_with_training() -> None:
     before = threading.active_count()
-    train(TASK, TINY.replace(overlap="full"))
+    train(PROBE, CONFIG.replace(overlap="full"))
     assert threading.active_count() == before
 
 
@@ -248,35 +271,30 @@ def test_threads_end_with_training() -> None:
 def test_overlap_says_on_which_thread_each_update_runs(
     options: dict, actor: str, critic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads: dict[str, set[str]] = {"update_actor": set(), "update_critic": set()}
-    original = Algorithm._program
+    threads: dict[str, set[str]] = {"actor": set(), "critic": set()}
 
-    def program(self: Any, update: Any) -> Any:
-        right = original(self, update)
+    def noting(name: str, program: Callable[..., Any]) -> Callable[..., Any]:
+        def notes(*args: Any) -> Any:
+            threads[name].add(threading.current_thread().name)
+            return program(*args)
 
-        def noting(*args: Any) -> Any:
-            threads[update.__name__].add(threading.current_thread().name)
-            return right(*args)
+        return notes
 
-        return noting
-
-    monkeypatch.setattr(Algorithm, "_program", program)
-    train(TASK, TINY.replace(**options))
-    assert threads == {"update_actor": {actor}, "update_critic": {critic}}
+    wrap_programs(monkeypatch, noting)
+    train(PROBE, CONFIG.replace(total_steps=100, **options))
+    assert threads == {"actor": {actor}, "critic": {critic}}
 
 
 def test_the_next_collection_does_not_wait_for_the_critic(monkeypatch: pytest.MonkeyPatch) -> None:
     collections, second = iter(range(1000)), threading.Event()
     waited: list[bool] = []
-    program, collect = Algorithm._program, Trainer.collect
+    collect = Trainer.collect
 
-    def slow_critic(self: Any, update: Any) -> Any:
-        right = program(self, update)
-
+    def slow_critic(name: str, program: Callable[..., Any]) -> Callable[..., Any]:
         def waiting(*args: Any) -> Any:
-            if update.__name__ == "update_critic":
+            if name == "critic":
                 waited.append(second.wait(20))
-            return right(*args)
+            return program(*args)
 
         return waiting
 
@@ -285,14 +303,15 @@ def test_the_next_collection_does_not_wait_for_the_critic(monkeypatch: pytest.Mo
             second.set()
         return collect(self, *args)
 
-    monkeypatch.setattr(Algorithm, "_program", slow_critic)
+    wrap_programs(monkeypatch, slow_critic)
     monkeypatch.setattr(Trainer, "collect", noted)
-    train(TASK, TINY)
+    train(PROBE, CONFIG.replace(total_steps=100))
     assert waited[0]  # the first critic's update was still going on when the second batch began
 
 
 @pytest.mark.parametrize("options", [{"joint_loss": True}, {"recompute_advantages": True}])
 def test_exact_is_off_where_actor_and_critic_are_tied(options: dict) -> None:
-    assert TINY.replace(**options).in_making == 0
-    assert TINY.in_making == 1
-    assert TINY.replace(overlap="full", max_lag=3, **options).in_making == 3
+    assert CONFIG.replace(**options).in_flight == 0
+    assert [type(x) for x in make_executors(CONFIG.replace(**options))] == [Serial, Serial]
+    assert CONFIG.in_flight == 1
+    assert CONFIG.replace(overlap="full", max_lag=3, **options).in_flight == 3

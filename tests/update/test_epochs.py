@@ -139,6 +139,14 @@ def test_kl_stop_refuses_the_step_that_exceeds_it_and_all_later_ones() -> None:
     np.testing.assert_allclose(metrics["x"].value, 0.1, atol=1e-3)
 
 
+def test_after_one_kl_beyond_it_no_smaller_one_lets_steps_go_on() -> None:
+    once = KLControl(stop_above=0.5, kl=lambda seen, rows: (rows == 0).any().astype(jnp.float32))
+    after, _, steps = run(learner(), control=once, num_epochs=5)
+    # one of the first four minibatches holds the row 0
+    assert int(after.opt_state[1].count) <= 3
+    np.testing.assert_allclose(steps.fraction, int(after.opt_state[1].count) / 20)
+
+
 def test_the_first_step_may_be_refused_too() -> None:
     start = learner(0.3)
     after, metrics, steps = run(start, control=control(stop_above=0.25))

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from surefoot.config import Config
 from surefoot.networks import PolicyHead, TorsoSpec, make_actor, make_critic
 from surefoot.update import Executors, Learner, Updater
+from surefoot.update.batch import RowMinibatches, SequenceMinibatches
 from surefoot.update.executors import Serial
 from surefoot.update.learners import (
     Epochs,
@@ -93,6 +94,24 @@ def test_trpo_moves_the_actor_by_the_natural_gradient_and_the_critic_by_epochs()
     assert isinstance(actor.step, NaturalGradient)
     assert isinstance(critic.step, Epochs)
     assert actor.terms[0].surrogate == "ratio"
+
+
+@pytest.mark.parametrize(
+    ("who", "actor", "critic"),
+    [("both", True, True), ("actor", True, False), ("critic", False, True)],
+)
+def test_who_remembers_learns_from_whole_sequences(who: str, actor: bool, critic: bool) -> None:
+    def rows_and_sequences(**options: Any) -> list[Any]:
+        return [spec.step.minibatches for spec in table(num_minibatches=8, **options)]
+
+    memory = {"memory": "gru", "memory_for": who, "memory_minibatches": 2}
+    rows, sequences = RowMinibatches(8), SequenceMinibatches(2)
+    expected = [sequences if remembers else rows for remembers in (actor, critic)]
+    assert rows_and_sequences(**memory) == expected
+    assert rows_and_sequences(**memory, algorithm="trpo") == expected
+    assert rows_and_sequences(**memory, joint_loss=True) == [sequences]
+    assert rows_and_sequences(memory_for=who) == [rows, rows]
+    assert rows_and_sequences(memory_for=who, joint_loss=True) == [rows]
 
 
 TABLES: tuple[dict[str, Any], ...] = (

@@ -106,7 +106,7 @@ def updater(exact: bool) -> Updater:
 @functools.cache
 def learners() -> Any:
     """Of a critic that values an observation x at 0.375 x + 0.25."""
-    torso = Torso(MLP((), "tanh"), ("observation",))
+    torso = Torso(MLP((), "tanh"), None, ("observation",))
     critic = Critic(torso, Linear(jnp.float32([[0.375]]), jnp.float32([0.25])))
     actor = make_actor(
         jax.random.key(0),

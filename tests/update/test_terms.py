@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -168,6 +169,19 @@ def test_what_the_policy_term_measures() -> None:
     np.testing.assert_allclose(measured["policy/ratio_max"].value, 1.5, rtol=1e-6)
 
 
+def test_rows_of_weight_zero_are_in_no_measure_of_the_policy_term() -> None:
+    term, rows = policy("clipped"), batch(weights=jnp.float32([0, 1, 1, 1]))
+    spoilt = rows._replace(old_log_probs=rows.old_log_probs.at[0].set(-50.0))
+    (_, ours), (_, theirs) = (term.loss(seen(), x) for x in (rows, spoilt))
+    measured = term.measure(theirs, spoilt)
+    kl = (0.5 - 1 - np.log(0.5)) / 3
+    expected = {"policy/approx_kl": kl, "policy/clip_fraction": 1 / 3, "policy/ratio_max": 1.0}
+    for name, x in expected.items():
+        np.testing.assert_allclose(measured[name].value, x, rtol=1e-5)
+    assert measured["loss/policy"].value == term.measure(ours, rows)["loss/policy"].value
+    assert term.kl(theirs, spoilt) == measured["policy/approx_kl"].value
+
+
 @pytest.mark.parametrize(("clip_epsilon", "share"), [(0.6, 0.0), (0.45, 0.5), (np.inf, 0.5)])
 def test_the_share_of_clipped_rows_is_that_of_the_usual_clip_where_nothing_is_clipped(
     clip_epsilon: float, share: float
@@ -178,9 +192,8 @@ def test_the_share_of_clipped_rows_is_that_of_the_usual_clip_where_nothing_is_cl
 
 
 def test_the_entropy_bonus_is_the_mean_entropy_negated_and_weighed() -> None:
-    rows = batch(weights=jnp.float32([1, 0, 1, 0]))
-    spread = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    mean = (spread + np.log(2)) / 2
+    rows = batch(weights=jnp.float32([1, 0, 1, 1]))
+    mean = (-0.75 * np.log(0.75) - 0.25 * np.log(0.25) + 2 * np.log(2)) / 3
     for coef in (0.1, -0.5):
         term = EntropyTerm(coef)
         loss, computed = term.loss(seen(), rows)
@@ -191,15 +204,15 @@ def test_the_entropy_bonus_is_the_mean_entropy_negated_and_weighed() -> None:
 
 
 def test_without_a_bonus_the_entropy_is_told_and_not_differentiated() -> None:
-    def loss(logits: jax.Array, coef: float = 0.0) -> Any:
-        forward = seen()._replace(distribution=F.Categorical(logits))
-        return EntropyTerm(coef).loss(forward, batch())
+    def loss(x: jax.Array, coef: float) -> Any:
+        unsteady: Any = SimpleNamespace(entropy=lambda: jnp.sqrt(x))  # its slope at 0 is infinite
+        return EntropyTerm(coef).loss(seen()._replace(distribution=unsteady), batch())
 
-    value, entropies = loss(jnp.log(NEW))
+    value, entropies = loss(jnp.float32([0, 1, 4, 9]), 0.0)
     assert value == 0.0
-    assert float(entropies[2]) == pytest.approx(np.log(2))
-    np.testing.assert_array_equal(jax.grad(lambda x: loss(x)[0])(jnp.log(NEW)), np.zeros((4, 2)))
-    assert np.abs(jax.grad(lambda x: loss(x, 1.0)[0])(jnp.log(NEW))).max() > 0.01
+    np.testing.assert_array_equal(entropies, [0, 1, 2, 3])
+    slopes = [jax.grad(lambda x, c=c: loss(x, c)[0])(jnp.zeros(4)) for c in (0.0, -1.0)]
+    np.testing.assert_array_equal(slopes, [[0] * 4, [np.inf] * 4])
 
 
 @pytest.mark.parametrize("coef", [1.0, 0.5, 0.0])

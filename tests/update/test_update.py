@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import PROBE, TINY
 
 from surefoot import functional as F
 from surefoot.config import Config
@@ -16,23 +17,11 @@ from surefoot.training import Trainer
 from surefoot.update import make_executors
 from surefoot.update.experience import estimate_advantages
 
-CONFIG = Config(
-    num_envs=4,
-    num_steps=16,
-    num_minibatches=4,
-    num_epochs=2,
-    actor_hidden=(8,),
-    critic_hidden=(8,),
-    learning_rate=1e-2,
-    overlap="off",
-)
-
-
-TASK = "probe:late-reward/continuous"
+CONFIG = TINY.replace(learning_rate=1e-2, overlap="off")
 
 
 @functools.cache
-def trainer(task: str = TASK, **options):
+def trainer(task: str = PROBE, **options):
     """A trainer and its first state; what it compiled serves all tests that ask for the same."""
     config = CONFIG.replace(**options)
     env = make_environment(task, config.num_envs, seed=np.random.SeedSequence(0))
@@ -75,14 +64,14 @@ def leaves(tree) -> list[bytes]:
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        (TASK, {"initial_std": 5.0}),
-        (TASK, {"distribution": "squashed_gaussian"}),
-        (TASK, {"distribution": "beta", "initial_std": 0.4}),
-        (TASK, {"state_dependent_std": True}),
+        (PROBE, {"initial_std": 5.0}),
+        (PROBE, {"distribution": "squashed_gaussian"}),
+        (PROBE, {"distribution": "beta", "initial_std": 0.4}),
+        (PROBE, {"state_dependent_std": True}),
         ("probe:both/discrete", {}),
-        (TASK, {"joint_loss": True}),
-        (TASK, {"shared_trunk": True}),
-        (TASK, {"recompute_advantages": True}),
+        (PROBE, {"joint_loss": True}),
+        (PROBE, {"shared_trunk": True}),
+        (PROBE, {"recompute_advantages": True}),
     ],
 )
 def test_ratio_is_one_before_the_first_gradient_step(task: str, options: dict) -> None:
