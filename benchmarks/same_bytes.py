@@ -8,6 +8,10 @@ kind under sides/same_bytes_kinds.py (`--list`), resumed runs as they end. A num
 digits are. Metrics that the commit does not have are named and are no difference; those that it alone has
 are one. Arrays are told apart by their names where both sides have the same names, else by what they hold.
 Seconds are those of the commit and of this checkout. The exit code is 1 if anything differs.
+
+Most of the time is compilation: a folder in JAX_COMPILATION_CACHE_DIR keeps what was compiled for the next
+call (else it is kept until the end of this one). What only a clock decides, as exact_resume = "auto" does,
+cannot be compared. A critic is not in a policy file: what it learned shows in the metrics that follow.
 """
 
 from __future__ import annotations
@@ -182,7 +186,7 @@ def compare_rows(base: Sequence[Row], ours: Sequence[Row]) -> tuple[list[str], l
 
 def read_arrays(file: Path) -> dict[str, Array]:
     """The arrays of a policy."""
-    found = safetensors.deserialize(file.read_bytes())
+    found = sorted(safetensors.deserialize(file.read_bytes()), key=lambda item: item[0])
     return {name: (x["dtype"], tuple(x["shape"]), bytes(x["data"])) for name, x in found}
 
 

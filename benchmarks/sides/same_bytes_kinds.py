@@ -81,7 +81,7 @@ def of_tasks() -> Iterator[Kind]:
 
 
 def of_networks() -> Iterator[Kind]:
-    """Distributions, networks, normalization."""
+    """Distributions, networks, normalisation."""
     raw = {"normalize_observations": False, "scale_rewards": False, "max_grad_norm": math.inf}
     for name, options in {
         "squashed": {"distribution": "squashed_gaussian", "entropy_coef": 0.01},
@@ -100,7 +100,7 @@ def of_networks() -> Iterator[Kind]:
 
 
 def of_updates() -> Iterator[Kind]:
-    """Objectives, estimators, optimization."""
+    """Objectives, estimators, optimisation."""
     kl = {"learning_rate_schedule": "kl_adaptive", "desired_kl": 0.005}
     stops = {"target_kl": 1e-3}
     for name, options in {

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from tests.helpers import TINY
+from tests.helpers import PROBE, TINY
 
 import surefoot
 from surefoot.cli.main import main
@@ -104,7 +104,8 @@ def test_a_run_is_judged_by_its_numbers(tmp_path: Path, capsys: pytest.CaptureFi
 def test_what_a_run_left_is_shown_and_not_obeyed(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    run = surefoot.train("probe:both", run_dir=tmp_path / "run", **TINY).run_dir
+    options = {"run_dir": tmp_path / "run", "progress": False}
+    run = surefoot.train(PROBE, config=TINY, **options).run_dir
     (run / "crash").mkdir()
     (run / "crash" / "report.json").write_text(json.dumps({"error": "\x1b[2J[red]mine:Ant: x"}))
     assert main(["doctor", str(run)]) == 1
