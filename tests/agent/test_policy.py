@@ -182,11 +182,15 @@ def test_a_policys_spec_makes_a_policy_that_its_numbers_fit(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"observations": {}}, r"groups \['place'\] of sizes \[\]"),
-        ({"observations": {"seen": ObservationSpec((2,))}}, r"groups \['place'\]"),
-        ({"observations": {"place": ObservationSpec((3,))}}, r"size_in = 2 .* sizes \[3\]"),
-        ({"observations": {"place": ObservationSpec((0,))}}, r"groups .* sizes \[0\]"),
-        ({"torso": TorsoSpec(("place", "map"), 2, (4,), "tanh")}, "groups"),
+        ({"observations": {}}, r"^groups \['place'\] of sizes \[\]"),
+        (
+            {"observations": {}, "torso": TorsoSpec((), 2, (4,), "tanh")},
+            r"^groups \[\] of sizes \[\]",
+        ),
+        ({"observations": {"seen": ObservationSpec((2,))}}, r"^groups \['place'\]"),
+        ({"observations": {"place": ObservationSpec((3,))}}, r"^size_in = 2 .* sizes \[3\]"),
+        ({"observations": {"place": ObservationSpec((0,))}}, r"^groups .* sizes \[0\]"),
+        ({"torso": TorsoSpec(("place", "map"), 2, (4,), "tanh")}, "^groups"),
         ({"torso": TorsoSpec(("place",), 2, (0,), "tanh")}, "widths"),
         ({"torso": TorsoSpec(("place",), 2, (4,), "sine")}, "activation 'sine'"),
     ],

@@ -7,10 +7,11 @@
 comparison, number and selection is changed, one at a time (operators.py); those of explained.toml are known
 to change nothing that could be noticed.
 
-With `--results` each mutant is written down as soon as it was tried, and what stands there is not tried again
-unless its file has changed since, or, where no test found it, one of its tests. So hours of mutants can be
-interrupted, done in pieces (`--minutes`), or shared out (`--shard`: the files of all shards put together are
-the file of the whole). `--minutes 0` tries none and tells what is left. `make mutants MUTANTS=update
+First the tests run on the source as it is: what fails there finds nothing. With `--results` each mutant is
+written down as soon as it was tried, and what stands there is not tried again unless its file has changed
+since, or, where no test found it, one of its tests. So hours of mutants can be interrupted, done in pieces
+(`--minutes`), or shared out (`--shard`: the files of all shards put together are the file of the whole).
+`--minutes 0` tries none and tells what is left. `make mutants MUTANTS=update
 RESULTS=FILE SHARD=1/4 MINUTES=50` says the same: what make is told, it hands on in the environment.
 """
 
@@ -182,6 +183,27 @@ def pytest(tests: Iterable[str], shared: Path, job: Job | None = None) -> tuple[
     return done.returncode, done.stdout
 
 
+def failures_without(
+    tests: set[tuple[str, ...]], records: dict[str, Record], shared: Path, results: Path | None
+) -> str:
+    """What tests say that fail on the source as it is; those that passed are written down, too."""
+    source = content_of(["src/surefoot"])
+    keys = {digest("unchanged", source, content_of(some), *some): some for some in tests}
+    new = {key: some for key, some in keys.items() if key not in records}
+    if not new:
+        return ""
+    began = time.monotonic()
+    code, said = pytest(each_once(test for some in new.values() for test in some), shared)
+    if code:
+        return said
+    seconds = round(time.monotonic() - began, 1)
+    print(f"without any: the tests pass ({seconds:.0f} s)", flush=True)
+    for key, some in new.items():
+        name = {"kind": "unchanged", "name": " ".join(some)}
+        write_result(results, {"key": key, **name, "found": False, "seconds": seconds, "tests": ""})
+    return ""
+
+
 def attempt(job: Job, shared: Path, deadline: float) -> Record | None:
     """Try a mutant; None if it is too late to begin."""
     if time.monotonic() > deadline:
@@ -286,20 +308,17 @@ def main() -> int:
     jobs = [job for kind in KINDS if kind in asked.which for job in jobs_of(kind)]
     jobs = [job for job in jobs if re.search(asked.only, job.name)]
     records = read_results(results)
-    deadline = time.monotonic() + 60 * asked.minutes
     left = [job for job in share(jobs, asked.shard) if not is_done(job, records)]
     began = time.monotonic()
     if left and asked.minutes > 0:
         with tempfile.TemporaryDirectory(prefix="mutants-") as made:
             shared = Path(made)
-            tests = each_once(test for job in left for test in job.tests)
-            code, said = pytest(tests, shared)
-            if code:
+            said = failures_without({job.tests for job in left}, records, shared, results)
+            if said:
                 print(f"the tests fail on the source as it is:\n{said}")
                 return 1
-            print(
-                f"{len(left)} mutants to try; {time.monotonic() - began:.0f} s without", flush=True
-            )
+            deadline = time.monotonic() + 60 * asked.minutes
+            print(f"{len(left)} mutants to try", flush=True)
             for record in try_all(
                 left, shared, processes=asked.processes, deadline=deadline, results=results
             ):

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.mutants import run
 from tests.mutants.catalogue import CATALOGUE
 from tests.mutants.floors import FLOORS
 from tests.mutants.operators import mutations
@@ -108,6 +109,25 @@ def test_what_was_tried_is_not_tried_again_unless_other_tests_may_find_it(tmp_pa
     write_result(results, record(found=True))
     assert is_done(job("x"), read_results(results), tmp_path)
     assert len(read_results(results)) == 1
+
+
+def test_tests_that_passed_without_a_mutant_are_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, ran, code = tmp_path / "results.jsonl", [], 0
+
+    def pytest_on_the_source(tests: list[str], shared: Path) -> tuple[int, str]:
+        ran.append(tests)
+        return code, "one failed"
+
+    monkeypatch.setattr(run, "pytest", pytest_on_the_source)
+    one, two = ("tests/test_machine.py",), ("tests/test_files.py",)
+    for some in ({one}, {one}, {one, two}):
+        assert not run.failures_without(some, read_results(file), tmp_path, file)
+    assert ran == [[*one], [*two]]
+    code = 1
+    assert run.failures_without({(*one, *two)}, read_results(file), tmp_path, file) == "one failed"
+    assert len(read_results(file)) == 2
 
 
 def test_a_mutants_key_is_that_of_its_file_its_change_and_its_tests() -> None:

@@ -209,6 +209,35 @@ def test_what_a_policy_remembers_goes_from_step_to_step_and_from_rollout_to_roll
     np.testing.assert_array_equal(last_state.first, FIRST[-1])
 
 
+class Noted(Counting):
+    """The same, and notes when it is traced."""
+
+    def act(self, *args: Any, **options: Any) -> tuple[Act, Any]:
+        TRACES.append(1)
+        return super().act(*args, **options)
+
+
+TRACES: list[int] = []
+
+
+@each_side
+def test_a_collector_goes_on_with_environments_made_anew(side: str) -> None:
+    other = Scripted(Script(NEXT_STEP.rows[::-1]), side)
+    begun = start(other, jnp.zeros(3), KEY)
+    own = make_collector(Scripted(NEXT_STEP, side), num_steps=8)
+    moved = own.on(other)
+    TRACES.clear()
+    _, rollout = own(Noted(), begun, KEY)
+    np.testing.assert_array_equal(rollout.first, FIRST)
+    _, elsewhere = moved(Noted(), begun, KEY)
+    _, expected = make_collector(other, num_steps=8)(Counting(), begun, KEY)
+    assert (np.asarray(elsewhere.first) != FIRST).any()
+    for ours, theirs in zip(*map(jax.tree.leaves, (elsewhere, expected)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if side == "host":  # what is compiled has no part of the environments
+        assert len(TRACES) == 1
+
+
 # --- simulators that reset within the step
 
 

@@ -4,45 +4,73 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tests.helpers import TINY
+from tests.helpers import PROBE, TINY, Recorder
+from tests.training.helpers import bytes_of, in_turn
 
 import surefoot
+from surefoot.agent import (
+    NormalizerSpec,
+    Policy,
+    PolicySpec,
+    from_json,
+    load_policy,
+    save_policy,
+)
 from surefoot.config import Config
-from surefoot.envs import Environment, make_environment
-from surefoot.rollout import Policy, act
-from surefoot.services.policy_file import load_policy, save_policy
+from surefoot.envs import ActionSpec, Environment, ObservationSpec, make_environment
+from surefoot.networks import PolicyHead, TorsoSpec
 from surefoot.training import Trainer
-
-
-@pytest.fixture(scope="module")
-def hopper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("h") / "run"
-    return surefoot.train("Hopper-v5", config=TINY, run_dir=run, progress=False).run_dir
-
-
-def copy(run: Path, to: Path) -> Path:
-    for name in ("policy.json", "policy.safetensors", "config.toml"):
-        (to / name).write_bytes((run / name).read_bytes())
-    return to
 
 
 def as_trained(config: Config, env: Environment, seen: np.ndarray) -> Policy:
     """A policy with no parameter at its start, whose normalizer has seen something."""
-    trainer = Trainer(config, env)
-    state = trainer.fresh()
-    normalizer = state.normalizer.update({"observation": seen + 1.0}, np.ones(len(seen), bool))
-    policy = trainer.policy(state._replace(normalizer=normalizer))
+    trainer = Trainer(config, env, in_turn())
+    state = trainer.init()
+    normalizer = state.normalizer.update({"observation": seen}, np.ones(len(seen), bool))
     random = np.random.default_rng(1)
 
     def moved(x: jax.Array) -> jax.Array:
         return x + random.normal(size=x.shape, scale=0.1).astype(np.float32)
 
-    return Policy(jax.tree.map(moved, policy.actor), normalizer, policy.groups)
+    actor = jax.tree.map(moved, trainer.policy(state).actor)
+    return trainer.agent.policy(actor, normalizer)
+
+
+def some(spec: ObservationSpec, count: int = 32) -> np.ndarray:
+    """Observations of a group."""
+    random = np.random.default_rng(0)
+    if spec.choices:
+        return random.integers(spec.choices[0], size=(count, *spec.shape), dtype=np.int32)
+    return (1 + 3 * random.normal(size=(count, *spec.shape))).astype(np.float32)
+
+
+def saved(task: str, folder: Path, **options: Any) -> tuple[Environment, Policy]:
+    """A task's environment and a policy for it, which is in the folder then."""
+    env = make_environment(task, 4, seed=np.random.SeedSequence(0))
+    policy = as_trained(TINY.replace(**options), env, some(env.spec.observations["observation"]))
+    folder.mkdir(exist_ok=True)
+    save_policy(folder, policy, task=task, step=7, finished=True)
+    return env, policy
+
+
+@pytest.fixture(scope="module")
+def hopper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("h")
+    saved("Hopper-v5", folder)
+    return folder
+
+
+def copy(run: Path, to: Path) -> Path:
+    for name in ("policy.json", "policy.safetensors"):
+        (to / name).write_bytes((run / name).read_bytes())
+    return to
 
 
 @pytest.mark.parametrize(
@@ -56,55 +84,59 @@ def as_trained(config: Config, env: Environment, seen: np.ndarray) -> Policy:
     ],
 )
 def test_loaded_policy_acts_as_the_trained_one(task: str, options: dict, tmp_path: Path) -> None:
-
-    env = make_environment(task, 4, seed=np.random.SeedSequence(0))
-    size = env.spec.observations["observation"]
-    observations = np.random.default_rng(0).normal(size=(32, size)).astype(np.float32) * 3
-    policy = as_trained(TINY.replace(actor_hidden=(8, 4), **options), env, observations)
-    save_policy(tmp_path, policy, env.spec, task=task, extra={})
+    env, policy = saved(task, tmp_path, actor_hidden=(8, 4), **options)
     loaded = load_policy(tmp_path)
-    with jax.enable_x64(True):
-        expected = act(
-            policy,
-            {"observation": observations},
-            jax.random.key(0),
-            env.spec.action,
-            deterministic=True,
-        ).env_action
+    assert loaded.task == task
+    assert bytes_of(loaded.policy) == bytes_of(policy)
+    assert loaded.policy.spec() == policy.spec()
+    observations = some(env.spec.observations["observation"])
+    carry, first = policy.initial_carry(32), np.ones(32, bool)
+    seen = {"observation": observations}
+    act, _ = policy.act(seen, carry, first, jax.random.key(0), deterministic=True)
+    expected = env.spec.action.widen(act.env_action)
     got = loaded(observations)
-    assert got.dtype == np.asarray(expected).dtype
+    assert got.dtype == expected.dtype == env.spec.action.dtype
     np.testing.assert_allclose(got, expected, atol=1e-6)
     np.testing.assert_allclose(loaded(observations[3]), expected[3], atol=1e-6)
 
 
-def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: Path) -> None:
-    from surefoot.envs import ActionSpec, EnvSpec
-    from surefoot.networks import PolicyHead, make_actor, make_normalizer
-    from surefoot.rollout import Policy
+def test_training_leaves_the_policy_that_it_ends_with(tmp_path: Path) -> None:
+    heard = Recorder()
+    run = surefoot.train(
+        PROBE, config=TINY, run_dir=tmp_path / "run", progress=False, hooks=[heard]
+    ).run_dir
+    assert bytes_of(load_policy(run).policy) == bytes_of(heard.policy)
+    description = json.loads((run / "policy.json").read_text())
+    facts = {name: description[name] for name in ("format", "task", "step", "finished")}
+    assert facts == {"format": 2, "task": PROBE, "step": heard.state.step, "finished": True}
 
-    actor = make_actor(
-        jax.random.key(0),
-        3,
-        PolicyHead("gaussian", (2,)),
-        hidden=(4,),
-        activation="tanh",
-        orthogonal=True,
-        output_scale=1.0,
-        initial_std=0.5,
-    )
-    normalizer = make_normalizer({"observation": 3}, enabled=True, clip=float("inf"))
+
+def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: Path) -> None:
     bounds = {"low": (-1.0, float("-inf")), "high": (float("inf"), float("inf"))}
-    action = ActionSpec("continuous", (2,), **bounds, shape=(2,))
-    env = EnvSpec("t", 1, {"observation": 3}, action, in_graph=True)
-    save_policy(tmp_path, Policy(actor, normalizer, ("observation",)), env, task="t", extra={})
+    spec = PolicySpec(
+        observations={"observation": ObservationSpec((3,))},
+        torso=TorsoSpec(("observation",), 3, (4,), "tanh"),
+        head=PolicyHead("gaussian", (2,)),
+        action=ActionSpec("continuous", (2,), **bounds, shape=(2,)),
+        normalizer=NormalizerSpec(True, float("inf")),
+    )
+    save_policy(tmp_path, spec.template(), task="t", step=0, finished=False)
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
     json.loads((tmp_path / "policy.json").read_text(), parse_constant=refuse)
     loaded = load_policy(tmp_path)
-    assert loaded.action == action
-    assert loaded.policy.normalizer.clip == float("inf")
+    assert loaded.action == spec.action
+    assert loaded.policy.normalizer.spec.clip == float("inf")
+    assert loaded.policy.spec() == spec
+
+
+def test_what_is_written_are_facts_and_the_spec_by_its_fields(hopper: Path) -> None:
+    description = json.loads((hopper / "policy.json").read_text())
+    facts = {name: description.pop(name) for name in ("format", "task", "step", "finished")}
+    assert facts == {"format": 2, "task": "Hopper-v5", "step": 7, "finished": True}
+    assert from_json(PolicySpec, description) == load_policy(hopper).policy.spec()
 
 
 def test_moments_of_the_normalizer_are_saved_with_it(hopper: Path) -> None:
@@ -114,8 +146,6 @@ def test_moments_of_the_normalizer_are_saved_with_it(hopper: Path) -> None:
 
 
 def test_a_policy_is_used_in_gymnasium_as_it_is(hopper: Path) -> None:
-    import gymnasium
-
     env = gymnasium.make("Hopper-v5")
     policy = surefoot.load_policy(hopper)
     observation, _ = env.reset(seed=0)
@@ -130,17 +160,11 @@ def test_a_policy_is_used_in_gymnasium_as_it_is(hopper: Path) -> None:
 def test_a_discrete_observation_is_taken_as_it_comes(
     task: str, trained: bool, tmp_path: Path
 ) -> None:
-    import gymnasium
-
     run = tmp_path / "run"
     if trained:
         surefoot.train(task, config=TINY, run_dir=run, progress=False)
     else:
-        run.mkdir()
-        made = make_environment(task, 4, seed=np.random.SeedSequence(0))
-        seen = np.eye(made.spec.observations["observation"], dtype=np.float32)
-        policy = as_trained(TINY, made, seen)
-        save_policy(run, policy, made.spec, task=task, extra={})
+        saved(task, run)
     policy = surefoot.load_policy(run)
     env = gymnasium.make(task.partition(":")[2])
     observation, _ = env.reset(seed=0)
@@ -199,7 +223,22 @@ def test_a_damaged_weights_file_is_refused(hopper: Path, tmp_path: Path, damage:
         load_policy(run)
 
 
-ACTION = {"kind": "continuous", "sizes": [1], "low": [-1], "high": [1], "shape": [1], "start": 0}
+ACTION = {
+    "kind": "continuous",
+    "sizes": [3],
+    "low": [-1.0, -1.0, -1.0],
+    "high": [1.0, 1.0, 1.0],
+    "shape": [3],
+    "dtype": "float64",
+    "start": 0,
+}
+TORSO = {
+    "groups": ["observation"],
+    "size_in": 11,
+    "hidden": [8],
+    "activation": "tanh",
+    "memory": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -207,8 +246,14 @@ ACTION = {"kind": "continuous", "sizes": [1], "low": [-1], "high": [1], "shape":
     [
         ({"format": 99}, "format 99"),
         ({"head": {"kind": "gaussian"}}, "damaged"),
-        ({"hidden": "wide"}, "damaged"),
+        ({"torso": TORSO | {"hidden": "wide"}}, r"is damaged: PolicySpec\.torso\.hidden = 'wide'"),
+        ({"torso": TORSO | {"size_in": 12}}, "is damaged: size_in = 12 for groups of sizes .11."),
+        (
+            {"torso": TORSO | {"hidden": [2**40]}},
+            "policy.safetensors is damaged: it holds .* at most",
+        ),
         ({"observations": {}}, "damaged"),
+        ({"more": 1}, "is damaged: PolicySpec: 'more' is unknown"),
         ({"action": ACTION | {"dtype": float("nan")}}, "is damaged"),
         ({"action": ACTION | {"dtype": "object"}}, "actions of dtype 'object'"),
     ],
@@ -221,3 +266,38 @@ def test_a_damaged_description_is_refused(
     (run / "policy.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match=message):
         load_policy(run)
+
+
+def test_what_is_changed_above_is_what_was_written(hopper: Path) -> None:
+    description = json.loads((hopper / "policy.json").read_text())
+    assert description["action"] == ACTION
+    assert description["torso"] == TORSO
+
+
+# policy.json as the versions before format 2 wrote it
+FIRST_FORMAT = {
+    "format": 1,
+    "task": "Hopper-v5",
+    "step": 200,
+    "finished": True,
+    "observations": {"observation": 11},
+    "encodings": {"observation": {"shape": [11], "choices": [], "starts": []}},
+    "groups": ["observation"],
+    "normalizer": {"enabled": True, "clip": 10.0},
+    "hidden": [8],
+    "activation": "tanh",
+    "head": {"kind": "gaussian", "sizes": [3], "state_dependent_std": False, "min_std": 0.01},
+    "action": ACTION,
+}
+
+
+def test_a_policy_of_format_1_is_refused_with_what_to_do(hopper: Path, tmp_path: Path) -> None:
+    run = copy(hopper, tmp_path)
+    file = run / "policy.json"
+    file.write_text(json.dumps(FIRST_FORMAT))
+    with pytest.raises(ValueError, match="format 1, this version reads 2") as error:
+        load_policy(run)
+    assert str(error.value) == (
+        f"{file}: format 1, this version reads 2; play it with the version of Surefoot that meta.json "
+        "names, or train it again (--config config.toml)"
+    )

@@ -90,18 +90,18 @@ def updates(kind: str, count: int, **options: Any) -> Watch:
 
 
 @pytest.mark.parametrize(
-    ("kind", "overlap"),
+    ("overlap", "kind"),
     [
-        *[(kind, "off") for kind in KINDS],
-        ("bursts of NaN", "exact"),
+        *[("off", kind) for kind in KINDS],
+        ("exact", "bursts of NaN"),
         *[
-            pytest.param(kind, "exact", marks=pytest.mark.extended)
+            pytest.param("exact", kind, marks=pytest.mark.extended)
             for kind in KINDS
             if kind != "bursts of NaN"
         ],
     ],
 )
-def test_no_reward_breaks_a_run(kind: str, overlap: str) -> None:
+def test_no_reward_breaks_a_run(overlap: str, kind: str) -> None:
     watch = updates(kind, 101, overlap=overlap)
     assert watch.refused == 0
     assert (watch.masked > 0) == (kind in ("bursts of NaN", "infinite"))

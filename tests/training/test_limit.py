@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from surefoot.training.limit import (
-    Limit,
-    Pace,
-    _random_actions,
-    simulator_pace,
-    training_pace,
-)
+from tests.helpers import PROBE, TINY, flags
 
 from surefoot.cli.bench import advice, alternatives
 from surefoot.cli.main import main
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, make_environment
+from surefoot.limits import Limit, Pace, simulator_pace, training_pace
 from surefoot.machine import usable_cores
 
-TINY = Config(num_envs=4, num_steps=12, num_minibatches=4, num_epochs=1)
+PACE = TINY.replace(num_steps=12)  # two episodes of five steps, and their resets
 
 
 def test_the_limit_is_the_cores_over_what_a_step_costs() -> None:
@@ -45,7 +41,8 @@ def test_the_limit_is_the_cores_over_what_a_step_costs() -> None:
 def test_random_actions_take_every_choice_of_every_component(
     spec: ActionSpec, least: list[int], most: list[int]
 ) -> None:
-    drawn = np.asarray(_random_actions(jax.random.key(0), TINY, spec, 50))
+    with jax.enable_x64(True):
+        drawn = np.asarray(spec.to_env(spec.random(jax.random.key(0), (12, 50))))
     assert drawn.shape == (12, 50, *spec.shape)
     assert drawn.dtype == spec.dtype
     rows = drawn.reshape(600, -1)
@@ -60,7 +57,7 @@ def test_random_actions_take_every_choice_of_every_component(
 )
 def test_a_simulator_is_paced_with_every_kind_of_action(task: str) -> None:
     env = make_environment(task, 4, seed=np.random.SeedSequence(0))
-    pace = simulator_pace(env, TINY, seconds=0.05)
+    pace = simulator_pace(env, PACE, seconds=0.05)
     assert pace.steps > 0
     assert pace.seconds >= 0.05
     assert pace.cost > 0
@@ -70,11 +67,11 @@ def test_a_simulator_is_paced_with_every_kind_of_action(task: str) -> None:
 def test_reset_rows_are_not_counted_as_steps() -> None:
     # five steps and a reset, so 40 of the 48 rows of 12 steps are steps
     env = make_environment("probe:late-reward", 4, seed=np.random.SeedSequence(0))
-    assert simulator_pace(env, TINY, seconds=0.02).steps % 40 == 0
+    assert simulator_pace(env, PACE, seconds=0.02).steps % 40 == 0
 
 
 def test_training_is_paced_after_its_warm_up() -> None:
-    env = make_environment("probe:both", 4, seed=np.random.SeedSequence(0))
+    env = make_environment(PROBE, 4, seed=np.random.SeedSequence(0))
     pace = training_pace(env, TINY, seconds=0.1)
     assert pace.seconds >= 0.1
     assert pace.steps > 0
@@ -118,9 +115,29 @@ def test_advice_is_given_for_differences_that_matter() -> None:
     assert "--overlap off" in advice(result)
 
 
-def test_the_command_reports_in_words_and_in_json(capsys: pytest.CaptureFixture) -> None:
-    tiny = ["--num-envs", "4", "--num-steps", "16", "--num-minibatches", "4", "--num-epochs", "1"]
-    assert main(["bench", "probe:both", *tiny, "--seconds", "0.1", "--json"]) == 0
+@pytest.fixture
+def paces(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configurations whose pace is asked for; nothing is measured."""
+    asked: list[Config] = []
+
+    def simulator(env: Any, config: Config, *, seconds: float) -> Pace:
+        return Pace(steps=1000, seconds=1.0, core_seconds=0.5, shares={})
+
+    def training(env: Any, config: Config, *, seconds: float) -> Pace:
+        assert env.spec.num_envs == config.num_envs
+        asked.append(config)
+        return Pace(1000, 1.0 + len(asked), 2.0, {"collect": 0.25, "update": 0.5})
+
+    monkeypatch.setattr("surefoot.limits.simulator_pace", simulator)
+    monkeypatch.setattr("surefoot.limits.training_pace", training)
+    return asked
+
+
+def test_the_command_reports_in_words_and_in_json(
+    paces: list[Config], capsys: pytest.CaptureFixture
+) -> None:
+    tiny = flags(TINY)
+    assert main(["bench", PROBE, *tiny, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["cores"] == usable_cores()
     costs = result["simulator_core_ms_per_step"] + result["learner_core_ms_per_step"]
@@ -131,23 +148,40 @@ def test_the_command_reports_in_words_and_in_json(capsys: pytest.CaptureFixture)
         "--num-envs 2 --num-steps 32",
         "--num-envs 8 --num-steps 8",
     ]
-    assert main(["bench", "probe:both", *tiny, "--seconds", "0.1"]) == 0
+    assert [config.overlap for config in paces[:2]] == ["off", "exact"]
+    assert [config.num_envs for config in paces[2:]] == [1, 2, 8]
+    assert main(["bench", PROBE, *tiny]) == 0
     said = capsys.readouterr().out
     assert "share of the limit:" in said
+    assert "collect 25%, update 50%" in said
     assert "--num-envs 8" in said
-    assert main(["bench", "probe:both", *tiny, "--seconds", "0.1", "--quick"]) == 0
+    paces.clear()
+    assert main(["bench", PROBE, *tiny, "--quick"]) == 0
     said = capsys.readouterr().out
     assert "share of the limit:" in said
     assert "other settings" not in said
+    assert len(paces) == 2
+
+
+@pytest.mark.parametrize(
+    "further", [["--quick"], pytest.param([], marks=pytest.mark.extended)], ids=["quick", "all"]
+)
+def test_the_command_measures(further: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", PROBE, *flags(TINY), "--seconds", "0.1", "--json", *further]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["same_batch"]) == (1 if further else 4)
+    assert all(row["steps_per_second"] > 0 for row in result["same_batch"])
+    assert result["simulator"]["seconds"] >= 0.1
+    assert 0.0 < sum(result["time"].values()) <= 1.0 + 1e-9
 
 
 def test_a_simulator_with_options_is_measured_with_its_threads(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    paces: list[Config], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("surefoot.envs.envpool.usable_cores", lambda: 2)
     monkeypatch.setattr("surefoot.cli.bench.usable_cores", lambda: 2)
     tiny = ["--num-envs", "2", "--num-steps", "8", "--num-minibatches", "2", "--num-epochs", "1"]
-    options = ["--env-options", "reset_noise_scale=0.01", "--seconds", "0.1", "--json"]
+    options = ["--env-options", "reset_noise_scale=0.01", "--json"]
     assert main(["bench", "Hopper-v5", *tiny, *options]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["simulator_threads"] == 2
@@ -156,6 +190,7 @@ def test_a_simulator_with_options_is_measured_with_its_threads(
         "--num-envs 1 --num-steps 16",
         "--env-options reset_noise_scale=0.01 num_threads=1",
     ]
+    assert paces[-1].env_options == ("reset_noise_scale=0.01", "num_threads=1")
 
 
 @pytest.mark.parametrize(

@@ -251,20 +251,49 @@ def estimated(**changes: Any) -> Estimated:
     return updater().estimate_advantages(updater().init(*networks()), (), experience)[0]
 
 
-def test_estimating_anew_before_the_only_epoch_changes_nothing() -> None:
-    ours, theirs = updater(recompute_advantages=True), updater()
-    learners, rows = theirs.init(*networks()), estimated(rewards=jnp.ones((T, N)))
-    fresh, (numbers,) = ours.update(learners, rows, KEY, RATES)
-    fixed, apart = theirs.update(learners, rows, KEY, RATES)
+def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as_it_stands() -> (
+    None
+):
+    theirs, rows = updater(), estimated(rewards=jnp.ones((T, N)))
+    before = theirs.init(*networks())
+    rates = RATES | {"critic": 0.3}  # far enough for the second estimates to be others
+    ours = updater(recompute_advantages=True, num_epochs=2)
+    fresh, (numbers,) = ours.update(before, rows, KEY, rates)
+    one_by_one, kept, told = before, before, []
+    for _ in range(2):
+        again, _ = theirs.estimate_advantages(one_by_one, (), rows.experience)
+        one_by_one, parts = theirs.update(one_by_one, again, KEY, rates)
+        told.append({name: x for part in parts for name, x in part.items()})
+        kept, _ = theirs.update(kept, rows, KEY, rates)
     for name in ("actor", "critic"):
-        assert (flat(fixed[name].params) != flat(learners[name].params)).any()
-        np.testing.assert_allclose(
-            flat(fresh[name].params), flat(fixed[name].params), rtol=1e-4, atol=1e-5
-        )
-    expected = {name: x for part in apart for name, x in part.items()}
-    assert set(numbers) == set(expected)
-    for name, x in expected.items():
-        np.testing.assert_allclose(numbers[name], x, rtol=1e-4, atol=1e-6)
+        found, right, wrong = (flat(x[name].params) for x in (fresh, one_by_one, kept))
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+        assert np.abs(found - wrong).max() > 1e-3
+    assert set(numbers) == set(told[0])
+    for name, x in numbers.items():
+        over = max if name == "policy/ratio_max" else np.mean
+        np.testing.assert_allclose(x, over([row[name] for row in told]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_kl_stop_holds_across_recomputed_epochs() -> None:
+    ours = updater(
+        recompute_advantages=True,
+        num_epochs=8,
+        num_minibatches=16,
+        advantage_normalization="off",
+        target_kl=0.02,
+    )
+    # one row of each epoch's sixteen is far from the old policy: nothing follows it
+    experience = batch().experience
+    spike = experience.old_log_probs.at[2, 1].add(-1.0)
+    rows = batch()._replace(experience=experience._replace(old_log_probs=spike))
+    rates = RATES | {"actor": 1e-6}
+    after, (numbers,) = ours.update(ours.init(*networks()), rows, KEY, rates)
+    steps = int(after["actor"].opt_state[1].count)
+    assert 0 < steps < 16
+    np.testing.assert_allclose(numbers["optim/step_fraction"], steps / 128, rtol=1e-6)
+    assert bool(after["actor"].stopped)
+    assert int(after["critic"].opt_state[1].count) == 128
 
 
 def test_the_value_clip_stays_around_the_values_from_before_the_update() -> None:

@@ -190,10 +190,11 @@ class Worker:
 
     def kill(self) -> int:
         """End the process at once; its exit code."""
-        self._process.kill()
+        with self._process:  # closes its input
+            self._process.kill()
         self.pipe.close()
         self.is_running = False
-        return self._process.wait()
+        return self._process.returncode
 
     def end(self, patience: float = 5.0) -> str:
         """Wait for a process whose pipe is closed; how it ended, in words."""
@@ -202,6 +203,8 @@ class Worker:
             code = self._process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
             code = self.kill()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self.is_running = False
         return f"died: its process {how_it_ended(code)}"
 

@@ -259,7 +259,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     manifest = read_json(file)
     try:
         if manifest["format"] != _FORMAT:
-            raise UserError(f"{file}: format {manifest['format']}, this version reads {_FORMAT}")
+            raise UserError(
+                f"{file}: format {manifest['format']}, this version reads {_FORMAT}; go on with it in "
+                "the version of Surefoot that meta.json names, or train it again (--config config.toml)"
+            )
         best = manifest["best"]
         found = Checkpoint(
             path=path,
