@@ -64,7 +64,7 @@ def mutations(source: str) -> Iterator[Mutation]:
     """Each change of a source; one is made when it is asked for.
 
     Docstrings, annotations and messages are left alone, and what checks rather than computes: assertions,
-    the `strict` of a zip, the `frozen` of a dataclass.
+    the `strict` of a zip, the `frozen` of a dataclass, the `static` of a module's field (jit refuses others).
     """
     tree = ast.parse(source)
     lines = source.splitlines()
@@ -106,7 +106,7 @@ def _left_alone(tree: ast.AST) -> set[int]:
             roots += [node.returns] if node.returns else []
         elif isinstance(node, ast.AnnAssign):
             roots.append(node.annotation)
-        elif isinstance(node, ast.keyword) and node.arg in ("strict", "frozen"):
+        elif isinstance(node, ast.keyword) and node.arg in ("strict", "frozen", "static"):
             roots.append(node.value)
         elif isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert):
             roots.append(node)
