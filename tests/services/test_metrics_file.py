@@ -34,7 +34,7 @@ class SmallDisk:
 def test_lines_wait_for_room_and_no_half_line_is_left(tmp_path: Path, more: int) -> None:
     said: list[str] = []
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
-    metrics.on_start(SimpleNamespace(note=said.append))  # type: ignore[arg-type]
+    metrics.on_start(SimpleNamespace(log=said.append))  # type: ignore[arg-type]
     disk = metrics._file = SmallDisk(metrics._file)
     state: Any = None
     disk.room = 30  # two lines and a half
