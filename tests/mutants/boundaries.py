@@ -210,7 +210,10 @@ MUTANTS = (
         ROLLOUT,
         "return jnp.isfinite(rows).all(axis=tuple(range(2, rows.ndim)))",
         "return ~jnp.isnan(rows).any(axis=tuple(range(2, rows.ndim)))",
-        (OF_BOUNDARIES,),
+        (
+            f"{OF_BOUNDARIES}::"
+            "test_a_last_observation_that_is_not_finite_spoils_the_row_that_it_ends_and_no_other",
+        ),
     ),
     Mutant(
         78,
