@@ -190,3 +190,16 @@ def test_whatever_a_header_says_reading_ends_in_numbers_or_one_error(
     except UserError:
         return
     assert {name: x.shape for name, x in back.items()} == {"x": (3,), "y": (2, 2)}
+
+
+def test_numbers_of_64_bits_stay_so(tmp_path: Path) -> None:
+    with jax.enable_x64(True):
+        tree = {
+            "position": jnp.array([1.0 + 2.0**-45], "float64"),
+            "ticks": jnp.array(2**40, "int64"),
+        }
+    files.save_arrays(tmp_path / "t.safetensors", tree)
+    back = files.load_arrays(tmp_path / "t.safetensors", tree)
+    for name, x in tree.items():
+        assert back[name].dtype == x.dtype
+        assert np.asarray(back[name]).tolist() == np.asarray(x).tolist()
