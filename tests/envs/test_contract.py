@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from surefoot.envs import Environment, ObservationSpec, Step, make_environment
-from surefoot.envs.contract import as_groups
+from surefoot.envs.contract import ActionSpec, EnvSpec, as_groups, as_specs
 from surefoot.envs.envpool import EnvPoolEnvironment
 
 NUM_ENVS, NUM_STEPS, LIMIT = 3, 60, 14
@@ -242,3 +242,44 @@ def test_an_environment_says_what_it_is(name: str) -> None:
     assert env.spec.action.sizes == (2,)
     assert env.spec.exact_truncation
     env.close()
+
+
+@pytest.mark.parametrize(
+    ("autoreset", "final_observation", "exact"),
+    [
+        ("next_step", False, True),
+        ("next_step", True, True),
+        ("same_step", True, True),
+        ("same_step", False, False),
+    ],
+)
+def test_truncation_is_exact_where_the_last_observation_arrives(
+    autoreset: Any, final_observation: bool, exact: bool
+) -> None:
+    spec = EnvSpec(
+        "ours",
+        1,
+        as_specs({"observation": 1}),
+        ActionSpec("discrete", (2,)),
+        in_graph=False,
+        autoreset=autoreset,
+        final_observation=final_observation,
+    )
+    assert spec.exact_truncation is exact
+    # what an adapter does not promise is not taken for granted
+    assert not spec.saves_state
+    assert not spec.cheap_to_make
+
+
+def test_how_many_numbers_a_group_has_may_stand_for_its_spec() -> None:
+    phase = ObservationSpec((), choices=(4,), starts=(0,))
+    assert as_specs({"state": 3, "phase": phase}) == {
+        "state": ObservationSpec((3,)),
+        "phase": phase,
+    }
+
+
+def test_an_array_alone_is_the_group_observation() -> None:
+    array = np.zeros((2, 3))
+    assert as_groups(array)["observation"] is array
+    assert as_groups({"state": array})["state"] is array

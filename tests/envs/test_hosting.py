@@ -32,11 +32,13 @@ HERE = Hosting()
 APART = Hosting(workers=2, timeout=1.0)
 
 
-def robot(what: str = "nothing", *, bad: tuple[int, ...] = (11,), at: int = AT) -> type:
+def robot(
+    what: str = "nothing", *, bad: tuple[int, ...] = (11,), at: int = AT, numbers: int = 2
+) -> type:
     """A class made here, so that it goes to a worker by value: counts its steps, pays its action."""
 
     class Robot(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (numbers,), np.float32)
         action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
         first = 0
         time = 0
@@ -55,7 +57,8 @@ def robot(what: str = "nothing", *, bad: tuple[int, ...] = (11,), at: int = AT) 
             return tuple(row)
 
         def observe(self) -> Any:
-            return np.array([self.first, self.time], np.float32)
+            both = [self.first, self.time]
+            return np.array(both if numbers == 2 else [both[0] + both[1] / 10], np.float32)
 
         def go_wrong(self, row: list[Any]) -> None:
             if what == "raise":
@@ -383,7 +386,7 @@ def test_no_row_of_a_lost_episode_is_experience(hosting: Hosting) -> None:
 def flaky() -> type:
     """Fails once in about 30 steps, in each of the ways that one process can bear."""
 
-    class Flaky(robot()):
+    class Flaky(robot(numbers=1)):
         def step(self, action: Any) -> Any:
             observation, reward, *rest = super().step(action)
             chance = self.np_random.random()
@@ -416,7 +419,8 @@ def test_training_with_workers_is_training_without() -> None:
     runs = []
     for workers in (0, 2):
         heard = Recorder()
-        state, _ = train(robot(), TINY.replace(env_workers=workers), hooks=[heard])
+        config = TINY.replace(env_workers=workers)
+        state, _ = train(robot(numbers=1), config, hooks=[heard])
         rows = [without_times(row) for row in heard.rows]
         runs.append((rows, jax.tree.leaves(state.learners["actor"].params)))
     assert runs[0][0] == runs[1][0]

@@ -84,6 +84,24 @@ def test_groups_are_flat_float32() -> None:
     assert rows.observation["grid"].dtype == rows.observation["place"].dtype == np.float32
 
 
+class Gridded(RandomWalk):
+    """The same, its second group declared as what it is."""
+
+    observations = {"place": 1, "grid": ObservationSpec((2, 3), (8,) * 6, (0,) * 6)}
+
+
+def test_a_group_that_is_declared_by_its_spec_keeps_its_shape_and_its_integers() -> None:
+    env = JaxEnvironment(Gridded(), 3)
+    assert env.spec.observations["grid"] == Gridded.observations["grid"]
+    state, first = env.reset(jax.random.key(1))
+    _, step = env.step(state, jnp.zeros((3, 1)))
+    for observed, time in ((first.observation, 0), (step.observation, 1)):
+        assert observed["grid"].shape == (3, 2, 3)
+        assert observed["grid"].dtype == np.int32
+        np.testing.assert_array_equal(observed["grid"], time)
+    assert env.spec.observations["grid"].encode(first.observation["grid"]).shape == (3, 48)
+
+
 def test_the_last_observation_is_that_of_the_last_step_and_the_next_row_starts_anew() -> None:
     first, rows, _ = walks()
     np.testing.assert_array_equal(first.observation["grid"], 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.helpers import Recorder
+from tests.helpers import PROBE, TINY, Recorder
 
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep
@@ -192,17 +191,17 @@ def test_every_rule_is_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    "task",
+    ("task", "config"),
     [
-        REACH,
-        pytest.param("CartPole-v1", marks=pytest.mark.extended),
-        "probe:late-reward/continuous",
-        pytest.param("InvertedPendulum-v5", marks=pytest.mark.extended),
+        (REACH, SMALL),
+        (PROBE, TINY.replace(learning_rate=1e-3)),
+        pytest.param("CartPole-v1", SMALL, marks=pytest.mark.extended),
+        pytest.param("InvertedPendulum-v5", SMALL, marks=pytest.mark.extended),
     ],
-    ids=lambda task: task if isinstance(task, str) else task.name,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_healthy_runs_are_not_spoken_of(task: Any) -> None:
-    config = dataclasses.replace(SMALL, total_steps=256 * 80)
+def test_healthy_runs_are_not_spoken_of(task: Any, config: Config) -> None:
+    config = config.replace(total_steps=config.batch_size * 80)
     assert trained(task, config).notes == []
 
 

@@ -280,7 +280,7 @@ def test_a_worker_that_dies_is_a_failed_run_and_can_be_tried_again(tmp_path: Pat
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     failed = results(run_dir)["failed"]
-    assert [x["error"] for x in failed] == ["the worker died (signal SIGKILL)"]
+    assert [x["error"] for x in failed] == ["the worker was ended by SIGKILL (out of memory?)"]
     assert "(1 of 2 runs failed)" in said or "too few" in said or "1 run(s) failed" in said
     finished(file, run_dir)
     assert results(run_dir)["failed"] == failed  # what failed is not tried again unasked

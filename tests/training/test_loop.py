@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import jax
@@ -12,7 +13,15 @@ from tests.helpers import PROBE, TINY, Recorder, without_times
 from tests.training.helpers import After, bytes_of, recorded, trace, trainer_for
 
 from surefoot import functional as F
-from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep
+from surefoot.envs import (
+    ActionSpec,
+    Environment,
+    EnvSpec,
+    ObservationSpec,
+    SingleEnvironment,
+    SingleStep,
+    Step,
+)
 from surefoot.training import METRICS, Hook, Trainer, make_streams, train
 from surefoot.training.reports import Numbers
 from surefoot.training.state import to_key
@@ -318,6 +327,47 @@ def test_success_is_what_the_last_step_of_an_episode_says(at: int) -> None:
         state, rollout = trainer.collect(state, trainer.policy(state))
         state, gathered = trainer.make_experience(state, rollout)
         assert gathered.metrics["rollout/success_rate"] == float(at == 2)
+
+
+class Restless(Environment):
+    """Episodes of five steps that a time limit ends; the next one begins within the last step."""
+
+    def __init__(self, *, final: bool) -> None:
+        self.spec = EnvSpec(
+            "restless",
+            TINY.num_envs,
+            {"observation": ObservationSpec((1,))},
+            ACTION,
+            in_graph=True,
+            autoreset="same_step",
+            final_observation=final,
+        )
+
+    def reset(self, key: Any) -> Any:
+        time = jnp.arange(TINY.num_envs)
+        no = jnp.zeros(TINY.num_envs, bool)
+        return time, Step({"observation": time[:, None] / 5.0}, 0.0 * time, no, no, no, {})
+
+    def step(self, time: Any, action: Any) -> Any:
+        ended = time == 4
+        last, time = time + 1, jnp.where(ended, 0, time + 1)
+        seen, final = ({"observation": x[:, None] / 5.0} for x in (time, last))
+        every = jnp.ones(TINY.num_envs, bool)
+        step = Step(seen, jnp.ones(TINY.num_envs), ~every, ended, every, {})
+        return time, step._replace(final_observation=final if self.spec.final_observation else None)
+
+
+@pytest.mark.parametrize("final", [False, True], ids=["lost", "known"])
+def test_a_simulator_that_loses_the_last_observation_is_warned_of_and_counted(final: bool) -> None:
+    lost = pytest.warns(UserWarning, match="restless loses the last observation at a time limit")
+    with contextlib.nullcontext() if final else lost:
+        trainer = trainer_for(Restless(final=final))
+    state = trainer.start()
+    state, rollout = trainer.collect(state, trainer.policy(state))
+    metrics = trainer.make_experience(state, rollout)[1].metrics
+    assert metrics["rollout/episodes"] > 10
+    counted = metrics.get("rollout/inexact_truncations", 0)
+    assert counted == (0 if final else metrics["rollout/episodes"])
 
 
 @pytest.mark.parametrize(

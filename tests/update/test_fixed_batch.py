@@ -214,17 +214,26 @@ def test_an_adaptive_rate_follows_the_kl_of_each_minibatch_towards_the_desired_o
     np.testing.assert_allclose(fixed["actor"].learning_rate, 0.01, rtol=1e-6)
 
 
+PENALTY = {"surrogate": "kl_penalty", "kl_coef": 3.0, "advantage_normalization": "off"}
+
+
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize(("rate", "change"), [(0.1, 2.0), (0.0, 0.5)])
 def test_beta_of_the_kl_penalty_doubles_or_halves_around_the_desired_kl(
     rate: float, change: float, joint: bool
 ) -> None:
-    after, _ = updated(
-        rates=dict.fromkeys(RATES, rate), joint_loss=joint, surrogate="kl_penalty", kl_coef=3.0
-    )
+    after, _ = updated(rates=dict.fromkeys(RATES, rate), joint_loss=joint, **PENALTY)
     np.testing.assert_allclose(after["joint" if joint else "actor"].kl_coef, 3 * change)
     if not joint:
         assert float(after["critic"].kl_coef) == 3.0
+
+
+def test_old_policy_for_the_kl_penalty_is_the_one_before_the_update() -> None:
+    _, numbers = updated(0.5, **PENALTY)
+    # before the first step its KL is 0, whoever collected: what is left is the ratio's loss
+    expected = -np.exp(0.5) * np.mean(batch().estimates.advantages)
+    assert abs(expected) > 0.1
+    np.testing.assert_allclose(numbers["loss/policy"], expected, rtol=1e-4)
 
 
 def test_beta_stays_where_there_is_no_kl_penalty() -> None:
@@ -242,6 +251,25 @@ def test_an_update_on_a_batch_that_is_not_finite_is_not_applied(joint: bool) -> 
         assert int(moved.skipped) == 1
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_rows_that_are_no_experience_change_nothing(joint: bool) -> None:
+    ours, experience = updater(joint_loss=joint), batch().experience
+    gone = jnp.zeros((T, N), bool).at[1, 2].set(True).at[2, 0].set(True)
+    experience = experience._replace(weights=1.0 - gone)
+    poisoned = experience._replace(
+        rewards=jnp.where(gone, jnp.nan, experience.rewards),
+        old_log_probs=jnp.where(gone, 1e9, experience.old_log_probs),
+        terminated=experience.terminated | gone,
+    )
+    learners, after = ours.init(*networks()), []
+    for rows in (experience, poisoned):
+        done, _ = ours.estimate_advantages(learners, (), rows)
+        after.append(ours.update(learners, done, KEY, RATES)[0])
+    for clean, dirty in zip(*map(jax.tree.leaves, after), strict=True):
+        assert np.asarray(clean).tobytes() == np.asarray(dirty).tobytes()
+    assert (flat(after[0]) != flat(learners)).any()
+
+
 # --- the loop over the learners
 
 
@@ -251,13 +279,15 @@ def estimated(**changes: Any) -> Estimated:
     return updater().estimate_advantages(updater().init(*networks()), (), experience)[0]
 
 
-def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as_it_stands() -> (
-    None
-):
-    theirs, rows = updater(), estimated(rewards=jnp.ones((T, N)))
+@pytest.mark.parametrize("options", [{}, {"shared_trunk": True}], ids=str)
+def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as_it_stands(
+    options: dict,
+) -> None:
+    theirs, rows = updater(**options), estimated(rewards=jnp.ones((T, N)))
     before = theirs.init(*networks())
-    rates = RATES | {"critic": 0.3}  # far enough for the second estimates to be others
-    ours = updater(recompute_advantages=True, num_epochs=2)
+    # far enough for the second estimates to be others
+    rates = dict.fromkeys(RATES, 0.1)
+    ours = updater(recompute_advantages=True, num_epochs=2, **options)
     fresh, (numbers,) = ours.update(before, rows, KEY, rates)
     one_by_one, kept, told = before, before, []
     for _ in range(2):
@@ -265,14 +295,14 @@ def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as
         one_by_one, parts = theirs.update(one_by_one, again, KEY, rates)
         told.append({name: x for part in parts for name, x in part.items()})
         kept, _ = theirs.update(kept, rows, KEY, rates)
-    for name in ("actor", "critic"):
+    for name in before:
         found, right, wrong = (flat(x[name].params) for x in (fresh, one_by_one, kept))
-        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
         assert np.abs(found - wrong).max() > 1e-3
     assert set(numbers) == set(told[0])
     for name, x in numbers.items():
         over = max if name == "policy/ratio_max" else np.mean
-        np.testing.assert_allclose(x, over([row[name] for row in told]), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(x, over([row[name] for row in told]), rtol=1e-3, atol=1e-4)
 
 
 def test_a_kl_stop_holds_across_recomputed_epochs() -> None:

@@ -65,13 +65,13 @@ def leaves(tree) -> list[bytes]:
     ("task", "options"),
     [
         (PROBE, {"initial_std": 5.0}),
-        (PROBE, {"distribution": "squashed_gaussian"}),
         (PROBE, {"distribution": "beta", "initial_std": 0.4}),
-        (PROBE, {"state_dependent_std": True}),
         ("probe:both/discrete", {}),
-        (PROBE, {"joint_loss": True}),
         (PROBE, {"shared_trunk": True}),
         (PROBE, {"recompute_advantages": True}),
+        pytest.param(PROBE, {"distribution": "squashed_gaussian"}, marks=pytest.mark.extended),
+        pytest.param(PROBE, {"state_dependent_std": True}, marks=pytest.mark.extended),
+        pytest.param(PROBE, {"joint_loss": True}, marks=pytest.mark.extended),
     ],
 )
 def test_ratio_is_one_before_the_first_gradient_step(task: str, options: dict) -> None:
@@ -83,25 +83,9 @@ def test_ratio_is_one_before_the_first_gradient_step(task: str, options: dict) -
     assert float(metrics["policy/clip_fraction"]) == 0.0
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_rows_that_are_no_experience_change_nothing(joint: bool) -> None:
-    made, state = trainer(joint_loss=joint)
-    state, experience = collect(made, state)
-    gone = experience.weights == 0
-    assert 0 < int(gone.sum()) < gone.size
-    poisoned = experience._replace(
-        rewards=jnp.where(gone, jnp.nan, experience.rewards),
-        old_log_probs=jnp.where(gone, 1e9, experience.old_log_probs),
-        terminated=experience.terminated | gone,
-    )
-    clean, _ = optimize(made, state, experience)
-    dirty, _ = optimize(made, state, poisoned)
-    assert leaves(clean.learners) == leaves(dirty.learners)
-
-
 def test_estimates_agree_with_the_mathematics_called_by_hand() -> None:
     made, state = trainer()
-    _, experience = collect(made, state)
+    _, experience = collect(made, state, iterations=0)
     critic = critic_of(made, state)
     values, _ = critic.unroll(experience.observations, (), experience.first)
     rows = (experience.rewards, values[:-1], values[1:])
@@ -138,38 +122,6 @@ def test_the_value_of_the_true_last_observation_is_bootstrapped_at_a_time_limit(
     assert bool(last.any())
     expected = 1.0 + 0.9 * values[1:] - values[:-1]
     np.testing.assert_allclose(got[last], expected[last], rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("main", "options"), [("actor", {}), ("joint", {"shared_trunk": True})], ids=str
-)
-def test_advantages_are_recomputed_by_the_critic_as_it_stands(main: str, options: dict) -> None:
-    fixed, state = trainer(**options)
-    fresh, _ = trainer(recompute_advantages=True, **options)
-    state, experience = collect(fixed, state)
-    one, _ = optimize(fixed, state, experience)
-    two, _ = optimize(fresh, state, experience)
-    assert leaves(one.learners[main]) != leaves(two.learners[main])
-
-
-def test_beta_of_the_kl_penalty_adapts() -> None:
-    made, state = trainer(surrogate="kl_penalty", desired_kl=1e-7, learning_rate=1e-2)
-    state, experience = collect(made, state)
-    before = float(state.learners["actor"].kl_coef)
-    after, metrics = optimize(made, state, experience)
-    np.testing.assert_allclose(after.learners["actor"].kl_coef, 2 * before)
-    np.testing.assert_allclose(metrics["optim/kl_coef"], 2 * before)
-
-
-def test_old_policy_for_the_kl_penalty_is_the_one_before_the_update() -> None:
-    made, state = trainer(surrogate="kl_penalty", num_epochs=1, num_minibatches=1)
-    state, experience = collect(made, state)
-    _, metrics = optimize(made, state, experience)
-    loss = float(metrics["loss/policy"])
-    plain, _ = trainer(surrogate="ratio", num_epochs=1, num_minibatches=1)
-    _, ratio_metrics = optimize(plain, state, experience)
-    # before the first step the KL is 0, so the penalty adds nothing
-    np.testing.assert_allclose(loss, ratio_metrics["loss/policy"], atol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["probe:late-reward", "probe:truncated"])
@@ -218,7 +170,7 @@ def test_statistics_see_valid_rows_alone_and_only_after_the_update() -> None:
 
 def test_the_critic_reads_the_last_observation_as_it_reads_the_others() -> None:
     made, state = trainer("CartPole-v1")
-    state, _ = collect(made, state)  # so that the normalizer has something to do
+    state, _ = collect(made, state, iterations=0)  # so that the normalizer has something to do
     moments = state.normalizer.moments["observation"]
     _, rollout = made.collect(state, made.policy(state))
     experience = made.make_experience(state, rollout)[1].experience
