@@ -41,8 +41,9 @@ demo: setup
 
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
+# most of the time is compilation: programs are optimized less here, and as users have them in the other sets
 test: setup
-	$(PYTEST) -m "not slow and not extended"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not slow and not extended"
 
 test-extended: setup
 	$(PYTEST) -m "extended and not slow"

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,15 +26,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
-from common import HERE
+from common import HERE, ROOT, checkout, env_of
 from sides.same_bytes_kinds import KINDS
 
-ROOT = HERE.parent
 PATIENCE = 300.0  # seconds; a run that takes longer hangs
 ERROR_LINES = 20  # of what a side that failed said last
 TIMES = ("wall_time_s", "time/")
@@ -69,8 +67,7 @@ class Side:
         self._env = {
             "JAX_COMPILATION_CACHE_DIR": str(programs),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-            **os.environ,
-            "PYTHONPATH": str(tree / "src"),
+            **env_of(tree),
         }
         self._process: subprocess.Popen[str] | None = None
         folder.mkdir()
@@ -131,24 +128,6 @@ class Side:
                 stderr=said,
                 text=True,
             )
-
-
-@contextlib.contextmanager
-def checkout(revision: str, folder: Path) -> Iterator[Path]:
-    """A git worktree of a commit, removed at the end."""
-    git("worktree", "add", "--quiet", "--detach", str(folder), revision)
-    try:
-        yield folder
-    finally:
-        git("worktree", "remove", "--force", str(folder))
-
-
-def git(*arguments: str) -> str:
-    """Standard output of git, or the end of the script with what git says."""
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr.strip())
-    return done.stdout.strip()
 
 
 def read_rows(file: Path) -> list[Row]:

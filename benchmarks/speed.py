@@ -20,9 +20,12 @@ from common import OURS, PEERS, Results, run_side, spread
 SIDES = {
     "sb3": ["of_sb3.py", "--library", "sb3"],
     "sbx": ["of_sb3.py", "--library", "sbx"],
+    "sb3-contrib": ["of_sb3.py", "--library", "sb3-contrib"],
     "rl_games": ["of_rl_games.py"],
     "rejax": ["of_rejax.py"],
     "surefoot in one program": ["of_surefoot.py", "--fused"],
+    "surefoot lstm": ["of_surefoot.py", "--memory", "lstm"],
+    "surefoot gru": ["of_surefoot.py", "--memory", "gru"],
 }
 _GYMNAX = (
     "--task gymnax:CartPole-v1 --num-steps 128 --epochs 4 --hidden 64 64 --value-clip 0.2 "
@@ -30,6 +33,10 @@ _GYMNAX = (
 )
 # name: setting, other sides
 CASES = {
+    "Hopper-v5 16x128, with memory of 64": (
+        "--task Hopper-v5 --num-envs 16 --num-steps 128 --minibatch 512 --epochs 10 --hidden 64 64",
+        ["surefoot gru", "surefoot lstm", "sb3-contrib"],
+    ),
     "HalfCheetah-v5 8x256": (
         "--task HalfCheetah-v5 --num-envs 8 --num-steps 256 --minibatch 64 --epochs 10 --hidden 64 64",
         ["sb3", "sbx"],

@@ -8,19 +8,18 @@ Seconds until the first line of metrics.jsonl is there. Writes benchmarks/result
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import Results, spread
+from common import ROOT, Results, env_of, spread
 
 
-def first_update(task: str, folder: Path, cache: Path) -> float:
-    """Seconds from the start of the process to the first iteration's metrics."""
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+def first_update(task: str, folder: Path, cache: Path, tree: Path = ROOT) -> float:
+    """Seconds from the start of the process, of a checkout, to the first iteration's metrics."""
+    env = env_of(tree) | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     command = [sys.executable, "-m", "surefoot", "train", task, "--run-dir", str(folder)]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)

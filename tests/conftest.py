@@ -20,6 +20,13 @@ hypothesis.settings.load_profile("surefoot")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser is extended: it need not be there."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.extended)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     import jax
@@ -28,10 +35,10 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp().parent / "jax-cache"
     for name, value in {
         "jax_compilation_cache_dir": str(folder),
-        # no bound: JAX then keeps no times beside the programs, and a process with a bound, as the
-        # command sets one, could not store a program among those without
-        "jax_compilation_cache_max_size": -1,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        # a bound, as the command sets one, so that JAX locks the folder: without, a program that one
+        # process writes is read half by another, which aborts
+        "jax_compilation_cache_max_size": 8 * 2**30,
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }.items():
         jax.config.update(name, value)

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's and SBX's side of `speed.py`; runs in .bench-venv and prints one JSON line.
+"""Stable-Baselines3's, sb3-contrib's and SBX's side of `speed.py`; runs in .bench-venv, prints one JSON line.
 
 Environments are stepped in one process (DummyVecEnv, the default of both). PyTorch runs with `--threads`
 threads; SBX leaves its threads to JAX.
@@ -34,7 +34,7 @@ class Laps(BaseCallback):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--library", choices=["sb3", "sbx"], default="sb3")
+    parser.add_argument("--library", choices=["sb3", "sbx", "sb3-contrib"], default="sb3")
     parser.add_argument("--task", default="HalfCheetah-v5")
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--num-steps", type=int, default=256)
@@ -43,28 +43,34 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])
     parser.add_argument("--value-clip", type=float, default=None)
     parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--memory-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     env = VecNormalize(make_vec_env(options.task, n_envs=options.num_envs, seed=options.seed))
-    if options.library == "sb3":
+    network, own, networks = "MlpPolicy", {}, {}
+    if options.library == "sbx":
+        from sbx import PPO
+    else:
         import torch
         from stable_baselines3 import PPO
 
         torch.set_num_threads(options.threads)
         own = {"device": "cpu"}
-    else:
-        from sbx import PPO
+    if options.library == "sb3-contrib":
+        import sb3_contrib
 
-        own = {}
+        PPO = sb3_contrib.RecurrentPPO  # noqa: N806
+        network = "MlpLstmPolicy"
+        networks = {"lstm_hidden_size": options.memory_size}
     model = PPO(
-        "MlpPolicy",
+        network,
         env,
         n_steps=options.num_steps,
         batch_size=options.minibatch,
         n_epochs=options.epochs,
         clip_range_vf=options.value_clip,
-        policy_kwargs={"net_arch": {"pi": options.hidden, "vf": options.hidden}},
+        policy_kwargs={"net_arch": {"pi": options.hidden, "vf": options.hidden}} | networks,
         seed=options.seed,
         **own,
     )

@@ -51,17 +51,22 @@ def main() -> None:
     parser.add_argument("--entropy", type=float, default=0.0)
     parser.add_argument("--raw", action="store_true", help="normalize and scale nothing")
     parser.add_argument("--overlap", default="exact")
+    parser.add_argument("--memory", default="off")
     parser.add_argument("--fused", action="store_true", help="the whole training in the graph")
     parser.add_argument("--env-options", nargs="*", default=[])
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     batch = options.num_envs * options.num_steps
+    minibatches = batch // options.minibatch
+    memory = {}  # benchmarks/against.py runs this on commits that know of none
+    if options.memory != "off":
+        memory = {"memory": options.memory, "memory_minibatches": minibatches}
     config = Config(
         total_steps=batch * (options.iterations + SKIPPED),
         num_envs=options.num_envs,
         num_steps=options.num_steps,
-        num_minibatches=batch // options.minibatch,
+        num_minibatches=minibatches,
         num_epochs=options.epochs,
         actor_hidden=tuple(options.hidden),
         critic_hidden=tuple(options.hidden),
@@ -73,6 +78,7 @@ def main() -> None:
         learning_rate_schedule="constant",
         overlap=options.overlap,
         seed=options.seed,
+        **memory,
     )
     laps = Laps()
     if options.fused:

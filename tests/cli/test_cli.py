@@ -336,6 +336,7 @@ def test_own_code_is_trained_and_never_imported_from_a_file(
     assert main(["eval", "r", "--episodes", "2", "--task", task]) == 0
 
 
+@pytest.mark.extended
 def test_eval_plays_with_the_run_s_task_settings_unless_told_otherwise(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -242,7 +242,7 @@ MUTANTS = (
         "files.py",
         "with jax.enable_x64(array.dtype.itemsize == 8):  # what is 64 bits wide stays so",
         "with jax.enable_x64(False):",
-        ("tests/test_files.py",),
+        ("tests/test_files.py::test_numbers_of_64_bits_stay_so",),
     ),
     Mutant(
         82,

@@ -69,10 +69,8 @@ FLOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "training": {
         "metrics": (
+            "tests/training/test_metrics.py",
             f"{_LOOP}::test_metrics_of_an_iteration_are_the_documented_ones",
-            f"{_LOOP}::test_no_episode_is_reported_as_none_not_as_a_number",
-            f"{_LOOP}::test_success_is_what_the_last_step_of_an_episode_says",
-            f"{_LOOP}::test_a_number_that_is_not_finite_is_left_out_and_named",
             "tests/training/test_overlap.py::test_lag_is_bounded_and_recorded_for_each_batch",
             "tests/training/test_evaluate.py::test_terms_of_the_reward_and_success_are_told_of_a_batch",
         ),

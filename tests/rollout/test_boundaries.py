@@ -246,7 +246,7 @@ SPOILT = np.float32(
         [1, np.nan, 13],
         [np.inf, 22, 23],
         [31, np.nan, 33],
-        [np.nan, 42, np.nan],
+        [np.inf, 42, np.nan],
         [51, 52, np.nan],
         [61, 62, 63],
     ]

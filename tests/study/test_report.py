@@ -143,7 +143,6 @@ def test_the_page_is_one_file(page: Path) -> None:
     assert "<b>the worker died</b>" not in text  # what a run printed is text, not markup
 
 
-@pytest.mark.extended
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_are_drawn_and_fit(browser, page: Path, width: int, scheme: str) -> None:
@@ -162,7 +161,6 @@ def test_charts_are_drawn_and_fit(browser, page: Path, width: int, scheme: str) 
     assert said == []
 
 
-@pytest.mark.extended
 def test_an_arm_can_be_hidden_and_shown(browser, page: Path) -> None:
     tab, said = opened(browser, page)
     before = [chart["painted"] for chart in canvases(tab)]
@@ -213,7 +211,6 @@ def hovered(tab: Any, chart: int) -> str | None:
     )
 
 
-@pytest.mark.extended
 def test_hovering_tells_the_numbers(browser, page: Path) -> None:
     tab, said = opened(browser, page)
     shown = hovered(tab, 0)
@@ -370,7 +367,6 @@ def test_an_axis_of_steps_is_told_in_thousands_and_millions(browser, page: Path)
     assert said == []
 
 
-@pytest.mark.extended
 def test_what_may_differ_a_thousandfold_is_drawn_on_a_logarithmic_axis(browser, page: Path) -> None:
     tab, said = opened(browser, page)
     begins = logarithmic(tab)
@@ -409,7 +405,6 @@ def test_one_run_has_no_interval() -> None:
     assert interval(score, ".2f") == "3.12 (no interval)"
 
 
-@pytest.mark.extended
 def test_the_verdict_comes_first_and_all_parts_are_there(browser, page: Path) -> None:
     tab, _ = opened(browser, page)
     heads = tab.locator("h2").all_text_contents()

@@ -210,6 +210,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_left_alone(tmp_path: Path
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.extended
 def test_a_loaded_policy_remembers_until_it_is_reset(tmp_path: Path) -> None:
     options = SHAPE | {"memory": "gru", "progress": False}
     run = surefoot.train("probe:both/continuous", run_dir=tmp_path / "run", **options).run_dir
@@ -250,6 +251,7 @@ def return_in_a_t_maze(memory: str) -> float:
     return evaluate(policy, env, 200, key=jax.random.key(0))["episode_return_mean"]
 
 
+@pytest.mark.extended
 def test_a_t_maze_is_solved_with_memory() -> None:
     assert return_in_a_t_maze("gru") == 1.0
 
