@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import resource
+import sys
 import time
 
 import jax
@@ -20,17 +21,35 @@ SKIPPED_SCANS = 2  # the same where several iterations are one program
 
 
 class Laps(Hook):
-    """Wall time and steps at the end of each iteration, and all metrics but times."""
+    """Wall time and steps at the end of each iteration, and all metrics but times.
 
-    def __init__(self) -> None:
+    Args:
+        turn: seconds after which the steps and the time are printed, and a line on standard input is waited
+            for; none: no turns.
+    """
+
+    def __init__(self, turn: float | None = None) -> None:
         self.laps: list[tuple[float, int]] = []
         self.metrics = hashlib.sha256()
+        self._turn, self._began = turn, (0.0, 0)
 
     def on_iteration(self, state, metrics) -> None:
         """Note the time."""
         self.laps.append((time.perf_counter(), state.step))
+        if self._turn is not None and len(self.laps) >= SKIPPED:
+            self._take_turns(*self.laps[-1])
         timeless = {k: v for k, v in metrics.items() if not k.startswith(("time/", "wall_time"))}
         self.metrics.update(json.dumps(timeless).encode())
+
+    def _take_turns(self, now: float, step: int) -> None:
+        began, first = self._began
+        if len(self.laps) > SKIPPED and now - began < self._turn:
+            return
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rate = (step - first) / (now - began)
+        print(json.dumps({"rate": rate, "peak_mib": peak}), flush=True)
+        sys.stdin.readline()
+        self._began = (time.perf_counter(), step)
 
 
 def fingerprint(tree) -> str:
@@ -52,6 +71,7 @@ def main() -> None:
     parser.add_argument("--raw", action="store_true", help="normalize and scale nothing")
     parser.add_argument("--overlap", default="exact")
     parser.add_argument("--memory", default="off")
+    parser.add_argument("--turn", type=float, help="seconds of a turn (see Laps)")
     parser.add_argument("--fused", action="store_true", help="the whole training in the graph")
     parser.add_argument("--env-options", nargs="*", default=[])
     parser.add_argument("--iterations", type=int, default=40)
@@ -80,7 +100,7 @@ def main() -> None:
         seed=options.seed,
         **memory,
     )
-    laps = Laps()
+    laps = Laps(options.turn)
     if options.fused:
         [(_, policy)] = train_seeds(options.task, config, hooks=[[laps]])
         skipped = SKIPPED_SCANS * -(-len(laps.laps) // REPORTS)
