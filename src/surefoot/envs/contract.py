@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -281,6 +282,49 @@ class Environment(abc.ABC):
     def log_to(self, log: Callable[[str], None]) -> None:
         """Where to say in words what goes wrong. Does nothing by default."""
         return
+
+
+class HostPhysics(Environment):
+    """Environments whose physics is stepped on the host, between two halves that can be traced.
+
+    The simulator's state is a pair: what the halves carry, and the physics' own, on the host and bit by bit.
+    A collector traces `judge` together with the policy and `command`, so that a control step is one
+    program and one call of the physics.
+    """
+
+    @abc.abstractmethod
+    def command(self, carried: Any, action: Array) -> tuple[Any, Any]:
+        """What the physics is told for an action [N, *shape]; traced.
+
+        Returns:
+            What is carried on, and arrays for `advance`.
+        """
+
+    @abc.abstractmethod
+    def advance(self, physics: Any, told: Any) -> tuple[Any, Any]:
+        """Step the physics on the host: its state, and arrays for `judge`."""
+
+    @abc.abstractmethod
+    def judge(self, carried: Any, sensed: Any) -> tuple[Any, Step]:
+        """What came of it; traced."""
+
+    def hand_over(self, physics: Any) -> Any:
+        """The physics' state in arrays of its own, which later steps leave alone; as it is by default."""
+        return physics
+
+    def step(self, env_state: Any, action: Array) -> tuple[Any, Step]:
+        """Step every environment, for those who do not trace the halves themselves."""
+        carried, physics = env_state
+        command, judge = self._halves
+        with jax.enable_x64(self.spec.needs_float64):
+            carried, told = command(carried, action)
+            physics, sensed = self.advance(physics, told)
+            carried, step = judge(carried, sensed)
+        return (carried, self.hand_over(physics)), step
+
+    @functools.cached_property
+    def _halves(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return jax.jit(self.command), jax.jit(self.judge)
 
 
 def as_groups(observation: Any) -> dict[str, Any]:

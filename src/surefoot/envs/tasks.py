@@ -6,6 +6,7 @@ A task is an EnvPool id, `envpool:ID`, `gymnasium:ID`, `gymnax:ID`, `probe:NAME`
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 from surefoot.envs.contract import Environment
 from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
-from surefoot.errors import UserError, near_matches
+from surefoot.errors import UserError, check_names, near_matches
 
 PREFIXES = ("envpool", "gymnasium", "gymnax", "probe")
 
@@ -140,8 +141,14 @@ def _from_object(
 ) -> Environment:
     import gymnasium
 
-    if isinstance(task, (Environment, SingleEnvironment)):
+    from surefoot.robots.task import RobotTask
+
+    if isinstance(task, (Environment, SingleEnvironment, RobotTask)):
         _refuse_hosting(hosting, name)
+    if isinstance(task, RobotTask):
+        from surefoot.robots.environment import RobotEnvironment
+
+        return RobotEnvironment(_with_options(task, options, name), num_envs)
     if isinstance(task, Environment):
         if options:
             raise UserError(f"{name} is made already: env_options cannot be applied to it")
@@ -164,6 +171,8 @@ def _from_object(
             f"{name} is a {type(task).__name__}: a task must be a name, an Environment, a "
             "SingleEnvironment, or a class or function that makes one"
         )
+    if isinstance(task, type) and issubclass(task, RobotTask):
+        return _from_object(task(), num_envs, seeds, options, hosting, name=name)
     made = _call(task, options, name)
     if isinstance(made, (Environment, SingleEnvironment)):
         return _from_object(made, num_envs, seeds, {}, hosting, name=name)
@@ -184,6 +193,17 @@ def _from_object(
             cast("Callable[..., gymnasium.Env]", task), **options
         )  # what is sent need not import this module
     return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=name, hosting=hosting)
+
+
+def _with_options(task: Any, options: dict[str, Any], name: str) -> Any:
+    """A robot's task with some of its fields changed."""
+    fields = {field.name: field for field in dataclasses.fields(task)}
+    check_names(options, fields, what=f"option of {name}:")
+    for option, value in options.items():
+        now = getattr(task, option)
+        if isinstance(now, float) and not isinstance(value, (int, float)):
+            raise UserError(f"{name}: {option} = {value!r}, it must be a number such as {now!r}")
+    return dataclasses.replace(task, **options)
 
 
 def _call(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:

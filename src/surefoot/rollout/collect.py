@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot.agent import Act, Policy
-from surefoot.envs.contract import Environment, Step, as_groups
+from surefoot.envs.contract import Environment, HostPhysics, Step, as_groups
 from surefoot.rollout.rollout import (
     CollectorState,
     Rollout,
@@ -65,8 +65,11 @@ def make_collector(env: Environment, *, num_steps: int, deterministic: bool = Fa
     """A collector for the environments.
 
     The simulator is inside the jitted program where it can be, else a host loop steps it around a
-    jitted `act`; both give the same rollout for the same keys.
+    jitted `act`, which takes in what of the environment can be traced; all give the same rollout for the
+    same keys.
     """
+    if isinstance(env, HostPhysics):
+        return _PhysicsCollector(env, num_steps, deterministic)
     make = _GraphCollector if env.spec.in_graph else _HostCollector
     return make(env, num_steps, deterministic)
 
@@ -155,3 +158,53 @@ class _HostCollector(Collector):
         other = copy.copy(self)
         other._env = env
         return other
+
+
+class _PhysicsCollector(Collector):
+    """A control step is one program, which judges the last step and acts, and one call of the physics."""
+
+    def __init__(self, env: HostPhysics, num_steps: int, deterministic: bool) -> None:
+        self._env, self._num_steps, self._deterministic = env, num_steps, deterministic
+
+        def act(policy: Policy, now: CollectorState, key: jax.Array) -> tuple[Act, Any, Any]:
+            choice, carry = policy.act(
+                now.observation, now.carry, now.first, key, deterministic=deterministic
+            )
+            carried, told = env.command(now.env_state, choice.env_action)
+            return choice, now._replace(env_state=carried, carry=carry), told
+
+        def go_on(policy: Policy, acted: CollectorState, sensed: Any, key: jax.Array) -> Any:
+            carried, step = env.judge(acted.env_state, sensed)
+            first = begins(step, env.spec.autoreset)
+            now = CollectorState(carried, as_groups(step.observation), first, acted.carry, None)
+            return step, now, act(policy, now, key)
+
+        self._act, self._go_on = jax.jit(act), jax.jit(go_on)
+        self._finish = jax.jit(assemble)
+        self._split = jax.jit(jax.random.split, static_argnums=1)
+
+    def __call__(
+        self, policy: Policy, state: CollectorState, key: jax.Array
+    ) -> tuple[CollectorState, Rollout]:
+        """A loop on the host; what is chosen for the step behind the last row is thrown away."""
+        env, rows = self._env, []
+        carried, physics = state.env_state
+        before = state._replace(env_state=None)
+        now = state._replace(env_state=carried, episodes=None)
+        with jax.enable_x64(env.spec.needs_float64):
+            keys = self._split(key, self._num_steps)
+            choice, acted, told = self._act(policy, now, keys[0])
+            for next_key in [*keys[1:], keys[-1]]:
+                physics, sensed = env.advance(physics, told)
+                step, after, following = self._go_on(policy, acted, sensed, next_key)
+                rows.append(_row(now, choice, step))
+                now, (choice, acted, told) = after, following
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        last = now._replace(env_state=None)
+        rollout, after = self._finish(stacked, before, last, lost_rows(stacked.step))
+        return after._replace(env_state=(now.env_state, env.hand_over(physics))), rollout
+
+    def on(self, env: Environment) -> Collector:
+        """See `Collector.on`."""
+        assert isinstance(env, HostPhysics)
+        return _PhysicsCollector(env, self._num_steps, self._deterministic)

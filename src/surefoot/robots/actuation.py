@@ -1,0 +1,235 @@
+"""From a policy's actions to MuJoCo's controls: positions, velocities or torques of joints."""
+
+# MuJoCo's names come from an extension without types
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from surefoot.envs.contract import ActionSpec
+from surefoot.errors import UserError, near_matches
+from surefoot.robots.model import Robot
+
+ByName = float | Mapping[str, float]
+
+
+class Delayed(NamedTuple):
+    """What a controller remembers: the newest actions, oldest first [K, A], and how late they are heard."""
+
+    actions: jax.Array
+    delay: jax.Array
+    smooth: jax.Array
+
+
+@dataclass(frozen=True)
+class Actuation:
+    """How actions drive a robot.
+
+    With `position` an action moves the targets of the joints around the home pose, `home + scale * action`;
+    with `velocity` and `torque` it is `offset + scale * action`, in rad/s and Nm (m/s and N of a slide). With
+    `ctrl` the model's actuators get it as it is, mapped from [-1, 1] onto their ranges. Controls end at
+    `ctrlrange` and, as targets, at the joints' ranges; forces at the actuators' own limits.
+
+    Attributes:
+        kind: what an action means.
+        joints: names of the joints that are driven (`*` and `?` stand for anything).
+        scale: of an action, for all joints or by name.
+        offset: what an action of 0 asks for, for all joints or by name; none: the home pose, or 0.
+        stiffness: Nm/rad of position control, for all joints or by name; none: the model's actuators stay.
+        damping: Nms/rad of position and velocity control, likewise.
+        effort: largest torque, for all joints or by name; none: the model's limit.
+        delay_steps: fewest and most control steps until an action is heard, drawn for each episode.
+        smoothing: share of the control before that remains in the next, in [0, 1): a low-pass filter.
+        bound: actions beyond +-bound are clipped.
+    """
+
+    kind: Literal["position", "velocity", "torque", "ctrl"] = "position"
+    joints: str | tuple[str, ...] = "*"
+    scale: ByName = 0.5
+    offset: ByName | None = None
+    stiffness: ByName | None = None
+    damping: ByName | None = None
+    effort: ByName | None = None
+    delay_steps: tuple[int, int] = (0, 0)
+    smoothing: float = 0.0
+    bound: float = math.inf
+
+    def __post_init__(self) -> None:
+        low, high = self.delay_steps
+        if not 0 <= low <= high:
+            raise UserError(
+                f"delay_steps = {self.delay_steps}: it must be (fewest, most), from 0 on"
+            )
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"smoothing = {self.smoothing}: it must be in [0, 1)")
+
+    def prepare(self, spec: mujoco.MjSpec, name: str) -> None:
+        """Give driven joints of a spec actuators of this kind, where gains ask for it or none are there."""
+        if self.kind == "ctrl":
+            if not spec.actuators:
+                raise UserError(f"{name} has no actuators to control: choose another kind")
+            return
+        driven = {actuator.target: actuator for actuator in spec.actuators}
+        known = [joint.name for joint in spec.joints]
+        scalar = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+        patterns = (self.joints,) if isinstance(self.joints, str) else self.joints
+        for pattern in patterns:
+            if not fnmatch.filter(known, pattern):
+                raise UserError(
+                    f"actuation: {name} has no joint that matches {pattern!r}{near_matches(pattern, known)}"
+                )
+        own = self.kind == "position" and self.stiffness is None
+        for joint in spec.joints:
+            if joint.type not in scalar or not any(
+                fnmatch.fnmatchcase(joint.name, p) for p in patterns
+            ):
+                continue
+            actuator = driven.get(joint.name)
+            if actuator is None:
+                if own:
+                    if driven and self.joints == "*":
+                        continue  # a joint that the model leaves passive
+                    raise UserError(
+                        f"actuation: the joint {joint.name!r} of {name} has no actuator; give stiffness and "
+                        "damping, and it gets one"
+                    )
+                actuator = spec.add_actuator(
+                    name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT
+                )
+            if not own:
+                self._tune(actuator, joint.name)
+
+    def _tune(self, actuator: Any, joint: str) -> None:
+        """Set gains and limits of one actuator."""
+        stiffness, damping = (by_name(x, joint, 0.0) for x in (self.stiffness, self.damping))
+        gain, bias = {
+            "position": (stiffness, (0.0, -stiffness, -damping)),
+            "velocity": (damping, (0.0, 0.0, -damping)),
+            "torque": (1.0, (0.0, 0.0, 0.0)),
+        }[self.kind]
+        actuator.gaintype = mujoco.mjtGain.mjGAIN_FIXED
+        actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+        actuator.gainprm[:3] = (gain, 0.0, 0.0)
+        actuator.biasprm[:3] = bias
+        actuator.dyntype = mujoco.mjtDyn.mjDYN_NONE
+        if self.effort is not None:
+            effort = by_name(self.effort, joint, math.inf)
+            if math.isfinite(effort):
+                actuator.forcerange = (-effort, effort)
+                actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
+        if self.kind != "position":  # a range of positions is none of velocities or torques
+            actuator.ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
+
+    def on(self, robot: Robot) -> Controls:
+        """The same for a compiled model."""
+        return Controls(self, robot)
+
+
+class Controls:
+    """Actions of one robot, as `Actuation` says.
+
+    Args:
+        options: how it is driven.
+        robot: the model.
+
+    Attributes:
+        spec: the actions.
+        joints: numbers of the driven joints, in the order of the actions; empty for `ctrl`.
+    """
+
+    def __init__(self, options: Actuation, robot: Robot) -> None:
+        self._options, model = options, robot.model
+        limited = model.actuator_ctrllimited.astype(bool)
+        self._low = np.where(limited, model.actuator_ctrlrange[:, 0], -np.inf)
+        self._high = np.where(limited, model.actuator_ctrlrange[:, 1], np.inf)
+        self._home = robot.home_ctrl
+        if options.kind == "ctrl":
+            self.joints = np.array([], int)
+            low, high = (tuple(map(float, x)) for x in (self._low, self._high))
+            self.spec = ActionSpec("continuous", (model.nu,), low, high, (model.nu,))
+            return
+        by_joint = {int(model.actuator_trnid[i, 0]): i for i in range(model.nu)}
+        joints = robot.scalar_joints(options.joints)
+        self.joints = np.array([joint for joint in joints if joint in by_joint], int)
+        if not len(self.joints):
+            raise UserError(f"{robot.name}: no actuator drives a joint of {options.joints!r}")
+        self._actuators = np.array([by_joint[joint] for joint in self.joints])
+        names = [robot.names["joint"][joint] for joint in self.joints]
+        for option in ("scale", "offset", "stiffness", "damping", "effort"):
+            if isinstance(table := getattr(options, option), Mapping):
+                for pattern in table:
+                    if not fnmatch.filter(names, pattern):
+                        raise UserError(
+                            f"actuation: {option} names {pattern!r}, which is no driven joint of "
+                            f"{robot.name}{near_matches(pattern, names)}"
+                        )
+        self._scale = np.array([by_name(options.scale, name, 1.0) for name in names])
+        positions = robot.home[model.jnt_qposadr[self.joints]]
+        start = positions if options.kind == "position" else np.zeros(len(names))
+        if options.offset is None:
+            self._offset = start
+        else:
+            self._offset = np.array(
+                [by_name(options.offset, n, x) for n, x in zip(names, start, strict=True)]
+            )
+        if options.kind == "position":
+            ranged = model.jnt_limited[self.joints].astype(bool)
+            for sign, bounds in ((1, self._low), (-1, self._high)):
+                edge = model.jnt_range[self.joints, 0 if sign > 0 else 1]
+                place = self._actuators
+                inner = sign * np.maximum(sign * bounds[place], sign * edge)
+                bounds[place] = np.where(ranged, inner, bounds[place])
+        bound = (options.bound,) * len(names)
+        self.spec = ActionSpec(
+            "continuous", (len(names),), tuple(-x for x in bound), bound, (len(names),)
+        )
+
+    def init(self, key: jax.Array) -> Delayed:
+        """What is remembered where an episode begins."""
+        low, high = self._options.delay_steps
+        size = self.spec.sizes[0]
+        return Delayed(
+            jnp.zeros((high + 1, size)),
+            jax.random.randint(key, (), low, high + 1),
+            jnp.zeros(size),
+        )
+
+    def hear(self, memory: Delayed, action: jax.Array) -> tuple[Delayed, jax.Array]:
+        """The action that the robot hears, late and smooth."""
+        if self._options.delay_steps[1]:
+            actions = jnp.concatenate([memory.actions[1:], action[None]])
+            action = actions[-1 - memory.delay]
+        else:
+            actions = memory.actions
+        share = self._options.smoothing
+        smooth = share * memory.smooth + (1 - share) * action if share else action
+        return Delayed(actions, memory.delay, smooth if share else memory.smooth), smooth
+
+    def ctrl(self, action: jax.Array) -> jax.Array:
+        """MuJoCo's controls [nu] for an action that was heard."""
+        if self._options.kind == "ctrl":
+            return action
+        return self.ctrl_of(self._offset + self._scale * action)
+
+    def ctrl_of(self, targets: Any) -> jax.Array:
+        """MuJoCo's controls [nu] for targets of the driven joints, within their ranges."""
+        ctrl = jnp.asarray(self._home, jnp.result_type(targets)).at[self._actuators].set(targets)
+        return jnp.clip(ctrl, self._low, self._high)
+
+
+def by_name(values: ByName | None, name: str, default: float) -> float:
+    """A number for all, or that of the first pattern which the name matches."""
+    if values is None:
+        return default
+    if not isinstance(values, Mapping):
+        return float(values)
+    return next((float(x) for p, x in values.items() if fnmatch.fnmatchcase(name, p)), default)

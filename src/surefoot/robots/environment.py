@@ -1,0 +1,489 @@
+"""Many copies of a robot on MuJoCo's own batch engine, behind the environment contract.
+
+A control step is one jitted program and one call of the engine: judge the last step, act, step the physics on
+a pool of threads. Reset states are drawn only when an episode ended, and applied to those rows alone.
+"""
+
+# MuJoCo's names come from an extension without types
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
+
+from surefoot.envs.contract import EnvSpec, HostPhysics, ObservationSpec, Step, as_groups
+from surefoot.errors import UserError, check_names
+from surefoot.machine import usable_cores
+from surefoot.robots.actuation import Controls
+from surefoot.robots.model import Robot, compile_spec, read_spec
+from surefoot.robots.state import Added, Episode, Reads, State, refuse, stages
+from surefoot.robots.task import RobotTask
+
+_VELOCITIES = int(mujoco.mjtStage.mjSTAGE_VEL)
+_NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
+_BROKEN = tuple(
+    int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}"))
+    for what in ("QPOS", "QVEL", "QACC", "CTRL")
+)
+_WRITABLE = (
+    *("qpos", "qvel", "act", "ctrl", "qfrc_applied", "xfrc_applied", "mocap_pos", "mocap_quat"),
+    *("eq_active", "userdata"),
+)
+
+
+class Carried(NamedTuple):
+    """What the traced halves carry from step to step, all [N, ...].
+
+    Attributes:
+        episodes: of the environments.
+        fields: what was read of the engine last.
+        ended: whether the episode ended with the last step.
+    """
+
+    episodes: Episode
+    fields: Mapping[str, Any]
+    ended: jax.Array
+
+
+class Physics(NamedTuple):
+    """The engine's own state, on the host.
+
+    Attributes:
+        rows: [N, nstate] of mjSTATE_INTEGRATION, 64 bits wide.
+        model: randomized fields of the model, [N, ...].
+    """
+
+    rows: np.ndarray
+    model: Mapping[str, np.ndarray]
+
+
+class Begun(NamedTuple):
+    """Episodes drawn anew, [N, ...]: what lasts of them, and what the engine is told."""
+
+    episodes: Episode
+    state: Mapping[str, jax.Array]
+    model: Mapping[str, jax.Array]
+
+
+class Sensed(NamedTuple):
+    """What the engine's step came to.
+
+    Attributes:
+        fields: what functions read, [N, ...].
+        begun: [N] environments that began a new episode instead.
+        lost: [N] environments whose physics broke down.
+        episodes: of those that began anew; other rows mean nothing.
+    """
+
+    fields: Mapping[str, Any]
+    begun: np.ndarray
+    lost: np.ndarray
+    episodes: Episode
+
+
+class RobotEnvironment(HostPhysics):
+    """N copies of a robot's task.
+
+    Args:
+        task: the task.
+        num_envs: how many copies.
+        threads: of the engine; none: as many as there are usable cores, and no more than copies.
+
+    Raises:
+        ValueError: a model, a name or a function of the task that cannot be used, named with its line.
+    """
+
+    def __init__(self, task: RobotTask, num_envs: int, *, threads: int | None = None) -> None:
+        self.task, self._count = task, num_envs
+        self._limit = max(1, round(task.episode_s / task.control_dt_s))
+        self._look_at(_compiled(task))
+        if self._reads.sensors:
+            self._look_at(_compiled(task, self._reads.sensors))
+        self._substeps = _substeps(task, self.robot.model)
+        threads = threads or min(num_envs, usable_cores())
+        self._batch = Batch(self.robot.model, num_envs, threads)
+        self._live = Physics(self._batch.state, {})
+        refresh = not task.stale and stages(self.robot, self._reads.fields)
+        self._stage = _VELOCITIES if refresh else _NOTHING
+        self._bound = {name: self._batch.bind(name) for name in sorted(self._reads.fields)}
+        self._written = {name: self._batch.bind(name) for name in self._writes}
+        self._begin = jax.jit(jax.vmap(self._begin_one))
+        self._log: Callable[[str], None] = lambda text: None
+        self.spec = EnvSpec(
+            name=task.name,
+            num_envs=num_envs,
+            observations=self._observations,
+            action=self.controls.spec,
+            in_graph=False,
+            info=self._info,
+            needs_float64=task.float64,
+            threads=threads,
+            saves_state=True,
+        )
+
+    def _look_at(self, robot: Robot) -> None:
+        """Take a model, and learn what the task's functions read and write of it."""
+        self.robot, self.controls = robot, Controls(self.task.actuation, robot)
+        try:
+            with jax.enable_x64(self.task.float64):
+                self._learn()
+        except UserError:
+            raise
+        except Exception as error:
+            raise refuse(self.task.name, error) from error
+
+    # the contract --------------------------------------------------------------------------------
+
+    def reset(self, key: jax.Array) -> tuple[tuple[Carried, Physics], Step]:
+        """Start every copy with its own stream split from `key`."""
+        count = self._count
+        to_keys, to_ages = jax.random.split(key)
+        with jax.enable_x64(self.task.float64):
+            begun = self._begin(jax.random.split(to_keys, count), jnp.zeros(count))
+            self._batch.reset(stage=_NOTHING)
+            everywhere = np.ones(count, bool)
+            self._start(begun, everywhere)
+            episodes = begun.episodes
+            if self.task.random_age:
+                ages = jax.random.randint(to_ages, (count,), 0, self._limit)
+                episodes = episodes._replace(steps=episodes.steps + ages)
+            nobody = np.zeros(count, bool)
+            fields = self._read()
+            carried = Carried(episodes, fields, jnp.asarray(nobody))
+            sensed = Sensed(fields, everywhere, nobody, episodes)
+            carried, step = jax.jit(self.judge)(carried, sensed)
+        return (carried, self.hand_over(self._live)), step._replace(valid=jnp.asarray(nobody))
+
+    def command(self, carried: Carried, action: Any) -> tuple[Carried, Any]:
+        """Controls and events before the next step of the physics."""
+        episodes, writes = jax.vmap(self._command_one)(carried.episodes, carried.fields, action)
+        carried = carried._replace(episodes=episodes)
+        return carried, (writes, carried.ended, episodes.key, episodes.level)
+
+    def advance(self, physics: Physics, told: Any) -> tuple[Physics, Sensed]:
+        """Step the copies whose episodes go on; begin those anew that ended."""
+        writes, ended, keys, levels = told
+        self._restore(physics)
+        begun, running = np.asarray(ended), ~np.asarray(ended)
+        for name, values in writes.items():
+            np.copyto(self._written[name], values, where=_along(running, self._written[name]))
+        episodes = self._blank
+        if begun.any():
+            with jax.enable_x64(self.task.float64):
+                fresh = self._begin(keys, levels)
+            self._start(fresh, begun)
+            episodes = fresh.episodes
+        lost = self._step(np.flatnonzero(running) if begun.any() else None)
+        return self._live, Sensed(self._read(), begun, lost, episodes)
+
+    def judge(self, carried: Carried, sensed: Sensed) -> tuple[Carried, Step]:
+        """Rewards, ends and observations of what the physics came to."""
+        fields = {name: jnp.asarray(x) for name, x in sensed.fields.items()}
+        stepped = carried.episodes._replace(steps=carried.episodes.steps + 1)
+        episodes = _where(sensed.begun, sensed.episodes, stepped)
+        episodes, observation, reward, terminated, info = jax.vmap(self._judge_one)(
+            episodes, fields, sensed.begun
+        )
+        going = ~jnp.asarray(sensed.begun)
+        sound = jnp.isfinite(reward)
+        for group in observation.values():
+            sound &= jnp.isfinite(group).all(axis=tuple(range(1, group.ndim)))
+        terminated &= going & ~sensed.lost
+        truncated = going & ((episodes.steps >= self._limit) | ~sound | sensed.lost)
+        info = {name: jnp.where(going, x, 0.0).astype(jnp.float32) for name, x in info.items()}
+        reward = jnp.where(going, reward, 0.0).astype(jnp.float32)
+        carried = Carried(episodes, fields, terminated | truncated)
+        valid = going & ~sensed.lost
+        return carried, Step(observation, reward, terminated, truncated, valid, info)
+
+    def close(self) -> None:
+        """Let the engine's threads go."""
+        self._bound, self._written = {}, {}
+        del self._batch
+
+    def log_to(self, log: Callable[[str], None]) -> None:
+        """Where simulations that broke down are named."""
+        self._log = log
+
+    # one environment -----------------------------------------------------------------------------
+
+    def _state(self, fields: Any, episode: Episode) -> State:
+        return State(self.robot, fields, episode, self.task.control_dt_s)
+
+    def _begin_one(self, key: jax.Array, level: jax.Array) -> Begun:
+        task, robot = self.task, self.robot
+        key, *keys = jax.random.split(key, 6)
+        start = task.reset(robot, keys[0], level)
+        size = self.controls.spec.sizes[0]
+        episode = Episode(
+            key=key,
+            steps=jnp.zeros((), jnp.int32),
+            level=jnp.asarray(level, jnp.float32),
+            command=jax.tree.map(jnp.asarray, task.command(keys[1], level)),
+            carry=jax.tree.map(jnp.asarray, start.carry),
+            action=jnp.zeros(size, jnp.float32),
+            last_action=jnp.zeros(size, jnp.float32),
+            control=self.controls.init(keys[2]),
+            sensing={
+                name: sensing.init(self._sizes[name], jax.random.fold_in(keys[3], i))
+                for i, (name, sensing) in enumerate(sorted(task.sensing.items()))
+            },
+        )
+        state = {
+            "qpos": robot.home if start.qpos is None else start.qpos,
+            "qvel": np.zeros(robot.model.nv) if start.qvel is None else start.qvel,
+            "ctrl": robot.home_ctrl if start.ctrl is None else start.ctrl,
+        }
+        model = {name: jnp.asarray(x) for name, x in task.randomize(robot, keys[4]).items()}
+        return Begun(episode, {name: jnp.asarray(x) for name, x in state.items()}, model)
+
+    def _command_one(self, episode: Episode, fields: Any, action: jax.Array) -> tuple[Episode, Any]:
+        task = self.task
+        episode = episode._replace(last_action=episode.action, action=action)
+        control, heard = self.controls.hear(episode.control, action)
+        episode = episode._replace(control=control)
+        s = self._state(fields, episode)
+        writes = {"ctrl": self.controls.ctrl(task.control(s, heard))}
+        if task.overrides("events"):
+            key = jax.random.fold_in(s.key, 1)
+            writes |= {name: jnp.asarray(x) for name, x in task.events(s, key).items()}
+        return episode, writes
+
+    def _judge_one(self, episode: Episode, fields: Any, begun: Any) -> Any:
+        task = self.task
+        if task.overrides("remember"):
+            carry = task.remember(self._state(fields, episode))
+            carry = jax.tree.map(jnp.asarray, carry)
+            episode = episode._replace(carry=_where_one(begun, episode.carry, carry))
+        s = self._state(fields, episode)
+        terms = {f"reward_{name}": jnp.asarray(x) for name, x in task.rewards(s).items()}
+        reward = sum(terms.values(), jnp.zeros(()))
+        if task.reward_floor is not None:
+            reward = jnp.maximum(reward, task.reward_floor)
+        terminated = jnp.asarray(task.terminated(s), bool)
+        if task.overrides("next_level"):
+            ends = terminated | (episode.steps >= self._limit)
+            level = jnp.where(ends & ~begun, task.next_level(s), episode.level)
+            episode = episode._replace(level=level.astype(jnp.float32))
+        info = terms | {name: jnp.asarray(x) for name, x in task.metrics(s).items()}
+        if task.command_s is not None:
+            to_whether, to_command = jax.random.split(jax.random.fold_in(s.key, 2))
+            anew = jax.random.bernoulli(to_whether, min(1.0, task.control_dt_s / task.command_s))
+            command = jax.tree.map(jnp.asarray, task.command(to_command, episode.level))
+            episode = episode._replace(command=_where_one(anew & ~begun, command, episode.command))
+            s = self._state(fields, episode)
+        groups, sensing = as_groups(task.observe(s)), dict(episode.sensing)
+        for i, (name, how) in enumerate(sorted(task.sensing.items())):
+            key = jax.random.fold_in(jax.random.fold_in(s.key, 3), i)
+            truth = jnp.ravel(groups[name])
+            sensing[name], groups[name] = how(sensing[name], truth, key, first=begun)
+        groups = {name: jnp.ravel(x).astype(jnp.float32) for name, x in groups.items()}
+        return episode._replace(sensing=sensing), groups, reward, terminated, info
+
+    # the engine ----------------------------------------------------------------------------------
+
+    def _read(self) -> dict[str, np.ndarray]:
+        """A copy of what functions read, as they calculate: the engine's own arrays live on."""
+        width = np.float64 if self.task.float64 else np.float32
+        return {
+            name: x.astype(width if x.dtype.kind == "f" else x.dtype)
+            for name, x in self._bound.items()
+        }
+
+    def _step(self, ids: np.ndarray | None) -> np.ndarray:
+        """Step simulations; [N] those that broke down."""
+        before = self._warnings()
+        lost = np.zeros(self._count, bool)
+        try:
+            self._batch.step(ids, nstep=self._substeps, stage=self._stage)
+        except SimulationError as error:
+            lost[error.ids] = True
+            self._log(f"{self.spec.name}, environment {error.ids[0]}: {error}")
+        broken = (self._warnings() > before).any(axis=1)
+        for index in np.flatnonzero(broken & ~lost)[:1]:
+            self._log(
+                f"{self.spec.name}, environment {index}: the simulation became unstable and MuJoCo reset it; "
+                "the episode is lost"
+            )
+        return lost | broken
+
+    def _warnings(self) -> np.ndarray:
+        """How often each simulation broke down so far, [N, kinds]; a copy."""
+        return self._batch.warning[:, list(_BROKEN), 1]
+
+    def _start(self, begun: Begun, rows: np.ndarray) -> None:
+        """Write starts into the rows that begin anew, and make what follows from them current."""
+        ids = np.flatnonzero(rows)
+        self._batch.reset(ids, stage=_NOTHING)
+        for name, values in begun.state.items():
+            self._batch.bind(name)[ids] = np.asarray(values)[ids]
+        if begun.model:
+            model = {name: np.asarray(values) for name, values in begun.model.items()}
+            self._set_model(model, ids)
+            drawn = {name: np.array(self._batch.expand(name)) for name in model}
+            self._live = Physics(self._live.rows, drawn)
+        self._batch.forward(ids)
+
+    def _set_model(self, model: Mapping[str, np.ndarray], ids: np.ndarray) -> None:
+        for name, values in model.items():
+            self._batch.expand(name)[ids] = values[ids]
+        if any(name in mujoco.MjModel._setconst_inputs for name in model):
+            self._batch.set_const(ids)
+
+    def _restore(self, physics: Physics) -> None:
+        """Make the engine's state what is given, unless it is so already."""
+        if physics.rows is not self._batch.state:
+            self._batch.state[...] = physics.rows
+        if physics.model is not self._live.model:
+            self._set_model(physics.model, np.arange(self._count))
+        self._live = Physics(self._batch.state, physics.model)
+
+    def hand_over(self, physics: Physics) -> Physics:
+        """See `HostPhysics.hand_over`."""
+        return physics._replace(rows=physics.rows.copy())
+
+    # what the functions are ----------------------------------------------------------------------
+
+    def _learn(self) -> None:
+        """Trace the task's functions once: what they read, what they return, what they write."""
+        task, count = self.task, self._count
+        self._reads = Reads(self.robot)
+        self._sizes = dict.fromkeys(task.sensing, 1)
+        key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+        level = jax.ShapeDtypeStruct((), jnp.float32)
+        begun = jax.eval_shape(self._begin_one, key, level)
+        seen = jax.eval_shape(
+            lambda episode: as_groups(task.observe(self._state(self._reads, episode))),
+            begun.episodes,
+        )
+        check_names(task.sensing, seen, what=f"observation group in {task.name}.sensing:")
+        self._sizes = {name: seen[name].size for name in task.sensing}
+        begun = jax.eval_shape(self._begin_one, key, level)
+        self._check_written("reset", begun.state)
+        self._check_randomized(begun.model)
+        action = jax.ShapeDtypeStruct((self.controls.spec.sizes[0],), jnp.float32)
+        _, writes = jax.eval_shape(
+            lambda e, a: self._command_one(e, self._reads, a), begun.episodes, action
+        )
+        self._check_written("events", writes)
+        after, groups, *_, info = jax.eval_shape(
+            lambda e, b: self._judge_one(e, self._reads, b),
+            begun.episodes,
+            jax.ShapeDtypeStruct((), jnp.bool_),
+        )
+        _check_same(f"{task.name}.remember", begun.episodes.carry, after.carry)
+        self._info, self._writes = tuple(info), tuple(writes)
+        self._observations = {name: ObservationSpec((x.size,)) for name, x in groups.items()}
+        self._blank = jax.tree.map(
+            lambda x: (
+                jax.random.split(jax.random.key(0), count)
+                if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+                else jnp.zeros((count, *x.shape), x.dtype)
+            ),
+            begun.episodes,
+        )
+
+    def _check_written(self, method: str, written: Mapping[str, Any]) -> None:
+        for name, x in written.items():
+            check_names([name], _WRITABLE, what=f"state field of {self.task.name}.{method}():")
+            shape = self._reads.shape(name)
+            if x.shape != shape:
+                raise UserError(
+                    f"{self.task.name}.{method}(): {name} has shape {x.shape}, the model needs {shape}"
+                )
+
+    def _check_randomized(self, model: Mapping[str, Any]) -> None:
+        for name, x in model.items():
+            what = f"model field of {self.task.name}.randomize():"
+            check_names([name], MODEL_FIELDS, what=what)
+            own = _model_field(self.robot.model, name)
+            if x.shape != own.shape:
+                raise UserError(
+                    f"{self.task.name}.randomize(): {name} has shape {x.shape}, the model's is {own.shape}"
+                )
+        if not model:
+            return
+        draw = jax.jit(lambda key: self._begin_one(key, jnp.zeros(())).model)
+        drawn = [draw(jax.random.key(seed)) for seed in range(8)]
+        for name in model:
+            own = _model_field(self.robot.model, name)
+            if all(np.allclose(x[name], own, rtol=1e-6, atol=0) for x in drawn):
+                raise UserError(
+                    f"{self.task.name}.randomize(): {name} never differs from the model's own: leave it out"
+                )
+
+
+def _compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -> Robot:
+    """The task's model, as the task edits it, with the sensors that its functions need."""
+    try:
+        beside = [Path(inspect.getfile(type(task))).resolve().parent]
+    except (OSError, TypeError):  # made where there is no file
+        beside = []
+    spec = read_spec(task.model, beside)
+    if task.physics_dt_s is not None:
+        spec.option.timestep = task.physics_dt_s
+    task.actuation.prepare(spec, task.name)
+    task.edit(spec)
+    for sensor in add.values():
+        sensor.add_to(spec)
+    return Robot(compile_spec(spec, task.name), task.name)
+
+
+def _substeps(task: RobotTask, model: mujoco.MjModel) -> int:
+    """Substeps of the physics in a control step.
+
+    Raises:
+        ValueError: the one is no multiple of the other.
+    """
+    step = model.opt.timestep
+    count = max(1, round(task.control_dt_s / step))
+    if not math.isclose(count * step, task.control_dt_s, rel_tol=1e-6):
+        raise UserError(
+            f"{task.name}: control_dt_s = {task.control_dt_s:g} is no multiple of the physics' step of "
+            f"{step:g} s; {count * step:g} would be one, or set physics_dt_s"
+        )
+    return count
+
+
+def _model_field(model: mujoco.MjModel, name: str) -> np.ndarray:
+    part, _, option = name.rpartition(".")
+    return np.asarray(getattr(getattr(model, part) if part else model, option))
+
+
+def _check_same(what: str, before: Any, after: Any) -> None:
+    """Raise ValueError unless two trees have the same structure and shapes."""
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise UserError(
+            f"{what}() returns {jax.tree.structure(after)}, reset() began with {jax.tree.structure(before)}"
+        )
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        if a.shape != b.shape:
+            raise UserError(
+                f"{what}() returns an array of shape {b.shape}, reset() began with {a.shape}"
+            )
+
+
+def _along(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return mask.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _where(mask: Any, new: Any, old: Any) -> Any:
+    """Rows of one tree or the other, [N, ...]."""
+    return jax.vmap(_where_one)(jnp.asarray(mask), new, old)
+
+
+def _where_one(condition: Any, new: Any, old: Any) -> Any:
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition, a, b).astype(b.dtype) if a is not b else b
+
+    return jax.tree.map(pick, new, old)

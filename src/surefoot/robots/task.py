@@ -1,0 +1,139 @@
+"""A task for a robot: a frozen dataclass whose fields are its options and whose methods say what it is.
+
+Every method but `edit` is a pure function of *one* environment, written with jax.numpy; they are mapped over
+all environments and compiled around the physics. A method whose name is not overridden costs nothing.
+"""
+
+# MuJoCo's names come from an extension without types
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+from surefoot.robots.actuation import Actuation
+from surefoot.robots.model import ModelSource, Robot
+from surefoot.robots.sensing import Sensing
+from surefoot.robots.state import State
+
+
+class Start(NamedTuple):
+    """Where an episode begins; what is left out is the home pose, at rest.
+
+    Attributes:
+        qpos: positions [nq].
+        qvel: velocities [nv].
+        ctrl: controls [nu] until the first action.
+        carry: what the task remembers at first; any arrays.
+    """
+
+    qpos: Any = None
+    qvel: Any = None
+    ctrl: Any = None
+    carry: Any = ()
+
+
+@dataclass(frozen=True)
+class RobotTask:
+    """What a robot is to do. Subclass it, as a frozen dataclass, and override what the task needs.
+
+    Attributes:
+        model: an MJCF or URDF file (a relative path is looked for beside the task's own file first), a
+            `mujoco.MjSpec`, or a function that returns one.
+        control_dt_s: seconds between actions.
+        physics_dt_s: seconds of a physics substep; none: as the model says.
+        episode_s: seconds after which an episode is truncated.
+        command_s: mean seconds between commands, which are redrawn at random times; none: one an episode.
+        random_age: whether the first episodes begin at random ages, so that they do not all end at once.
+        reward_floor: the reward of a step is at least this; none: no floor.
+        actuation: what an action means.
+        sensing: how observation groups are measured, by name; a group that is left out shows the truth.
+        float64: whether the task's functions calculate in 64 bits.
+        stale: whether what follows from positions and velocities may be one substep old, as in
+            Gymnasium's tasks, and cost nothing.
+    """
+
+    model: ModelSource = ""
+    control_dt_s: float = 0.02
+    physics_dt_s: float | None = None
+    episode_s: float = 20.0
+    command_s: float | None = None
+    random_age: bool = True
+    reward_floor: float | None = None
+
+    actuation: ClassVar[Actuation] = Actuation()
+    sensing: ClassVar[Mapping[str, Sensing]] = {}
+    float64: ClassVar[bool] = False
+    stale: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return type(self).__name__
+
+    def edit(self, spec: mujoco.MjSpec) -> None:
+        """Change the model before it is compiled: what collides, the solver, sensors, terrain."""
+
+    def reset(self, robot: Robot, key: jax.Array, level: jax.Array) -> Start:
+        """Where an episode begins: the home pose, at rest.
+
+        Args:
+            robot: the model and its names.
+            key: random key.
+            level: of the curriculum, float, from 0 on.
+        """
+        return Start()
+
+    def command(self, key: jax.Array, level: jax.Array) -> Any:
+        """What is asked of the robot, any arrays; drawn at the start and every `command_s` in the mean."""
+        return ()
+
+    def control(self, s: State, action: jax.Array) -> jax.Array:
+        """An action [A] after it was heard, as another [A] that `actuation` turns into controls."""
+        return action
+
+    def remember(self, s: State) -> Any:
+        """The carry after a step, of the shapes that `reset` gave it."""
+        return s.carry
+
+    def observe(self, s: State) -> Any:
+        """Observation groups by name, or one array."""
+        raise NotImplementedError(f"{self.name} needs a method observe(self, s)")
+
+    def rewards(self, s: State) -> Mapping[str, Any]:
+        """The terms of the reward of the step that led here, by name; the reward is their sum."""
+        raise NotImplementedError(f"{self.name} needs a method rewards(self, s)")
+
+    def terminated(self, s: State) -> Any:
+        """Whether the episode ends here for good."""
+        return jnp.asarray(False)
+
+    def metrics(self, s: State) -> Mapping[str, Any]:
+        """Numbers worth logging that are no rewards; `success` is counted where an episode ends."""
+        return {}
+
+    def events(self, s: State, key: jax.Array) -> Mapping[str, Any]:
+        """What happens to the robot before the next step: new values of state fields, such as `qvel`."""
+        return {}
+
+    def randomize(self, robot: Robot, key: jax.Array) -> Mapping[str, Any]:
+        """The model of this episode: new values of MuJoCo's model fields, such as `geom_friction`."""
+        return {}
+
+    def next_level(self, s: State) -> Any:
+        """The curriculum's level after an episode that ends here."""
+        return s.level
+
+    def replace(self, **changes: Any) -> RobotTask:
+        """The same task with other options."""
+        return dataclasses.replace(self, **changes)
+
+    def overrides(self, method: str) -> bool:
+        """Whether the task has a method of its own."""
+        return getattr(type(self), method) is not getattr(RobotTask, method)

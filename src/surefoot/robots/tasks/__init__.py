@@ -1,0 +1,1 @@
+"""Tasks that come with Surefoot, for robots that installed packages hold."""
