@@ -68,8 +68,8 @@ MUTANTS = (
         14,
         "the policy forgets at the end of each rollout",
         "rollout/collect.py",
-        "rollout, after = assemble(rows, state, after)",
-        "rollout, after = assemble(rows, state, after)\n"
+        "rollout, after = assemble(rows, state, after, spec.autoreset)",
+        "rollout, after = assemble(rows, state, after, spec.autoreset)\n"
         "        after = after._replace(carry=jax.tree.map(jnp.zeros_like, after.carry))",
         (
             f"{OF_BOUNDARIES}::"

@@ -80,7 +80,7 @@ def _row(before: CollectorState, choice: Act, step: Step) -> Transition:
     result = step._replace(
         observation=None, final_observation=None if final is None else as_groups(final)
     )
-    return Transition(before.observation, before.first, choice.raw_action, choice.log_prob, result)
+    return Transition(before.observation, choice.raw_action, choice.log_prob, result)
 
 
 class _GraphCollector(Collector):
@@ -116,7 +116,7 @@ class _GraphCollector(Collector):
 
         keys = jax.random.split(key, self._num_steps)
         after, rows = jax.lax.scan(one_step, state._replace(episodes=None), keys)
-        rollout, after = assemble(rows, state, after)
+        rollout, after = assemble(rows, state, after, spec.autoreset)
         return after, rollout
 
 
@@ -130,7 +130,7 @@ class _HostCollector(Collector):
             )
 
         self._act = jax.jit(act)
-        self._finish = jax.jit(assemble)
+        self._finish = jax.jit(assemble, static_argnums=3)
         self._split = jax.jit(jax.random.split, static_argnums=1)
 
     def __call__(
@@ -150,7 +150,7 @@ class _HostCollector(Collector):
                 carry=carry,
             )
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        rollout, after = self._finish(stacked, before, now, lost_rows(stacked.step))
+        rollout, after = self._finish(stacked, before, now, spec.autoreset, lost_rows(stacked.step))
         return after._replace(env_state=env_state), rollout
 
     def on(self, env: Environment) -> Collector:
@@ -180,7 +180,7 @@ class _PhysicsCollector(Collector):
             return step, now, act(policy, now, key)
 
         self._act, self._go_on = jax.jit(act), jax.jit(go_on)
-        self._finish = jax.jit(assemble)
+        self._finish = jax.jit(assemble, static_argnums=3)
         self._split = jax.jit(jax.random.split, static_argnums=1)
 
     def __call__(
@@ -201,7 +201,9 @@ class _PhysicsCollector(Collector):
                 now, (choice, acted, told) = after, following
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         last = now._replace(env_state=None)
-        rollout, after = self._finish(stacked, before, last, lost_rows(stacked.step))
+        rollout, after = self._finish(
+            stacked, before, last, env.spec.autoreset, lost_rows(stacked.step)
+        )
         return after._replace(env_state=(now.env_state, env.hand_over(physics))), rollout
 
     def on(self, env: Environment) -> Collector:

@@ -75,7 +75,6 @@ class Transition(NamedTuple):
     """
 
     observation: Any
-    first: jax.Array
     raw_action: jax.Array
     log_prob: jax.Array
     step: Step
@@ -127,21 +126,27 @@ def begins(step: Step, autoreset: str) -> Any:
 
 
 def assemble(
-    transitions: Transition, before: CollectorState, after: CollectorState, lost: Any = None
+    transitions: Transition,
+    before: CollectorState,
+    after: CollectorState,
+    autoreset: str,
+    lost: Any = None,
 ) -> tuple[Rollout, CollectorState]:
     """Stacked transitions [T, ...] as a rollout, and where collecting goes on.
 
     Args:
         transitions: the rows.
         before: where the first of them began.
-        after: what lies behind the last, its episodes not counted yet.
+        after: what lies behind the last; its `first` and `episodes` are not read.
+        autoreset: when the environments begin anew (`EnvSpec.autoreset`).
         lost: [T, N], rows of episodes that an environment lost (see `lost_rows`), if it may.
     """
-    observations, first = jax.tree.map(
+    observations = jax.tree.map(
         lambda rows, last: jnp.concatenate([rows, last[None]]),
-        (dict(transitions.observation), transitions.first),
-        (dict(after.observation), after.first),
+        dict(transitions.observation),
+        dict(after.observation),
     )
+    first = jnp.concatenate([before.first[None], begins(transitions.step, autoreset)])
     unmasked = transitions.step.valid
     if lost is not None:
         transitions = transitions._replace(step=transitions.step._replace(valid=unmasked & ~lost))
@@ -165,7 +170,7 @@ def assemble(
         faults=faults,
         final_observations=step.final_observation,
     )
-    return rollout, after._replace(episodes=episodes)
+    return rollout, after._replace(first=first[-1], episodes=episodes)
 
 
 def lost_rows(step: Step) -> np.ndarray:
