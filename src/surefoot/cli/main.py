@@ -73,7 +73,7 @@ def keep_compiled_programs() -> None:
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_COMPILATION_CACHE_MAX_SIZE": str(256 * 2**20),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -70,6 +70,8 @@ class Updater:
         self._catch_up = jax.jit(
             lambda learner, experience: catch_up(learner.params.policy(), experience)
         )
+        schedule = {"linear": F.linear, "cosine": F.cosine}.get(config.learning_rate_schedule)
+        self._schedule = schedule and jax.jit(schedule)
         self.programs = {spec.name: jax.jit(self._program(spec)) for spec in self.specs}
         self._recompute = jax.jit(self._recompute_program)
 
@@ -133,11 +135,10 @@ class Updater:
 
     def learning_rates(self, progress: Any) -> dict[str, Any]:
         """Each learner's step size at a share of the run; None: the KL decides."""
-        schedule = {"linear": F.linear, "cosine": F.cosine}.get(self.config.learning_rate_schedule)
 
         def rate(spec: LearnerSpec) -> Any:
             start = spec.learning_rate
-            return start if schedule is None else schedule(progress, start, 0.0)
+            return start if self._schedule is None else self._schedule(progress, start, 0.0)
 
         return {spec.name: rate(spec) if spec.scheduled else None for spec in self.specs}
 
