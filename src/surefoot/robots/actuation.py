@@ -144,6 +144,8 @@ class Controls:
     Attributes:
         spec: the actions.
         joints: numbers of the driven joints, in the order of the actions; empty for `ctrl`.
+        scale: [A] of the driven joints.
+        offset: [A] what an action of 0 asks of them.
     """
 
     def __init__(self, options: Actuation, robot: Robot) -> None:
@@ -172,13 +174,13 @@ class Controls:
                             f"actuation: {option} names {pattern!r}, which is no driven joint of "
                             f"{robot.name}{near_matches(pattern, names)}"
                         )
-        self._scale = np.array([by_name(options.scale, name, 1.0) for name in names])
+        self.scale = np.array([by_name(options.scale, name, 1.0) for name in names])
         positions = robot.home[model.jnt_qposadr[self.joints]]
         start = positions if options.kind == "position" else np.zeros(len(names))
         if options.offset is None:
-            self._offset = start
+            self.offset = start
         else:
-            self._offset = np.array(
+            self.offset = np.array(
                 [by_name(options.offset, n, x) for n, x in zip(names, start, strict=True)]
             )
         if options.kind == "position":
@@ -218,7 +220,7 @@ class Controls:
         """MuJoCo's controls [nu] for an action that was heard."""
         if self._options.kind == "ctrl":
             return action
-        return self.ctrl_of(self._offset + self._scale * action)
+        return self.ctrl_of(self.offset + self.scale * action)
 
     def ctrl_of(self, targets: Any) -> jax.Array:
         """MuJoCo's controls [nu] for targets of the driven joints, within their ranges."""

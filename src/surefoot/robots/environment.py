@@ -25,11 +25,11 @@ from surefoot.envs.contract import EnvSpec, HostPhysics, ObservationSpec, Step, 
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
-from surefoot.robots.model import Robot, compile_spec, read_spec
-from surefoot.robots.state import Added, Episode, Reads, State, refuse, stages
+from surefoot.robots.model import Robot, compile_spec, leave_out_looks, read_spec
+from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
+from surefoot.robots.symmetry import Mirrored, find_mirrored
 from surefoot.robots.task import RobotTask
 
-_VELOCITIES = int(mujoco.mjtStage.mjSTAGE_VEL)
 _NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
 _BROKEN = tuple(
     int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}"))
@@ -106,15 +106,19 @@ class RobotEnvironment(HostPhysics):
     def __init__(self, task: RobotTask, num_envs: int, *, threads: int | None = None) -> None:
         self.task, self._count = task, num_envs
         self._limit = max(1, round(task.episode_s / task.control_dt_s))
+        self.mirrored: Mirrored | None = None
         self._look_at(_compiled(task))
         if self._reads.sensors:
             self._look_at(_compiled(task, self._reads.sensors))
+        if task.mirror is not None:
+            self.mirrored = find_mirrored(task, self.robot, self.controls, self._reads.fields)
+        elif task.overrides("reflect"):
+            raise UserError(f"{task.name}: reflect() needs a mirror = Mirror(...) to reflect in")
         self._substeps = _substeps(task, self.robot.model)
         threads = threads or min(num_envs, usable_cores())
         self._batch = Batch(self.robot.model, num_envs, threads)
         self._live = Physics(self._batch.state, {})
-        refresh = not task.stale and stages(self.robot, self._reads.fields)
-        self._stage = _VELOCITIES if refresh else _NOTHING
+        self._stage = _NOTHING if task.stale else stage_of(self.robot, self._reads.fields)
         self._bound = {name: self._batch.bind(name) for name in sorted(self._reads.fields)}
         self._written = {name: self._batch.bind(name) for name in self._writes}
         self._begin = jax.jit(jax.vmap(self._begin_one))
@@ -249,6 +253,10 @@ class RobotEnvironment(HostPhysics):
 
     def _command_one(self, episode: Episode, fields: Any, action: jax.Array) -> tuple[Episode, Any]:
         task = self.task
+        if task.overrides("reflect"):
+            reflected = task.reflect(self._state(fields, episode))
+            if self.mirrored:  # not yet, when the functions are looked at
+                action = jnp.where(reflected, self.mirrored.action(action), action)
         episode = episode._replace(last_action=episode.action, action=action)
         control, heard = self.controls.hear(episode.control, action)
         episode = episode._replace(control=control)
@@ -288,6 +296,11 @@ class RobotEnvironment(HostPhysics):
             truth = jnp.ravel(groups[name])
             sensing[name], groups[name] = how(sensing[name], truth, key, first=begun)
         groups = {name: jnp.ravel(x).astype(jnp.float32) for name, x in groups.items()}
+        if task.overrides("reflect"):
+            reflected = task.reflect(s)
+            if self.mirrored:
+                there = self.mirrored.observations
+                groups = {n: jnp.where(reflected, there[n](x), x) for n, x in groups.items()}
         return episode._replace(sensing=sensing), groups, reward, terminated, info
 
     # the engine ----------------------------------------------------------------------------------
@@ -434,6 +447,7 @@ def _compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) 
         spec.option.timestep = task.physics_dt_s
     task.actuation.prepare(spec, task.name)
     task.edit(spec)
+    leave_out_looks(spec)
     for sensor in add.values():
         sensor.add_to(spec)
     return Robot(compile_spec(spec, task.name), task.name)

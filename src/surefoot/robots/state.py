@@ -24,9 +24,9 @@ from surefoot.robots.model import Robot
 _SENSORS = mujoco.mjtSensor
 _OBJECTS = mujoco.mjtObj
 _FRAMES = {
-    "body": (_OBJECTS.mjOBJ_XBODY, "xpos", "xmat"),
-    "geom": (_OBJECTS.mjOBJ_GEOM, "geom_xpos", "geom_xmat"),
-    "site": (_OBJECTS.mjOBJ_SITE, "site_xpos", "site_xmat"),
+    "body": ("xpos", "xmat"),
+    "geom": ("geom_xpos", "geom_xmat"),
+    "site": ("site_xpos", "site_xmat"),
 }
 
 
@@ -273,22 +273,28 @@ class Frame:
     @property
     def position(self) -> jax.Array:
         """[3]."""
-        return getattr(self._state, _FRAMES[self._kind][1])[self._id]
+        return getattr(self._state, _FRAMES[self._kind][0])[self._id]
 
     @property
     def rotation(self) -> jax.Array:
         """[3, 3]: turns the frame's vectors into the world's."""
-        return getattr(self._state, _FRAMES[self._kind][2])[self._id].reshape(3, 3)
+        return getattr(self._state, _FRAMES[self._kind][1])[self._id].reshape(3, 3)
 
     @property
     def velocity(self) -> jax.Array:
         """[3], of the frame's origin."""
-        return self._measured("framelinvel", _SENSORS.mjSENS_FRAMELINVEL)
+        s, body = self._state, self._body
+        root = s.robot.model.body_rootid[body]
+        turning, moving = (
+            s.cvel[body, :3],
+            s.cvel[body, 3:],
+        )  # of the point that is now at the root's centre
+        return moving + jnp.cross(turning, self.position - s.subtree_com[root])
 
     @property
     def angular_velocity(self) -> jax.Array:
         """[3]."""
-        return self._measured("frameangvel", _SENSORS.mjSENS_FRAMEANGVEL)
+        return self._state.cvel[self._body, :3]
 
     @property
     def local_velocity(self) -> jax.Array:
@@ -310,9 +316,12 @@ class Frame:
         """How upright: the cosine between the frame's z axis and the world's."""
         return self.rotation[2, 2]
 
-    def _measured(self, what: str, sensor: Any) -> jax.Array:
-        name = f"{what} of {self._kind} {self._name}"
-        return self._state.added(Added(name, sensor, _FRAMES[self._kind][0], self._name, 3))
+    @property
+    def _body(self) -> int:
+        model = self._state.robot.model
+        if self._kind == "body":
+            return self._id
+        return int(getattr(model, f"{self._kind}_bodyid")[self._id])
 
 
 class Contact:
@@ -366,23 +375,28 @@ class Actuator(NamedTuple):
         return self.state.ctrl[self.id]
 
 
-def stages(robot: Robot, fields: Iterable[str]) -> bool:
-    """Whether any of the fields follows from positions or velocities, so that it has to be refreshed.
+def stage_of(robot: Robot, fields: Iterable[str]) -> int:
+    """How far the engine has to calculate after the last substep, so that the fields are those of now.
 
-    State fields are always those of now; what follows from accelerations and forces is that of the last
-    substep by nature.
+    State fields always are; what follows from accelerations and forces is that of the last substep by nature.
     """
-    lasting = set(_OF_ACCELERATION) | set(batch._STATE_FIELDS)
-    needs = robot.model.sensor_needstage
+    needed, lasting = {_STAGES.mjSTAGE_NONE}, {*_OF_ACCELERATION, *batch._STATE_FIELDS}
     for field in fields:
         if field == "sensordata":
-            if np.any(needs < int(mujoco.mjtStage.mjSTAGE_ACC)):
-                return True
+            stages = {_STAGES(int(stage)) for stage in robot.model.sensor_needstage}
+            needed |= stages - {_STAGES.mjSTAGE_ACC}
         elif field not in lasting:
-            return True
-    return False
+            of_position = field in _OF_POSITION
+            needed.add(_STAGES.mjSTAGE_POS if of_position else _STAGES.mjSTAGE_VEL)
+    return max(int(stage) for stage in needed)
 
 
+_STAGES = mujoco.mjtStage
+_OF_POSITION = (
+    *("xpos", "xquat", "xmat", "xipos", "ximat", "xanchor", "xaxis", "geom_xpos", "geom_xmat"),
+    *("site_xpos", "site_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir", "subtree_com"),
+    *("ten_length", "actuator_length"),
+)
 _OF_ACCELERATION = (
     *("qacc", "actuator_force", "qfrc_actuator", "qfrc_constraint", "qfrc_passive", "qfrc_smooth"),
     *("qacc_smooth", "cacc", "cfrc_int", "cfrc_ext", "act_dot"),

@@ -21,6 +21,7 @@ from surefoot.robots.actuation import Actuation
 from surefoot.robots.model import ModelSource, Robot
 from surefoot.robots.sensing import Sensing
 from surefoot.robots.state import State
+from surefoot.robots.symmetry import Mirror
 
 
 class Start(NamedTuple):
@@ -55,6 +56,7 @@ class RobotTask:
         actuation: what an action means.
         sensing: how observation groups are measured, by name; a group that is left out shows the truth.
         float64: whether the task's functions calculate in 64 bits.
+        mirror: what is left and right of the robot, where both sides are alike; none: not known.
         stale: whether what follows from positions and velocities may be one substep old, as in
             Gymnasium's tasks, and cost nothing.
     """
@@ -71,6 +73,7 @@ class RobotTask:
     sensing: ClassVar[Mapping[str, Sensing]] = {}
     float64: ClassVar[bool] = False
     stale: ClassVar[bool] = False
+    mirror: ClassVar[Mirror | None] = None
 
     @property
     def name(self) -> str:
@@ -129,6 +132,14 @@ class RobotTask:
     def next_level(self, s: State) -> Any:
         """The curriculum's level after an episode that ends here."""
         return s.level
+
+    def mirrored(self, s: State) -> Mapping[str, Any]:
+        """What becomes of `command`, `carry` and `time_s` in the mirror, where they change."""
+        return {}
+
+    def reflect(self, s: State) -> Any:
+        """Whether the policy sees, and acts in, the mirror image now; needs `mirror`."""
+        return jnp.asarray(False)
 
     def replace(self, **changes: Any) -> RobotTask:
         """The same task with other options."""
