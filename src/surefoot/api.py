@@ -12,7 +12,7 @@ import numpy as np
 from surefoot.agent import LoadedPolicy, load_policy
 from surefoot.config import Config, from_mapping, option_names, parse_options
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.tasks import names_code, task_name
+from surefoot.envs.tasks import names_code, own_options, task_name
 from surefoot.errors import UserError
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress
@@ -59,7 +59,7 @@ def train(
 
     Args:
         task: a task name, or an environment, or a class or function that makes one.
-        config: options to start from; the defaults if left out.
+        config: options to start from; the task's own or the defaults if left out.
         run_dir: the run folder; `runs/TASK-seedS-DATE-TIME` if left out.
         progress: show progress on the console.
         hooks: further listeners.
@@ -69,7 +69,7 @@ def train(
     Raises:
         ValueError: anything that cannot be trained, before training begins; nothing is overwritten.
     """
-    config = from_mapping(options, base=config)
+    config = from_mapping(options, base=config or own_options(task))
     name = task_name(task)
     folder = RunFolder(Path(run_dir) if run_dir else default_run_dir(name, config.seed))
     own = _services(folder, config, None)

@@ -277,16 +277,19 @@ def test_objects_are_named_so_that_no_file_can_name_them() -> None:
 
 
 def test_names_that_import_a_module_of_their_choice_are_known() -> None:
-    for task in ("mine:Robot", "gymnasium:mine:Robot-v0"):
+    for task in ("mine:Robot", "folder/mine.py:Robot", "gymnasium:mine:Robot-v0"):
         assert names_code(task)
-    for task in ("Hopper-v5", "envpool:Hopper-v5", "gymnasium:Hopper-v5", "probe:both"):
+    for task in ("Hopper-v5", "robot:Go1Walk", "envpool:Hopper-v5", "gymnasium:Hopper-v5", "probe:both"):
         assert not names_code(task)
 
 
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ("robots/mine.py:Reach", "without .py, as in robots.mine:Reach"),
+        ("robots/mine.py:Reach", "there is no file 'mine.py' in "),
+        ("tests/helper.py:Reach", "did you mean 'helpers.py'"),
+        ("tests/helpers.py:TIN", r"tests/helpers.py has no 'TIN'; did you mean 'TINY'"),
+        ("robot:Go1Wak", "unknown robot .*'Go1Wak'; did you mean 'Go1Walk'"),
         (":Reach", "not of the form module:attribute"),
         ("gymnasum:Hopper-v5", "did you mean 'gymnasium'"),
     ],

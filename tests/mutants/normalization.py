@@ -121,9 +121,9 @@ MUTANTS = (
         36,
         "observations are normalized twice",
         NORMALIZER,
-        "name: normalize(x, self.moments[name], clip=self.spec.clip) for name, x in flat.items()",
+        "name: normalize(x, moments[name], clip=self.spec.clip) for name, x in flat.items()",
         "name: normalize(\n"
-        "                normalize(x, self.moments[name], clip=self.spec.clip),\n"
+        "                normalize(x, moments[name], clip=self.spec.clip),\n"
         "                self.moments[name],\n"
         "                clip=self.spec.clip,\n"
         "            )\n"

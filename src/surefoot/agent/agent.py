@@ -12,6 +12,7 @@ from surefoot.agent.policy import Policy, make_policy
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
 from surefoot.errors import UserError, check_names
+from surefoot.functional import PolicyReflection
 from surefoot.networks import (
     Actor,
     Critic,
@@ -33,6 +34,8 @@ class Agent:
         critic: the critic's torso.
         head: the action distribution.
         action: the environment's actions.
+        symmetry: the mirror image of what networks read and do, if it is made use of.
+        equivariant: whether the actor is averaged with its mirror image.
     """
 
     observations: Mapping[str, ObservationSpec]
@@ -40,6 +43,8 @@ class Agent:
     critic: TorsoSpec
     head: PolicyHead
     action: ActionSpec
+    symmetry: PolicyReflection | None = None
+    equivariant: bool = False
 
     def init(self, config: Config, key: jax.Array) -> tuple[Actor, Critic, Normalizer]:
         """Fresh networks and a normalizer that has seen nothing."""
@@ -51,11 +56,19 @@ class Agent:
             orthogonal=config.orthogonal_init,
             output_scale=config.policy_output_scale,
             initial_std=config.initial_std,
+            symmetry=self._of_actor() if self.equivariant else None,
         )
         critic = make_critic(critic_key, self.critic, orthogonal=config.orthogonal_init)
-        spec = NormalizerSpec(config.normalize_observations, config.observation_clip)
+        reflections = self.symmetry.inputs if self.symmetry else None
+        spec = NormalizerSpec(config.normalize_observations, config.observation_clip, reflections)
         normalizer = make_normalizer(self.observations, spec)
         return actor, critic, normalizer
+
+    def _of_actor(self) -> PolicyReflection | None:
+        if self.symmetry is None:
+            return None
+        own = tuple((name, x) for name, x in self.symmetry.inputs if name in self.actor.groups)
+        return PolicyReflection(own, self.symmetry.action)
 
     def policy(self, actor: Actor, normalizer: Normalizer) -> Policy:
         """What acts with an actor."""
@@ -102,6 +115,26 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
         torso("critic", critic_groups, critic_hidden),
         head,
         env.action,
+        _symmetry(config, env, used),
+        config.symmetry == "average",
+    )
+
+
+def _symmetry(config: Config, env: EnvSpec, used: list[str]) -> PolicyReflection | None:
+    """The mirror image of what networks read and do, if the options make use of it."""
+    if config.symmetry == "off":
+        return None
+    if env.symmetry is None:
+        raise UserError(
+            f"symmetry = {config.symmetry!r}: {env.name} does not say what its mirror image is (a robot's "
+            "task does, with `mirror`)"
+        )
+    if config.distribution == "beta":
+        raise UserError(
+            f"symmetry = {config.symmetry!r} is for Gaussian distributions, not for beta"
+        )
+    return PolicyReflection(
+        tuple((name, env.symmetry.observations[name]) for name in used), env.symmetry.action
     )
 
 

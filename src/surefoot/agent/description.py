@@ -29,7 +29,7 @@ def from_json(kind: type[T], value: Any) -> T:
     """What `to_json` wrote, as an instance of `kind`.
 
     Raises:
-        ValueError: a field is missing, unknown, or of another type, with its place.
+        ValueError: a field is missing that cannot be None, unknown, or of another type, with its place.
     """
     return _read(kind, value, kind.__name__)
 
@@ -73,6 +73,9 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
         raise ValueError(f"{where} = {value!r}")
     hints = get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    if odd := sorted(set(value) ^ set(fields)):
+    needed = {
+        name for name, f in fields.items() if f.default is not None
+    }  # None: as of before it was there
+    if odd := sorted(set(value) - set(fields) | needed - set(value)):
         raise ValueError(f"{where}: {odd[0]!r} is {'unknown' if odd[0] in value else 'missing'}")
-    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in fields})
+    return kind(**{name: _read(hints[name], x, f"{where}.{name}") for name, x in value.items()})

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 
 from surefoot.envs import ObservationSpec
+from surefoot.functional import Reflection
 from surefoot.functional.moments import Moments, init_moments, normalize, update_moments
 from surefoot.networks import Inputs
 
@@ -20,10 +21,12 @@ class NormalizerSpec:
     Attributes:
         enabled: whether they are; else groups are only made flat.
         clip: where normalized observations are clipped, in standard deviations.
+        reflections: of groups whose moments are taken together with those of their mirror images.
     """
 
     enabled: bool
     clip: float
+    reflections: tuple[tuple[str, Reflection], ...] | None = None
 
 
 class Normalizer(eqx.Module):
@@ -42,9 +45,11 @@ class Normalizer(eqx.Module):
         flat = self._flat(observation)
         if not self.spec.enabled:
             return flat
-        return {
-            name: normalize(x, self.moments[name], clip=self.spec.clip) for name, x in flat.items()
-        }
+        moments = dict(self.moments)
+        for name, reflection in self.spec.reflections or ():
+            if name in moments:
+                moments[name] = reflection.average(moments[name])
+        return {name: normalize(x, moments[name], clip=self.spec.clip) for name, x in flat.items()}
 
     def update(self, observation: Mapping[str, jax.Array], weights: jax.Array) -> Normalizer:
         """The normalizer after seeing the observations whose weight is not zero."""

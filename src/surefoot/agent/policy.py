@@ -11,7 +11,7 @@ import jax
 
 from surefoot.agent.normalizer import Normalizer, NormalizerSpec, make_normalizer
 from surefoot.envs import ActionSpec, ObservationSpec
-from surefoot.functional import finite_or_zero
+from surefoot.functional import PolicyReflection, finite_or_zero
 from surefoot.networks import Actor, PolicyHead, TorsoSpec, make_actor
 
 
@@ -25,6 +25,7 @@ class PolicySpec:
         head: its action distribution.
         action: the environment's actions.
         normalizer: how observations are normalized.
+        symmetry: the reflection under which it is equivariant, if it is.
     """
 
     observations: Mapping[str, ObservationSpec]
@@ -32,6 +33,7 @@ class PolicySpec:
     head: PolicyHead
     action: ActionSpec
     normalizer: NormalizerSpec
+    symmetry: PolicyReflection | None = None
 
     def check(self) -> None:
         """Raise ValueError for what cannot be a policy."""
@@ -56,6 +58,7 @@ class PolicySpec:
             orthogonal=False,
             output_scale=1.0,
             initial_std=self.head.min_std + 1.0,
+            symmetry=self.symmetry,
         )
         normalizer = make_normalizer(self.observations, self.normalizer)
         return Policy(actor, normalizer, self.torso, self.action)
@@ -120,6 +123,7 @@ class Policy(eqx.Module):
             head=self.actor.head,
             action=self.action,
             normalizer=normalizer.spec,
+            symmetry=self.actor.symmetry,
         )
 
 

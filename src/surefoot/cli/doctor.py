@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import itertools
 import json
 import os
 import shutil
@@ -102,8 +103,15 @@ def of_run(folder: Path) -> Iterator[Line]:
 def of_task(task: str, env_options: Sequence[str], steps: int) -> Iterator[Line]:
     """Whether an environment keeps the contract, and how it behaves under random actions."""
     from surefoot.envs.examine import examine_environment
+    from surefoot.envs.tasks import robot_task
 
-    for fine, text in examine_environment(task, parse_options(env_options), steps=steps):
+    options = parse_options(env_options)
+    findings = examine_environment(task, options, steps=steps)
+    if (robot := robot_task(task, options)) is not None:
+        from surefoot.robots.examine import examine_robot
+
+        findings = itertools.chain(findings, examine_robot(robot, steps=steps))
+    for fine, text in findings:
         yield _FINE if fine else _ODD, text
 
 

@@ -56,12 +56,14 @@ def describe(result: dict[str, Any]) -> str:
     lines = [
         f"{result['episodes']} episodes: return {result['episode_return_mean']:.2f} "
         f"+- {result['episode_return_std']:.2f} (standard deviation), "
-        f"length {result['episode_length_mean']:.0f} steps"
+        f"length {result['episode_length_mean']:.0f} steps, "
+        f"{result['truncated_share']:.1%} to the time limit"
     ]
     if "success_rate" in result:
         lines.append(f"success {result['success_rate']:.0%}")
-    terms = {name: value for name, value in result.items() if name.startswith("reward/")}
-    if terms:
-        lines.append("reward terms, mean per step:")
-        lines += [f"  {name.removeprefix('reward/'):<24}{v: .4f}" for name, v in terms.items()]
+    for kind, title in (("reward/", "reward terms"), ("measure/", "measured")):
+        means = {name: value for name, value in result.items() if name.startswith(kind)}
+        if means:
+            lines.append(f"{title}, mean per step:")
+            lines += [f"  {name.removeprefix(kind):<24}{v: .4f}" for name, v in means.items()]
     return "\n".join(lines)

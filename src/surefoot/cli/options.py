@@ -12,6 +12,7 @@ import tyro
 from surefoot.cli.presets import preset
 from surefoot.config import SECTIONS, Config, from_mapping, in_words, range_of
 from surefoot.config_file import read_toml
+from surefoot.errors import UserError
 
 T = TypeVar("T")
 
@@ -45,12 +46,15 @@ def read_with_options(
 
 
 def options_from(argv: Sequence[str]) -> tuple[Config, str | None]:
-    """The options that --preset and --config stand for, which become the defaults of the rest."""
+    """The options that the task, --preset and --config stand for, which become the defaults of the rest."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
     early.add_argument("--config")
     known, _ = early.parse_known_args(list(argv))
-    base = preset(known.preset) if known.preset else Config()
+    if known.preset:
+        base = preset(known.preset)
+    else:
+        base = _own_options(argv[0]) if argv and ":" in argv[0] else Config()
     if known.config is None:
         return base, None
     options: dict[str, Any] = read_toml(known.config)
@@ -58,6 +62,15 @@ def options_from(argv: Sequence[str]) -> tuple[Config, str | None]:
     if task is not None and _names_code(task):
         task = None  # an import path is taken from the command line alone
     return from_mapping(options, base=base), task
+
+
+def _own_options(task: str) -> Config:
+    from surefoot.envs.tasks import own_options
+
+    try:
+        return own_options(task)
+    except UserError:  # said where the task is made
+        return Config()
 
 
 def _names_code(task: str) -> bool:

@@ -16,7 +16,7 @@ from surefoot.terminal import say
 
 @dataclass(frozen=True)
 class Arguments:
-    """List the tasks that can be trained; your own go by module:attribute."""
+    """List the tasks that can be trained; your own go by FILE.py:NAME or module:NAME."""
 
     pattern: Annotated[str, tyro.conf.Positional, default("all", metavar="[PATTERN]")] = ""
     """Part of a name, or a pattern with * and ?."""
@@ -39,14 +39,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def known_tasks() -> list[str]:
-    """Every task that has a name here: EnvPool's, Gymnasium's, gymnax's if installed, the probes."""
+    """Every task that has a name here: EnvPool's, Gymnasium's, gymnax's if installed, robots', the probes."""
     import gymnasium
 
     from surefoot.envs.envpool import known_tasks as envpool_tasks
     from surefoot.envs.gymnax import known_tasks as gymnax_tasks
     from surefoot.envs.probes import PROBES
+    from surefoot.robots.tasks import TASKS
 
     names = envpool_tasks()
     names += [f"gymnasium:{name}" for name in sorted(gymnasium.registry)]
     names += [f"gymnax:{name}" for name in gymnax_tasks()]
+    names += [f"robot:{name}" for name in TASKS]
     return names + [f"probe:{name}" for name in PROBES]

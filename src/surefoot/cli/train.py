@@ -24,7 +24,7 @@ class Arguments:
     """Train a policy on a task."""
 
     task: Annotated[str | None, tyro.conf.Positional] = None
-    """An EnvPool id, gymnasium:ID, gymnax:ID, probe:NAME, or module:attribute for your own code.
+    """An EnvPool id, gymnasium:ID, gymnax:ID, robot:NAME, probe:NAME, or FILE.py:NAME for your own code.
     May be left out if the --config file names it."""
     preset: str | None = None
     """Options to start from instead of the defaults."""

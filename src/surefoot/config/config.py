@@ -167,6 +167,11 @@ def _check_combinations(config: Config) -> None:
         _check_trpo(config)
     if config.memory != "off":
         _check_memory(config)
+    if config.symmetry != "off" and config.memory != "off":
+        raise UserError(
+            f"symmetry = {config.symmetry!r} with memory = {config.memory!r}: what a network would remember "
+            "of the mirror image is not known; choose one of them"
+        )
     if config.recompute_advantages and config.surrogate == "kl_penalty":
         raise UserError(
             "recompute_advantages begins each epoch anew, and kl_penalty measures its KL over the "

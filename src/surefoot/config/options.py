@@ -23,6 +23,7 @@ Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
 Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]
 Activation = Literal["tanh", "elu", "relu", "swish"]
 Distribution = Literal["gaussian", "squashed_gaussian", "beta"]
+Symmetry = Literal["off", "average", "augment"]
 MemoryKind = Literal["off", "gru", "lstm"]
 MemoryFor = Literal["both", "actor", "critic"]
 Schedule = Literal["linear", "constant", "cosine", "kl_adaptive"]
@@ -123,6 +124,9 @@ class NetworkOptions:
     """Standard deviation of the policy at the start, in units of half the action range. [measured]"""
     min_std: Annotated[float, Interval(gt=0, le=100)] = 0.01
     """Smooth floor under the standard deviation; its gradient never vanishes. [measured]"""
+    symmetry: Symmetry = "off"
+    """Use of the task's mirror image, where it says what that is: `average` makes the actor exactly
+    equivariant, `augment` adds the mirror images of what was collected. [choice: few tasks say]"""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from surefoot.envs.contract import (
     EnvSpec,
     ObservationSpec,
     Step,
+    Symmetry,
     as_groups,
 )
 from surefoot.envs.hosting import Hosting
@@ -22,6 +23,7 @@ __all__ = [
     "SingleEnvironment",
     "SingleStep",
     "Step",
+    "Symmetry",
     "as_groups",
     "make_environment",
 ]

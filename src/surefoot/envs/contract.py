@@ -25,11 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot.errors import UserError
+from surefoot.functional import Reflection
 
 Array = jax.Array | np.ndarray
 
-# scalars of `Step.info` that are logged: terms of a robot's reward, and what tasks call success
-REWARD_TERM = "reward_"
+# scalars of `Step.info` that are logged: terms of a robot's reward, other numbers, and what is called success
+REWARD_TERM, MEASURE = "reward_", "measure_"
 SUCCESS = ("success", "is_success", "reward_success")
 
 
@@ -211,6 +212,19 @@ def as_specs(
 
 
 @dataclass(frozen=True)
+class Symmetry:
+    """What becomes of a task in its mirror image, in which it is the same task.
+
+    Attributes:
+        observations: reflection of each observation group.
+        action: of the actions.
+    """
+
+    observations: Mapping[str, Reflection]
+    action: Reflection
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """What the agent must know of an environment.
 
@@ -229,6 +243,7 @@ class EnvSpec:
             there is, so that a checkpoint holds it, bit by bit.
         cheap_to_make: whether making the environments costs next to nothing beside the steps between two
             checkpoints, so that they begin anew there and a resumed run is exact (docs/checkpoints.md).
+        symmetry: how the task is its own mirror image; none: not known.
     """
 
     name: str
@@ -243,6 +258,7 @@ class EnvSpec:
     final_observation: bool = False
     saves_state: bool = False
     cheap_to_make: bool = False
+    symmetry: Symmetry | None = None
 
     @property
     def exact_truncation(self) -> bool:
@@ -325,6 +341,14 @@ class HostPhysics(Environment):
     @functools.cached_property
     def _halves(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return jax.jit(self.command), jax.jit(self.judge)
+
+
+def logged_as(info: str) -> str | None:
+    """The name under which a scalar of `Step.info` is logged as a mean over steps; none: it is not."""
+    for prefix in (REWARD_TERM, MEASURE):
+        if info.startswith(prefix):
+            return prefix.replace("_", "/") + info.removeprefix(prefix)
+    return None
 
 
 def as_groups(observation: Any) -> dict[str, Any]:

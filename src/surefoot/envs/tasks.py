@@ -1,7 +1,7 @@
 """Task names -> environments.
 
-A task is an EnvPool id, `envpool:ID`, `gymnasium:ID`, `gymnax:ID`, `probe:NAME` (or
-`probe:NAME/continuous`), or `module:attribute` for the user's own class or factory.
+A task is an EnvPool id, `envpool:ID`, `gymnasium:ID`, `gymnax:ID`, `robot:NAME`, `probe:NAME` (or
+`probe:NAME/continuous`), or `module:attribute` or `FILE.py:attribute` for the user's own class or factory.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,23 +17,24 @@ from typing import Any, cast
 
 import numpy as np
 
+from surefoot.config import Config
 from surefoot.envs.contract import Environment
 from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
 from surefoot.errors import UserError, check_names, near_matches
 
-PREFIXES = ("envpool", "gymnasium", "gymnax", "probe")
+PREFIXES = ("envpool", "gymnasium", "gymnax", "robot", "probe")
 
 
 def is_import_path(task: str) -> bool:
-    """Whether the task names user code, `module:attribute`."""
+    """Whether the task names user code, `module:attribute` or `FILE.py:attribute`."""
     return ":" in task and task.split(":", 1)[0] not in PREFIXES
 
 
 def names_code(task: str) -> bool:
     """Whether making the task imports a module that the name chooses; never done for a file's name.
 
-    `module:attribute`, and Gymnasium's own `gymnasium:module:ID`.
+    `module:attribute`, `FILE.py:attribute`, and Gymnasium's own `gymnasium:module:ID`.
     """
     return is_import_path(task) or task.count(":") > 1
 
@@ -85,6 +87,8 @@ def make_environment(
         )
     if prefix == "probe":
         return _from_object(_probe(name), num_envs, seeds, options, hosting, name=task)
+    if prefix == "robot":
+        return _from_object(robot_task(task), num_envs, seeds, options, hosting, name=task)
     _refuse_hosting(hosting, task)
     if prefix == "gymnax":
         from surefoot.envs.gymnax import GymnaxEnvironment
@@ -104,8 +108,7 @@ def _refuse_hosting(hosting: Hosting, name: str) -> None:
         if value not in (0, "fail"):
             raise UserError(
                 f"{option} = {value!r} is for gymnasium:ID and your own Gymnasium environments; {name} is "
-                "stepped by its own simulator, inside the compiled program, and what it returns is "
-                "checked there"
+                "stepped by its own simulator, and what it returns is checked by the program around it"
             )
 
 
@@ -220,13 +223,12 @@ def _search_here() -> None:
 
 def _imported(task: str) -> Any:
     """The attribute that `module:attribute` names; the current folder is searched too."""
-    module_name, _, attribute = task.partition(":")
+    module_name, _, attribute = task.rpartition(":")
     if module_name.endswith(".py"):
-        near = f"{module_name.removesuffix('.py')}:{attribute}".replace("/", ".")
-        raise UserError(f"task {task!r}: name the module without .py, as in {near}")
+        return _attribute(task, _module_of(Path(module_name)), module_name, attribute)
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise UserError(
-            f"task {task!r} is not of the form module:attribute, nor does it start with "
+            f"task {task!r} is not of the form module:attribute or FILE.py:attribute, nor does it start with "
             f"{', '.join(f'{prefix}:' for prefix in PREFIXES)}{near_matches(module_name, PREFIXES)}"
         )
     _search_here()
@@ -236,7 +238,56 @@ def _imported(task: str) -> Any:
         raise UserError(
             f"task {task!r}: there is no module {error.name!r} here{near_matches(module_name, PREFIXES)}"
         ) from None
+    return _attribute(task, module, module_name, attribute)
+
+
+def _attribute(task: str, module: Any, where: str, attribute: str) -> Any:
     if not hasattr(module, attribute):
         near = near_matches(attribute, (n for n in dir(module) if not n.startswith("_")))
-        raise UserError(f"task {task!r}: {module_name} has no {attribute!r}{near}")
+        raise UserError(f"task {task!r}: {where} has no {attribute!r}{near}")
     return getattr(module, attribute)
+
+
+def _module_of(file: Path) -> Any:
+    """The module in a file, imported as Python would from its folder; once."""
+    file = file.expanduser().resolve()
+    if not file.is_file():
+        siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        near = near_matches(file.name, siblings)
+        raise UserError(f"there is no file {file.name!r} in {file.parent}{near}")
+    loaded = sys.modules.get(file.stem)
+    if loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() == file:
+        return loaded
+    if (folder := str(file.parent)) not in sys.path:
+        sys.path.append(folder)  # for what the file imports from beside it
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if loaded is None:
+        sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
+    """The `RobotTask` that a task is or names, with some of its fields changed; else None."""
+    from surefoot.robots.task import RobotTask
+
+    name = task_name(task)
+    if isinstance(task, str):
+        if task.startswith("robot:"):
+            from surefoot.robots.tasks import shipped
+
+            task = shipped(task.partition(":")[2])
+        elif is_import_path(task):
+            task = _imported(task)
+    if isinstance(task, type) and issubclass(task, RobotTask):
+        task = task()
+    return _with_options(task, dict(options or {}), name) if isinstance(task, RobotTask) else None
+
+
+def own_options(task: Any) -> Config:
+    """The options of training that become the defaults for a task: a robot's may bring its own."""
+    robot = robot_task(task)
+    return Config() if robot is None else robot.training

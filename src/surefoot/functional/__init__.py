@@ -40,6 +40,7 @@ from surefoot.functional.moments import (
     scale_rewards,
     update_moments,
 )
+from surefoot.functional.reflection import PolicyReflection, Reflection, joined
 from surefoot.functional.schedules import (
     adaptive_kl_coefficient,
     cosine,
@@ -77,6 +78,8 @@ __all__ = [
     "Moments",
     "MultiCategorical",
     "NaturalGradient",
+    "PolicyReflection",
+    "Reflection",
     "TanhGaussian",
     "adaptive_kl_coefficient",
     "approx_kl",
@@ -94,6 +97,7 @@ __all__ = [
     "floor_log_std",
     "gae",
     "init_moments",
+    "joined",
     "kl_adaptive_learning_rate",
     "kl_penalized_loss",
     "line_search",

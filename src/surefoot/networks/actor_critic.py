@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from surefoot.functional import distributions
+from surefoot.functional import PolicyReflection, distributions, joined
 from surefoot.networks.memory import MemorySpec
 from surefoot.networks.mlp import ACTIVATIONS, MLP, Linear, make_linear, make_mlp
 from surefoot.networks.torso import Inputs, Torso
@@ -78,25 +78,44 @@ class Actor(eqx.Module):
 
     `log_std` [A] is a free parameter; with a state-dependent standard deviation the network's output
     is added to it, so that every state starts at the configured one. Arguments and shapes of `step` and
-    `unroll` are those of `Torso`.
+    `unroll` are those of `Torso`. With a `symmetry` the distribution's parameters are averaged with those of
+    the mirror image, reflected back, so that the policy is exactly equivariant; not for actors with memory.
     """
 
     torso: Torso
     output: Linear
     log_std: jax.Array | None
     head: PolicyHead = eqx.field(static=True)
+    symmetry: PolicyReflection | None = eqx.field(static=True, default=None)
 
     def step(
         self, inputs: Inputs, carry: Any, first: jax.Array
     ) -> tuple[distributions.Distribution, Any]:
         """The distributions of one action each, and what to carry on."""
-        features, carry = self.torso.step(inputs, carry, first)
-        return self.head(self.output(features), self.log_std), carry
+        features, carry = self.torso.step(self._both(inputs), carry, first)
+        return self._distribution(features), carry
 
     def unroll(self, inputs: Inputs, carry: Any, first: jax.Array) -> distributions.Distribution:
         """The distributions over whole sequences."""
-        features, _ = self.torso.unroll(inputs, carry, first)
-        return self.head(self.output(features), self.log_std)
+        features, _ = self.torso.unroll(self._both(inputs), carry, first)
+        return self._distribution(features)
+
+    def _both(self, inputs: Inputs) -> Inputs:
+        """The inputs [..., N, D_g], with their mirror images behind them [..., 2 N, D_g]."""
+        if self.symmetry is None:
+            return inputs
+        image = self.symmetry(inputs)
+        return {name: jnp.concatenate([inputs[name], x], axis=-2) for name, x in image.items()}
+
+    def _distribution(self, features: jax.Array) -> distributions.Distribution:
+        outputs, log_std = self.output(features), self.log_std
+        if self.symmetry is not None:
+            action = self.symmetry.action
+            parts = (action, action.unsigned) if self.head.state_dependent_std else (action,)
+            plain, image = jnp.split(outputs, 2, axis=-2)
+            outputs = (plain + joined(parts)(image)) / 2
+            log_std = log_std if log_std is None else (log_std + action.unsigned(log_std)) / 2
+        return self.head(outputs, log_std)
 
 
 class Critic(eqx.Module):
@@ -136,7 +155,7 @@ class ActorCritic(eqx.Module):
         assert actor is not None
         if self.trunk is None:
             return actor
-        return Actor(actor.torso.on_top_of(self.trunk), actor.output, actor.log_std, actor.head)
+        return replace(actor, torso=actor.torso.on_top_of(self.trunk))
 
     def values(self) -> Critic:
         """The critic, likewise."""
@@ -153,7 +172,7 @@ def share_trunk(actor: Actor, critic: Critic) -> ActorCritic:
     empty = Torso(MLP((), trunk.body.activation), None, ())
     return ActorCritic(
         trunk,
-        Actor(empty, actor.output, actor.log_std, actor.head),
+        replace(actor, torso=empty),
         Critic(empty, critic.output),
     )
 
@@ -222,6 +241,7 @@ def make_actor(
     orthogonal: bool,
     output_scale: float,
     initial_std: float,
+    symmetry: PolicyReflection | None = None,
 ) -> Actor:
     """An actor; its last layer is small, so that the first policy hardly depends on the state."""
     body_key, output_key = jax.random.split(key)
@@ -234,7 +254,7 @@ def make_actor(
         log_std = jnp.full(sum(head.sizes), start, jnp.float32)
     if head.kind == "beta":
         output = eqx.tree_at(lambda o: o.bias, output, _beta_bias(head, initial_std))
-    return Actor(torso.make(body_key, orthogonal=orthogonal), output, log_std, head)
+    return Actor(torso.make(body_key, orthogonal=orthogonal), output, log_std, head, symmetry)
 
 
 def _beta_bias(head: PolicyHead, initial_std: float) -> jax.Array:

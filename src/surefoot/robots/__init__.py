@@ -5,15 +5,19 @@ from surefoot.robots.environment import RobotEnvironment
 from surefoot.robots.model import Robot, installed
 from surefoot.robots.sensing import Sensing
 from surefoot.robots.state import State
+from surefoot.robots.symmetry import Mirror
 from surefoot.robots.task import RobotTask, Start
+from surefoot.robots.terrain import Terrain
 
 __all__ = [
     "Actuation",
+    "Mirror",
     "Robot",
     "RobotEnvironment",
     "RobotTask",
     "Sensing",
     "Start",
     "State",
+    "Terrain",
     "installed",
 ]

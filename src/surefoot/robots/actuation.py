@@ -78,7 +78,8 @@ class Actuation:
             if not spec.actuators:
                 raise UserError(f"{name} has no actuators to control: choose another kind")
             return
-        driven = {actuator.target: actuator for actuator in spec.actuators}
+        joint_trn = mujoco.mjtTrn.mjTRN_JOINT
+        driven = {a.target: a for a in spec.actuators if a.trntype == joint_trn}
         known = [joint.name for joint in spec.joints]
         scalar = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
         patterns = (self.joints,) if isinstance(self.joints, str) else self.joints
@@ -87,29 +88,48 @@ class Actuation:
                 raise UserError(
                     f"actuation: {name} has no joint that matches {pattern!r}{near_matches(pattern, known)}"
                 )
-        own = self.kind == "position" and self.stiffness is None
+        gains = {"position": self.stiffness, "velocity": self.damping, "torque": 1.0}[self.kind]
+        needed = "stiffness and damping" if self.kind == "position" else "damping"
         for joint in spec.joints:
             if joint.type not in scalar or not any(
                 fnmatch.fnmatchcase(joint.name, p) for p in patterns
             ):
                 continue
+            own = math.isnan(by_name(gains, joint.name, math.nan))
             actuator = driven.get(joint.name)
             if actuator is None:
                 if own:
                     if driven and self.joints == "*":
                         continue  # a joint that the model leaves passive
                     raise UserError(
-                        f"actuation: the joint {joint.name!r} of {name} has no actuator; give stiffness and "
-                        "damping, and it gets one"
+                        f"actuation: the joint {joint.name!r} of {name} has no actuator; give {needed}, and "
+                        "it gets one"
                     )
-                actuator = spec.add_actuator(
-                    name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT
+                actuator = spec.add_actuator(name=joint.name, target=joint.name, trntype=joint_trn)
+            if own and _kind(actuator) != self.kind:
+                raise UserError(
+                    f"actuation: the actuator of joint {joint.name!r} of {name} takes no {self.kind}; give "
+                    f"{needed}, and it does, or choose another kind"
                 )
+            _leave_gear_out(actuator)
             if not own:
                 self._tune(actuator, joint.name)
+            effort = by_name(self.effort, joint.name, math.inf)
+            if math.isfinite(effort):
+                actuator.forcerange = (-effort, effort)
+                actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
 
     def _tune(self, actuator: Any, joint: str) -> None:
-        """Set gains and limits of one actuator."""
+        """Set gains of one actuator; what limited its torque goes on to."""
+        before, limited = _kind(actuator), mujoco.mjtLimited
+        if before == "torque" and _is_limited(actuator.ctrllimited, actuator.ctrlrange):
+            torques = np.sort(actuator.gainprm[0] * actuator.ctrlrange)
+            if _is_limited(actuator.forcelimited, actuator.forcerange):
+                torques = np.clip(torques, *actuator.forcerange)
+            actuator.forcerange, actuator.forcelimited = torques, limited.mjLIMITED_TRUE
+        if before != self.kind or before == "torque":  # a range of what is no longer asked for
+            actuator.ctrllimited, actuator.ctrlrange = limited.mjLIMITED_FALSE, (0.0, 0.0)
+            actuator.inheritrange = 0.0
         stiffness, damping = (by_name(x, joint, 0.0) for x in (self.stiffness, self.damping))
         gain, bias = {
             "position": (stiffness, (0.0, -stiffness, -damping)),
@@ -121,13 +141,7 @@ class Actuation:
         actuator.gainprm[:3] = (gain, 0.0, 0.0)
         actuator.biasprm[:3] = bias
         actuator.dyntype = mujoco.mjtDyn.mjDYN_NONE
-        if self.effort is not None:
-            effort = by_name(self.effort, joint, math.inf)
-            if math.isfinite(effort):
-                actuator.forcerange = (-effort, effort)
-                actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
-        if self.kind != "position":  # a range of positions is none of velocities or torques
-            actuator.ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
+        actuator.actlimited, actuator.actrange = limited.mjLIMITED_FALSE, (0.0, 0.0)
 
     def on(self, robot: Robot) -> Controls:
         """The same for a compiled model."""
@@ -159,7 +173,8 @@ class Controls:
             low, high = (tuple(map(float, x)) for x in (self._low, self._high))
             self.spec = ActionSpec("continuous", (model.nu,), low, high, (model.nu,))
             return
-        by_joint = {int(model.actuator_trnid[i, 0]): i for i in range(model.nu)}
+        on_joints = np.flatnonzero(model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT)
+        by_joint = {int(model.actuator_trnid[i, 0]): int(i) for i in on_joints}
         joints = robot.scalar_joints(options.joints)
         self.joints = np.array([joint for joint in joints if joint in by_joint], int)
         if not len(self.joints):
@@ -226,6 +241,37 @@ class Controls:
         """MuJoCo's controls [nu] for targets of the driven joints, within their ranges."""
         ctrl = jnp.asarray(self._home, jnp.result_type(targets)).at[self._actuators].set(targets)
         return jnp.clip(ctrl, self._low, self._high)
+
+
+def _kind(actuator: Any) -> str:
+    """What an actuator of a spec takes; empty where it is none of the kinds."""
+    fixed = actuator.gaintype == mujoco.mjtGain.mjGAIN_FIXED and actuator.gainprm[0] != 0
+    if fixed and actuator.biastype == mujoco.mjtBias.mjBIAS_NONE:
+        return "torque" if actuator.dyntype == mujoco.mjtDyn.mjDYN_NONE else ""
+    if not fixed or actuator.biastype != mujoco.mjtBias.mjBIAS_AFFINE:
+        return ""
+    if actuator.dyntype == mujoco.mjtDyn.mjDYN_INTEGRATOR:
+        return ""
+    if actuator.biasprm[1]:
+        return "position"
+    return "velocity" if actuator.biasprm[2] else "torque"
+
+
+def _is_limited(limited: Any, ends: Any) -> bool:
+    automatic = limited == mujoco.mjtLimited.mjLIMITED_AUTO
+    return ends[0] < ends[1] if automatic else limited == mujoco.mjtLimited.mjLIMITED_TRUE
+
+
+def _leave_gear_out(actuator: Any) -> None:
+    """Give an actuator of a spec controls, gains and limits in its joint's own units."""
+    gear = actuator.gear[0]
+    if gear in (0.0, 1.0):
+        return
+    for name, scale in (("ctrlrange", 1 / gear), ("actrange", 1 / gear), ("forcerange", gear)):
+        setattr(actuator, name, np.sort(scale * np.asarray(getattr(actuator, name))))
+    actuator.gainprm[0] *= gear**2
+    actuator.biasprm[:3] *= (gear, gear**2, gear**2)
+    actuator.gear = (1.0, *np.zeros(5))
 
 
 def by_name(values: ByName | None, name: str, default: float) -> float:

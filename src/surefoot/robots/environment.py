@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,15 +20,24 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
+from mujoco.batch import MODEL_FIELDS, SimulationError
 
-from surefoot.envs.contract import EnvSpec, HostPhysics, ObservationSpec, Step, as_groups
+from surefoot.envs.contract import (
+    MEASURE,
+    SUCCESS,
+    EnvSpec,
+    HostPhysics,
+    ObservationSpec,
+    Step,
+    Symmetry,
+    as_groups,
+)
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
 from surefoot.robots.model import Robot, compile_spec, leave_out_looks, read_spec
 from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
-from surefoot.robots.symmetry import Mirrored, find_mirrored
+from surefoot.robots.symmetry import find_symmetry
 from surefoot.robots.task import RobotTask
 
 _NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -106,17 +116,17 @@ class RobotEnvironment(HostPhysics):
     def __init__(self, task: RobotTask, num_envs: int, *, threads: int | None = None) -> None:
         self.task, self._count = task, num_envs
         self._limit = max(1, round(task.episode_s / task.control_dt_s))
-        self.mirrored: Mirrored | None = None
-        self._look_at(_compiled(task))
+        self.symmetry: Symmetry | None = None
+        self._look_at(compiled(task))
         if self._reads.sensors:
-            self._look_at(_compiled(task, self._reads.sensors))
+            self._look_at(compiled(task, self._reads.sensors))
         if task.mirror is not None:
-            self.mirrored = find_mirrored(task, self.robot, self.controls, self._reads.fields)
+            self.symmetry = find_symmetry(task, self.robot, self.controls, self._reads.fields)
         elif task.overrides("reflect"):
             raise UserError(f"{task.name}: reflect() needs a mirror = Mirror(...) to reflect in")
-        self._substeps = _substeps(task, self.robot.model)
+        self._substeps = substeps_of(task, self.robot.model)
         threads = threads or min(num_envs, usable_cores())
-        self._batch = Batch(self.robot.model, num_envs, threads)
+        self._batch = task.engine(self.robot.model, num_envs, threads)
         self._live = Physics(self._batch.state, {})
         self._stage = _NOTHING if task.stale else stage_of(self.robot, self._reads.fields)
         self._bound = {name: self._batch.bind(name) for name in sorted(self._reads.fields)}
@@ -133,6 +143,7 @@ class RobotEnvironment(HostPhysics):
             needs_float64=task.float64,
             threads=threads,
             saves_state=True,
+            symmetry=self.symmetry,
         )
 
     def _look_at(self, robot: Robot) -> None:
@@ -255,8 +266,8 @@ class RobotEnvironment(HostPhysics):
         task = self.task
         if task.overrides("reflect"):
             reflected = task.reflect(self._state(fields, episode))
-            if self.mirrored:  # not yet, when the functions are looked at
-                action = jnp.where(reflected, self.mirrored.action(action), action)
+            if self.symmetry:  # not yet, when the functions are looked at
+                action = jnp.where(reflected, self.symmetry.action(action), action)
         episode = episode._replace(last_action=episode.action, action=action)
         control, heard = self.controls.hear(episode.control, action)
         episode = episode._replace(control=control)
@@ -283,7 +294,7 @@ class RobotEnvironment(HostPhysics):
             ends = terminated | (episode.steps >= self._limit)
             level = jnp.where(ends & ~begun, task.next_level(s), episode.level)
             episode = episode._replace(level=level.astype(jnp.float32))
-        info = terms | {name: jnp.asarray(x) for name, x in task.metrics(s).items()}
+        info = terms | {_measure(name): jnp.asarray(x) for name, x in task.metrics(s).items()}
         if task.command_s is not None:
             to_whether, to_command = jax.random.split(jax.random.fold_in(s.key, 2))
             anew = jax.random.bernoulli(to_whether, min(1.0, task.control_dt_s / task.command_s))
@@ -298,8 +309,8 @@ class RobotEnvironment(HostPhysics):
         groups = {name: jnp.ravel(x).astype(jnp.float32) for name, x in groups.items()}
         if task.overrides("reflect"):
             reflected = task.reflect(s)
-            if self.mirrored:
-                there = self.mirrored.observations
+            if self.symmetry:
+                there = self.symmetry.observations
                 groups = {n: jnp.where(reflected, there[n](x), x) for n, x in groups.items()}
         return episode._replace(sensing=sensing), groups, reward, terminated, info
 
@@ -436,7 +447,20 @@ class RobotEnvironment(HostPhysics):
                 )
 
 
-def _compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -> Robot:
+def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:
+    """Env steps per second of a task's physics alone, its robots standing at home."""
+    robot = compiled(task)
+    batch = task.engine(robot.model, num_envs, min(num_envs, usable_cores()))
+    batch.bind("qpos")[:] = robot.home
+    batch.bind("ctrl")[:] = robot.home_ctrl
+    substeps, steps, began = substeps_of(task, robot.model), 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        batch.step(nstep=substeps)
+        steps += num_envs
+    return steps / passed
+
+
+def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -> Robot:
     """The task's model, as the task edits it, with the sensors that its functions need."""
     try:
         beside = [Path(inspect.getfile(type(task))).resolve().parent]
@@ -453,7 +477,7 @@ def _compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) 
     return Robot(compile_spec(spec, task.name), task.name)
 
 
-def _substeps(task: RobotTask, model: mujoco.MjModel) -> int:
+def substeps_of(task: RobotTask, model: mujoco.MjModel) -> int:
     """Substeps of the physics in a control step.
 
     Raises:
@@ -485,6 +509,10 @@ def _check_same(what: str, before: Any, after: Any) -> None:
             raise UserError(
                 f"{what}() returns an array of shape {b.shape}, reset() began with {a.shape}"
             )
+
+
+def _measure(name: str) -> str:
+    return name if name in SUCCESS else MEASURE + name
 
 
 def _along(mask: np.ndarray, like: np.ndarray) -> np.ndarray:

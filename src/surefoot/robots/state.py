@@ -49,6 +49,21 @@ class Added(NamedTuple):
             sensor.intprm[: len(self.parameters)] = self.parameters
 
 
+# what the engine calculates for sensors alone: reading it brings one along
+_SUBTREE = (Added("for subtrees", _SENSORS.mjSENS_SUBTREELINVEL, _OBJECTS.mjOBJ_BODY, "world", 3),)
+_BODY_FORCES = (Added("for forces", _SENSORS.mjSENS_FRAMELINACC, _OBJECTS.mjOBJ_XBODY, "world", 3),)
+_ENERGY = (
+    Added("for potential energy", _SENSORS.mjSENS_E_POTENTIAL, _OBJECTS.mjOBJ_UNKNOWN, "", 1),
+    Added("for kinetic energy", _SENSORS.mjSENS_E_KINETIC, _OBJECTS.mjOBJ_UNKNOWN, "", 1),
+)
+_ON_DEMAND = {
+    **dict.fromkeys(("subtree_linvel", "subtree_angmom"), _SUBTREE),
+    **dict.fromkeys(("cacc", "cfrc_int", "cfrc_ext"), _BODY_FORCES),
+    "energy": _ENERGY,
+}
+_FIELDS = frozenset(DATA_FIELDS) - {"qfrc_inverse", "solver_fwdinv"}  # no step calculates those
+
+
 class Reads:
     """The fields of MuJoCo's data that functions read, and the sensors that they need.
 
@@ -144,9 +159,12 @@ class State:
 
     def __getattr__(self, name: str) -> jax.Array:
         """A field of `MjData`."""
-        if name.startswith("_") or name not in DATA_FIELDS:
-            known = [*DATA_FIELDS, *(n for n in dir(type(self)) if not n.startswith("_"))]
+        if name.startswith("_") or name not in _FIELDS:
+            own = (n for n in (*dir(type(self)), *vars(self)) if not n.startswith("_"))
+            known = [*_FIELDS, *own]
             raise AttributeError(f"the state has no {name!r}{near_matches(name, known)}")
+        for sensor in _ON_DEMAND.get(name, ()):
+            self.added(sensor)
         return self._fields[name]
 
     def joint(self, name: str) -> Joint:
@@ -180,9 +198,13 @@ class State:
 
     def contact(self, name: str) -> Contact:
         """What touches a geom, or any geom of a body."""
-        kind = "geom" if name in self.robot.names["geom"] else "body"
-        self.robot.id(kind, name)
-        return Contact(self, kind, name)
+        for kind in ("geom", "body"):
+            if name and name in self.robot.names[kind]:
+                return Contact(self, kind, name)
+        known = filter(None, (*self.robot.names["geom"], *self.robot.names["body"]))
+        raise UserError(
+            f"{self.robot.name} has no geom or body {name!r}{near_matches(name, known)}"
+        )
 
     def actuator(self, name: str) -> Actuator:
         """An actuator."""
@@ -355,7 +377,7 @@ class Contact:
     @property
     def force(self) -> jax.Array:
         """[3], on it."""
-        return self._data[1:4]
+        return -self._data[1:4]  # the sensor's is what it does to the others
 
 
 class Actuator(NamedTuple):
@@ -398,7 +420,7 @@ _OF_POSITION = (
     *("ten_length", "actuator_length"),
 )
 _OF_ACCELERATION = (
-    *("qacc", "actuator_force", "qfrc_actuator", "qfrc_constraint", "qfrc_passive", "qfrc_smooth"),
+    *("qacc", "actuator_force", "qfrc_actuator", "qfrc_constraint", "qfrc_smooth"),
     *("qacc_smooth", "cacc", "cfrc_int", "cfrc_ext", "act_dot"),
 )
 

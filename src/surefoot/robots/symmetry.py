@@ -9,17 +9,18 @@ states and of their mirror images.
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from surefoot.envs.contract import as_groups
+from surefoot.envs.contract import Symmetry, as_groups
 from surefoot.errors import UserError, check_names
+from surefoot.functional import Reflection, joined
 from surefoot.robots.actuation import Controls
 from surefoot.robots.model import Robot
 from surefoot.robots.state import Episode, State
@@ -44,33 +45,7 @@ class Mirror:
     tolerance: float = 0.1
 
 
-class Reflection(NamedTuple):
-    """A vector's mirror image: `signs * vector[..., places]`."""
-
-    places: np.ndarray
-    signs: np.ndarray
-
-    def __call__(self, vector: Any) -> Any:
-        """The mirror image of [..., D]."""
-        return vector[..., self.places] * self.signs.astype(vector.dtype)
-
-    def repeated(self, count: int) -> Reflection:
-        """The same for `count` vectors one behind the other."""
-        size = len(self.places)
-        places = np.concatenate([self.places + size * i for i in range(count)])
-        return Reflection(places, np.tile(self.signs, count))
-
-    @property
-    def involution(self) -> bool:
-        """Whether the mirror image of the mirror image is the vector itself."""
-        there = self.places[self.places]
-        return bool(
-            np.array_equal(there, np.arange(len(there)))
-            and np.all(self.signs * self.signs[self.places] == 1)
-        )
-
-
-class Symmetry:
+class ModelSymmetry:
     """A robot's reflection.
 
     Args:
@@ -96,6 +71,7 @@ class Symmetry:
         for what in ("qpos", "qvel", "ctrl"):
             if not getattr(self, what).involution:
                 raise UserError(f"{robot.name}: mirrored twice, {what} is not what it was")
+        self._check_ranges()
         self._check_dynamics()
 
     def partner(self, kind: str, name: str) -> str:
@@ -114,8 +90,7 @@ class Symmetry:
 
     def _joints(self) -> tuple[Reflection, Reflection]:
         robot, model = self._robot, self._robot.model
-        qpos = Reflection(np.arange(model.nq), np.ones(model.nq))
-        qvel = Reflection(np.arange(model.nv), np.ones(model.nv))
+        qpos, qvel = _Arrays(model.nq), _Arrays(model.nv)
         for joint, name in enumerate(robot.names["joint"]):
             other = robot.id("joint", self.partner("joint", name)) if name else joint
             if model.jnt_type[other] != model.jnt_type[joint]:
@@ -139,28 +114,32 @@ class Symmetry:
                         f"{robot.names['joint'][other]!r} are not mirror images of each other"
                     )
                 qpos.signs[places] = qvel.signs[speeds] = np.sign(cosine)
-        return qpos, qvel
+        return qpos.reflection(), qvel.reflection()
 
     def _actuators(self) -> Reflection:
         robot, model = self._robot, self._robot.model
-        ctrl = Reflection(np.arange(model.nu), np.ones(model.nu))
+        ctrl = _Arrays(model.nu)
         for actuator, name in enumerate(robot.names["actuator"]):
             if model.actuator_trntype[actuator] != mujoco.mjtTrn.mjTRN_JOINT:
-                ctrl.places[actuator] = robot.id("actuator", self.partner("actuator", name))
+                if name:
+                    ctrl.places[actuator] = robot.id("actuator", self.partner("actuator", name))
                 continue
-            joint = int(model.actuator_trnid[actuator, 0])
-            speed = robot.joint_slices(joint)[1].start
+            speed = int(model.jnt_dofadr[model.actuator_trnid[actuator, 0]])
             source = int(self.qvel.places[speed])
-            matching = [
-                i
-                for i in range(model.nu)
-                if robot.joint_slices(int(model.actuator_trnid[i, 0]))[1].start == source
-            ]
-            if not matching:
+            mine, matching = self._driving(speed), self._driving(source)
+            if len(matching) != len(mine):
                 raise UserError(f"{robot.name}: the actuator {name!r} has no mirror image")
-            ctrl.places[actuator] = matching[0]
-            ctrl.signs[actuator] = self.qvel.signs[speed]
-        return ctrl
+            other = ctrl.places[actuator] = matching[mine.index(actuator)]
+            gears = np.sign(model.actuator_gear[[actuator, other], 0])
+            ctrl.signs[actuator] = self.qvel.signs[speed] * gears[0] * gears[1]
+        return ctrl.reflection()
+
+    def _driving(self, speed: int) -> list[int]:
+        """The actuators of the joint whose velocity is at a place, in the model's order."""
+        model = self._robot.model
+        on_joints = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
+        there = model.jnt_dofadr[np.where(on_joints, model.actuator_trnid[:, 0], 0)] == speed
+        return np.flatnonzero(on_joints & there).tolist()
 
     def action(self, controls: Controls) -> Reflection:
         """Of a policy's actions.
@@ -173,13 +152,17 @@ class Symmetry:
             return self.ctrl
         driven = {int(joint): i for i, joint in enumerate(controls.joints)}
         dofs = model.jnt_dofadr[controls.joints]
-        sources = model.dof_jntid[self.qvel.places[dofs]]
+        places, signs = np.array(self.qvel.places), np.array(self.qvel.signs)
+        sources = model.dof_jntid[places[dofs]]
         if missing := [int(joint) for joint in sources if int(joint) not in driven]:
-            name = self._robot.names["joint"][missing[0]]
-            raise UserError(f"{self._robot.name}: the joint {name!r} is driven on one side alone")
-        found = Reflection(np.array([driven[int(j)] for j in sources]), self.qvel.signs[dofs])
+            lone = controls.joints[sources.tolist().index(missing[0])]
+            names = [self._robot.names["joint"][joint] for joint in (lone, missing[0])]
+            raise UserError(
+                f"{self._robot.name}: the joint {names[0]!r} is driven, its mirror image {names[1]!r} is not"
+            )
+        found = Reflection(tuple(driven[int(j)] for j in sources), tuple(signs[dofs].tolist()))
         for what, x in (("scale", controls.scale), ("offset", controls.offset)):
-            image = x[found.places] * (found.signs if what == "offset" else 1.0)
+            image = (found if what == "offset" else found.unsigned)(x)
             if off := np.flatnonzero(~np.isclose(image, x, atol=1e-6)).tolist():
                 name = self._robot.names["joint"][controls.joints[off[0]]]
                 raise UserError(
@@ -192,30 +175,62 @@ class Symmetry:
         """Of qpos, qvel and ctrl."""
         return iter((self.qpos, self.qvel, self.ctrl))
 
+    def _check_ranges(self) -> None:
+        """Raise ValueError if joints or actuators end elsewhere on the other side: few states show it."""
+        model = self._robot.model
+        joints = self._robot.scalar_joints() if model.njnt else np.array([], int)
+        dofs, all_actuators = model.jnt_dofadr[joints], np.arange(model.nu)
+        places, signs = np.array(self.qvel.places), np.array(self.qvel.signs)
+        sources = model.dof_jntid[places[dofs]]
+        for kind, what, ids, others, turned in (
+            ("joint", "jnt_range", joints, sources, signs[dofs]),
+            ("actuator", "actuator_ctrlrange", all_actuators, self.ctrl.places, self.ctrl.signs),
+            ("actuator", "actuator_forcerange", all_actuators, self.ctrl.places, self.ctrl.signs),
+        ):
+            limited = getattr(model, what.replace("range", "limited"))[:, None].astype(bool)
+            ranges = np.where(limited, getattr(model, what), (-np.inf, np.inf))
+            for i, other, sign in zip(ids, others, turned, strict=True):
+                image = np.sort(sign * ranges[other])
+                near = self._mirror.tolerance * np.ptp(ranges[i]) if limited[i] else 0.0
+                if not np.allclose(ranges[i], image, rtol=0, atol=near):
+                    names = self._robot.names[kind]
+                    raise UserError(
+                        f"{self._robot.name} is not symmetric: {what} of {kind} {names[i]!r} is "
+                        f"{ranges[i].tolist()}, by that of {names[other]!r} it would be {image.tolist()}"
+                    )
+
     def _check_dynamics(self) -> None:
         """Raise ValueError if mirrored states do not move as mirror images."""
         model, data = self._robot.model, self._data
         for qpos, qvel, ctrl in self.samples(np.random.default_rng(0), 8):
-            mine = _acceleration(model, data, qpos, qvel, ctrl)
+            mine = _accelerations(model, data, qpos, qvel, ctrl)
             image = (part(x) for part, x in zip(self, (qpos, qvel, ctrl), strict=True))
-            theirs = _acceleration(model, data, *image)
-            off = np.abs(self.qvel(mine) - theirs)
-            share = float(off.max() / max(np.abs(mine).max(), 1e-9))
-            if share > self._mirror.tolerance:
-                dof = int(off.argmax())
-                joint = self._robot.names["joint"][int(model.dof_jntid[dof])]
+            off = self.qvel(mine) - _accelerations(model, data, *image)
+            shares = np.abs(off).max(axis=1) / np.maximum(np.abs(mine).max(axis=1), 1e-9)
+            share, tolerance = float(shares[0]), self._mirror.tolerance
+            if share > tolerance:
+                # where: as forces, for light joints accelerate most; without contacts, if it shows without;
+                # the last of those that feel it, for what is above feels it too
+                force = np.zeros(model.nv)
+                mujoco.mj_mulM(model, data, force, off[int(shares[1] > tolerance / 10)])
+                dof = np.flatnonzero(np.abs(force) > 0.03 * np.abs(force).max())[-1]
+                joint = self._robot.names["joint"][model.dof_jntid[dof]]
+                body = self._robot.names["body"][model.dof_bodyid[dof]]
                 raise UserError(
                     f"{self._robot.name} is not symmetric: mirrored states differ in their accelerations by "
-                    f"{share:.0%} (tolerance {self._mirror.tolerance:.0%}), most at the joint {joint!r}"
+                    f"{share:.0%} (tolerance {tolerance:.0%}), at the joint {joint!r} of body {body!r}"
                 )
 
     def samples(self, rng: np.random.Generator, count: int) -> list[tuple[np.ndarray, ...]]:
-        """Random states (qpos, qvel, ctrl) around the home pose."""
+        """Random states (qpos, qvel, ctrl) around the home pose; high over ground that is not symmetric."""
         robot, model = self._robot, self._robot.model
+        above = np.zeros(model.nq)
+        if model.nhfield and model.njnt and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE:
+            above[2] = 100.0
         drawn = []
         for _ in range(count):
             move = rng.normal(size=model.nv) * 0.2
-            qpos = robot.home.copy()
+            qpos = robot.home + above
             mujoco.mj_integratePos(model, qpos, move, 1.0)
             drawn.append(
                 (qpos, rng.normal(size=model.nv), robot.home_ctrl + 0.3 * rng.normal(size=model.nu))
@@ -223,9 +238,20 @@ class Symmetry:
         return drawn
 
 
-def _acceleration(model: Any, data: Any, qpos: Any, qvel: Any, ctrl: Any) -> np.ndarray:
+class _Arrays:
+    """A reflection in the making; at first nothing moves."""
+
+    def __init__(self, size: int) -> None:
+        self.places, self.signs = np.arange(size), np.ones(size)
+
+    def reflection(self) -> Reflection:
+        return Reflection(tuple(self.places.tolist()), tuple(self.signs.tolist()))
+
+
+def _accelerations(model: Any, data: Any, qpos: Any, qvel: Any, ctrl: Any) -> np.ndarray:
+    """[2, nv]: those of a state, and those without contacts, limits and dry friction."""
     _forward(model, data, qpos, qvel, ctrl)
-    return data.qacc.copy()
+    return np.stack([data.qacc, data.qacc_smooth])
 
 
 def _forward(model: Any, data: Any, qpos: Any, qvel: Any, ctrl: Any) -> None:
@@ -234,14 +260,7 @@ def _forward(model: Any, data: Any, qpos: Any, qvel: Any, ctrl: Any) -> None:
     mujoco.mj_forward(model, data)
 
 
-class Mirrored(NamedTuple):
-    """What a policy sees and does, in the mirror."""
-
-    action: Reflection
-    observations: Mapping[str, Reflection]
-
-
-def find_mirrored(task: Any, robot: Robot, controls: Controls, fields: Iterable[str]) -> Mirrored:
+def find_symmetry(task: Any, robot: Robot, controls: Controls, fields: Iterable[str]) -> Symmetry:
     """How actions and observation groups are reflected, found by comparing random states and their images.
 
     Args:
@@ -254,7 +273,7 @@ def find_mirrored(task: Any, robot: Robot, controls: Controls, fields: Iterable[
         ValueError: the model's sides differ, a number of an observation becomes no other one, or a reward is
             another in the mirror.
     """
-    symmetry = Symmetry(task.mirror, robot)
+    symmetry = ModelSymmetry(task.mirror, robot)
     action = symmetry.action(controls)
     states = symmetry.samples(np.random.default_rng(1), SAMPLES)
     images = [tuple(part(x) for part, x in zip(symmetry, state, strict=True)) for state in states]
@@ -306,7 +325,7 @@ def find_mirrored(task: Any, robot: Robot, controls: Controls, fields: Iterable[
         for name, x in shown.items()
     }
     history = {name: how.history for name, how in task.sensing.items()}
-    return Mirrored(action, {n: x.repeated(history.get(n, 1)) for n, x in reflections.items()})
+    return Symmetry({n: joined([x] * history.get(n, 1)) for n, x in reflections.items()}, action)
 
 
 def _fields(robot: Robot, states: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -318,33 +337,35 @@ def _fields(robot: Robot, states: Any, names: Sequence[str]) -> dict[str, np.nda
     return {name: np.stack([row[i] for row in rows]) for i, name in enumerate(names)}
 
 
-def _flat(x: np.ndarray) -> np.ndarray:
-    return x.reshape(len(x), -1)
-
-
 def _match(plain: np.ndarray, mirrored: np.ndarray, name: str, tolerance: float) -> Reflection:
     """Which number becomes which and with which sign: [K, D] and its mirror images."""
     size = plain.shape[1]
     spread = np.maximum(plain.std(axis=0), 1e-6)
-    places, signs = np.zeros(size, int), np.ones(size)
-    for i in range(size):
-        apart = np.stack(
-            [
-                np.abs(mirrored[:, i, None] - sign * plain).max(axis=0) / spread
-                for sign in (1.0, -1.0)
-            ]
-        )  # [sign, D]
-        best = apart.min()
-        if best > tolerance:
-            raise UserError(
-                f"{name}[{i}] has no mirror image: no number of the group is plus or minus what it becomes"
+    apart = np.stack(
+        [
+            np.abs(mirrored[:, i, None, None] - np.array([1.0, -1.0]) * plain[..., None]).max(
+                axis=0
             )
-        # where several fit, as of a constant, a number stays itself
-        sign, place = (
-            (0, i) if apart[0, i] <= best else np.unravel_index(apart.argmin(), apart.shape)
+            / spread[:, None]
+            for i in range(size)
+        ]
+    )  # [D, D, sign]: how far i's mirror image is from j
+    if lost := np.flatnonzero(apart.min(axis=(1, 2)) > tolerance).tolist():
+        raise UserError(
+            f"{name}[{lost[0]}] has no mirror image: no number of the group is plus or minus what it becomes"
         )
-        places[i], signs[i] = place, (1.0, -1.0)[sign]
-    found = Reflection(places, signs)
-    if not found.involution:
-        raise UserError(f"{name}: mirrored twice, it is not what it was")
-    return found
+    # pairs that become each other: of numbers that are equal or opposite always, several fit
+    apart = np.maximum(apart, apart.transpose(1, 0, 2))
+    places, signs = np.full(size, -1), np.ones(size)
+    for i in range(size):
+        if places[i] >= 0:
+            continue
+        free = np.where((places < 0)[:, None], apart[i], np.inf)
+        best = free.min()
+        if best > tolerance:
+            raise UserError(f"{name}[{i}]: mirrored twice, it is not what it was")
+        # where several fit, as of a constant, a number stays itself
+        j, sign = (i, 0) if free[i, 0] <= best else np.unravel_index(free.argmin(), free.shape)
+        places[i], places[j] = j, i
+        signs[i] = signs[j] = (1.0, -1.0)[sign]
+    return Reflection(tuple(places.tolist()), tuple(signs.tolist()))

@@ -16,7 +16,9 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import mujoco
+from mujoco.batch import Batch
 
+from surefoot.config import Config
 from surefoot.robots.actuation import Actuation
 from surefoot.robots.model import ModelSource, Robot
 from surefoot.robots.sensing import Sensing
@@ -56,9 +58,11 @@ class RobotTask:
         actuation: what an action means.
         sensing: how observation groups are measured, by name; a group that is left out shows the truth.
         float64: whether the task's functions calculate in 64 bits.
+        training: options of training that suit the task, which become the defaults for it.
         mirror: what is left and right of the robot, where both sides are alike; none: not known.
         stale: whether what follows from positions and velocities may be one substep old, as in
             Gymnasium's tasks, and cost nothing.
+        engine: what steps the physics, made of the model, how many copies, and how many threads.
     """
 
     model: ModelSource = ""
@@ -66,14 +70,16 @@ class RobotTask:
     physics_dt_s: float | None = None
     episode_s: float = 20.0
     command_s: float | None = None
-    random_age: bool = True
+    random_age: bool = False
     reward_floor: float | None = None
 
     actuation: ClassVar[Actuation] = Actuation()
     sensing: ClassVar[Mapping[str, Sensing]] = {}
     float64: ClassVar[bool] = False
     stale: ClassVar[bool] = False
+    engine: ClassVar[type[Batch]] = Batch
     mirror: ClassVar[Mirror | None] = None
+    training: ClassVar[Config] = Config()
 
     @property
     def name(self) -> str:

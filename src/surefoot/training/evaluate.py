@@ -10,7 +10,7 @@ import numpy as np
 
 from surefoot.agent import Policy
 from surefoot.envs import Environment
-from surefoot.envs.contract import REWARD_TERM, SUCCESS
+from surefoot.envs.contract import SUCCESS, logged_as
 from surefoot.errors import UserError
 from surefoot.rollout import Collector, Rollout, make_collector, start
 
@@ -73,8 +73,9 @@ class EpisodeStatistics:
     def __init__(self) -> None:
         self._returns: list[float] = []
         self._lengths: list[int] = []
+        self._truncated: list[bool] = []
         self._successes: list[bool] = []
-        self._terms: dict[str, tuple[float, int]] = {}
+        self._means: dict[str, tuple[float, int]] = {}
 
     def add(self, played: PlayedChunk) -> None:
         """Account for one chunk."""
@@ -82,29 +83,28 @@ class EpisodeStatistics:
         ended = rollout.ended & counted
         self._returns += rollout.episode_returns[ended].tolist()
         self._lengths += rollout.episode_lengths[ended].tolist()
+        self._truncated += (~rollout.terminated)[ended].tolist()
         for name, values in rollout.info.items():
             finite = np.isfinite(values)  # NaN: this step says nothing of it
             if name in SUCCESS:
                 self._successes += (values[ended & finite] > 0).tolist()
-            if name.startswith(REWARD_TERM):
-                total, steps = self._terms.get(name, (0.0, 0))
+            if mean := logged_as(name):
+                total, steps = self._means.get(mean, (0.0, 0))
                 total += float(np.sum(values, where=counted & finite, dtype=np.float64))
-                self._terms[name] = total, steps + int((counted & finite).sum())
+                self._means[mean] = total, steps + int((counted & finite).sum())
 
     def summary(self) -> dict[str, Any]:
-        """Episode statistics (population standard deviation) and each reward term per step."""
+        """Episode statistics (population standard deviation), reward terms and measures per step."""
         result: dict[str, Any] = {
             "episodes": len(self._returns),
             "episode_return_mean": float(np.mean(self._returns)),
             "episode_return_std": float(np.std(self._returns)),
             "episode_length_mean": float(np.mean(self._lengths)),
+            "truncated_share": float(np.mean(self._truncated)),
         }
         if self._successes:
             result["success_rate"] = float(np.mean(self._successes))
-        for name, (total, steps) in self._terms.items():
-            if steps:
-                result[f"reward/{name.removeprefix(REWARD_TERM)}"] = total / steps
-        return result
+        return result | {name: total / n for name, (total, n) in self._means.items() if n}
 
 
 def evaluate(

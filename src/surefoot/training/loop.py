@@ -77,7 +77,9 @@ class Trainer:
                 "bootstrapped from the one before it (counted as rollout/inexact_truncations)",
                 stacklevel=3,
             )
-        self.updater = Updater(config, executors, exact=env.spec.exact_truncation)
+        self.updater = Updater(
+            config, executors, exact=env.spec.exact_truncation, symmetry=self.agent.symmetry
+        )
         self._executor = executors.main
         self._make_experience = jax.jit(self._experience_program)
         self._measure = jax.jit(self._measure_update)

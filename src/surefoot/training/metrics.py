@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from surefoot import functional as F
-from surefoot.envs.contract import REWARD_TERM, SUCCESS
+from surefoot.envs.contract import SUCCESS, logged_as
 from surefoot.functional.distributions import DiagGaussian, Distribution, TanhGaussian
 from surefoot.networks import Actor
 from surefoot.rollout import Rollout
@@ -84,9 +84,8 @@ def rollout_metrics(rollout: Rollout, *, exact: bool) -> dict[str, jax.Array]:
             rate = F.masked_mean((values > 0).astype(jnp.float32), finite)
             rate = jnp.where(finite.any(), rate, jnp.nan)
             metrics["rollout/success_rate"] = rate
-        if name.startswith(REWARD_TERM):
-            term = "reward/" + name.removeprefix(REWARD_TERM)
-            metrics[term] = F.masked_mean(values, rollout.valid & finite)
+        if mean := logged_as(name):
+            metrics[mean] = F.masked_mean(values, rollout.valid & finite)
     metrics["rollout/masked_steps"] = rollout.masked.sum()
     metrics["rollout/lost_episodes"] = (rollout.ended & ~rollout.valid).sum()
     if not exact:

@@ -68,7 +68,12 @@ def forward(networks: ActorCritic, batch: Batch, kl_coef: jax.Array) -> Forward:
 
 
 def make_batch(
-    networks: ActorCritic, experience: Experience, estimates: Estimates, carry: Any, config: Config
+    networks: ActorCritic,
+    experience: Experience,
+    estimates: Estimates,
+    carry: Any,
+    config: Config,
+    symmetry: F.PolicyReflection | None = None,
 ) -> Batch:
     """A batch in sequences [T, N, ...]; `networks` are those before the update, `carry` the critic's.
 
@@ -99,10 +104,23 @@ def make_batch(
         old_distribution=None,
         carry=Carries(experience.carry, carry),
     )
+    if config.symmetry == "augment" and symmetry is not None:
+        batch = with_mirror_images(batch, symmetry)
     if config.surrogate == "kl_penalty" and networks.actor is not None:
         old = networks.policy().unroll(batch.observations, batch.carry.actor, batch.first)
         batch = batch._replace(old_distribution=old)
     return batch
+
+
+def with_mirror_images(batch: Batch, symmetry: F.PolicyReflection) -> Batch:
+    """The sequences [T, N, ...] and their mirror images, [T, 2 N, ...]: as good, and as likely before.
+
+    Source: Mittal et al. 2024, arXiv 2403.04359 (symmetry by augmentation).
+    """
+    image = batch._replace(
+        observations=symmetry(batch.observations), raw_actions=symmetry.action(batch.raw_actions)
+    )
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), batch, image)
 
 
 class Minibatches(abc.ABC):

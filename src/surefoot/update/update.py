@@ -48,6 +48,7 @@ class Updater:
         config: the options.
         executors: where the programs run.
         exact: whether the last observation at a time limit is known (`EnvSpec.exact_truncation`).
+        symmetry: the mirror image of what networks read and do, if it is made use of.
 
     Attributes:
         specs: the learners' table.
@@ -55,8 +56,15 @@ class Updater:
         programs: the update of each learner by name: (learner, rate, batch, key) -> learner, metrics.
     """
 
-    def __init__(self, config: Config, executors: Executors, *, exact: bool) -> None:
-        self.config, self.executors = config, executors
+    def __init__(
+        self,
+        config: Config,
+        executors: Executors,
+        *,
+        exact: bool,
+        symmetry: F.PolicyReflection | None = None,
+    ) -> None:
+        self.config, self.executors, self._symmetry = config, executors, symmetry
         self.specs = learner_specs(config, executors)
         self._first, self._last = self.specs[0], self.specs[-1]
         self.main = self._first.name
@@ -150,7 +158,7 @@ class Updater:
     def _move(
         self, spec: LearnerSpec, learner: Learner, batch: Estimated, key: Any, num_epochs: int
     ) -> tuple[Learner, Metrics, Steps]:
-        rows = make_batch(learner.params, *batch, self.config)
+        rows = make_batch(learner.params, *batch, self.config, self._symmetry)
         return spec.step(spec.terms, learner, rows, key, num_epochs=num_epochs)
 
     def _program(self, spec: LearnerSpec) -> Any:
