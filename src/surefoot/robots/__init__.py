@@ -1,5 +1,6 @@
 """Floor 2: robots of one's own, on MuJoCo's batch engine."""
 
+from surefoot.robots import terms
 from surefoot.robots.actuation import Actuation
 from surefoot.robots.environment import RobotEnvironment
 from surefoot.robots.model import Robot, installed
@@ -20,4 +21,5 @@ __all__ = [
     "State",
     "Terrain",
     "installed",
+    "terms",
 ]

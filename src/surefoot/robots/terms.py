@@ -329,24 +329,32 @@ def swing_height(phase: Numbers, height: float) -> jax.Array:
 
 
 def gait(
-    heights: Numbers, velocities: Numbers, phase: Numbers, height: float, *, sigma: float = 0.002
+    heights: Numbers,
+    velocities: Numbers,
+    phase: Numbers,
+    height: float,
+    *,
+    lift_sigma: float = 0.001,
+    slide_sigma: float = 0.1,
 ) -> jax.Array:
     """How well feet keep to a gait: lifted as their phase says, and still where they are to stand.
 
-        exp(-sum((heights - swing_height(phase))^2) / sigma) * exp(-sum(stance * |velocity_xy|^2))
+        mean(exp(-(heights - swing_height(phase))^2 / lift_sigma - stance * |velocity_xy|^2 / slide_sigma))
 
-    Source: MuJoCo Playground, g1/joystick.py, `_reward_feet_phase`, for the first factor.
+    Source: after MuJoCo Playground, g1/joystick.py, `_reward_feet_phase`; for each foot by itself, so that
+    one foot that is right is worth something, and with the second term.
 
     Args:
         heights: [F] m, over the ground.
         velocities: [F, 3] m/s.
         phase: [F] in [0, 1).
         height: m, in the middle of the swing.
-        sigma: m^2, at which 1/e of the first factor remains.
+        lift_sigma: m^2, at which 1/e remains.
+        slide_sigma: m^2/s^2, likewise.
     """
-    lifted = jnp.sum(jnp.square(heights - swing_height(phase, height)))
-    sliding = jnp.sum(jnp.sum(jnp.square(velocities[:, :2]), axis=1) * (phase >= 0.5))
-    return jnp.exp(-lifted / sigma) * jnp.exp(-sliding)
+    lifted = jnp.square(heights - swing_height(phase, height)) / lift_sigma
+    sliding = (phase >= 0.5) * jnp.sum(jnp.square(velocities[:, :2]), axis=1) / slide_sigma
+    return jnp.mean(jnp.exp(-lifted - sliding))
 
 
 # orientation -------------------------------------------------------------------------------------

@@ -77,7 +77,6 @@ class QuadrupedWalk(RobotTask):
         friction: fewest and most sliding friction of the ground, drawn for each episode.
         frequency_hz: strides per second.
         swing_m: how high a foot is to be lifted.
-        gait_sigma: how exactly the swing height is to be kept, m^2 (see `terms.gait`).
         offset: whether the joint targets carry a nominal trot, to which the actions add.
         by_phase: whether the policy sees the mirror image in the second half of every stride.
         tracking: weight of following the linear command.
@@ -105,7 +104,6 @@ class QuadrupedWalk(RobotTask):
     friction: tuple[float, float] = (0.4, 1.0)
     frequency_hz: float = 2.0
     swing_m: float = 0.06
-    gait_sigma: float = 0.01
     offset: bool = True
     by_phase: bool = True
 
@@ -251,8 +249,7 @@ class QuadrupedWalk(RobotTask):
             "tracking": self.tracking * terms.tracking(velocity[:2], s.command[:2]),
             "turn": self.turn * terms.tracking(turning[2], s.command[2]),
             "distance": self.distance * (terms.norm(off) + 0.5 * turned),
-            "gait": self.gait
-            * terms.gait(heights, speeds, self.phases(s), self.swing_m, sigma=self.gait_sigma),
+            "gait": self.gait * terms.gait(heights, speeds, self.phases(s), self.swing_m),
             "posture": self.posture * terms.posture(joints.qpos, joints.home, bends),
             "tilt": self.tilt * terms.tilt(trunk.gravity),
             "bounce": self.bounce * terms.bounce(velocity),
