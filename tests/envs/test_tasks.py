@@ -279,7 +279,13 @@ def test_objects_are_named_so_that_no_file_can_name_them() -> None:
 def test_names_that_import_a_module_of_their_choice_are_known() -> None:
     for task in ("mine:Robot", "folder/mine.py:Robot", "gymnasium:mine:Robot-v0"):
         assert names_code(task)
-    for task in ("Hopper-v5", "robot:Go1Walk", "envpool:Hopper-v5", "gymnasium:Hopper-v5", "probe:both"):
+    for task in (
+        "Hopper-v5",
+        "robot:Go1Walk",
+        "envpool:Hopper-v5",
+        "gymnasium:Hopper-v5",
+        "probe:both",
+    ):
         assert not names_code(task)
 
 

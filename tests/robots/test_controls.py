@@ -39,7 +39,7 @@ ARM = """
       </body>
     </body>
   </body></worldbody>
-  <tendon><fixed name="cable"><joint joint="knee" coef="1"/><joint joint="rail" coef="2"/></fixed></tendon>
+  <tendon><fixed name="{tendon}"><joint joint="knee" coef="1"/><joint joint="rail" coef="2"/></fixed></tendon>
   <actuator>{actuators}</actuator>
   <keyframe><key name="home" qpos=".3 -.5 .05" {key}/></keyframe>
 </mujoco>
@@ -57,9 +57,11 @@ MOTORS = """
 """
 
 
-def driven(actuators: str = "", key: str = "", **options: Any) -> tuple[mujoco.MjModel, Controls]:
+def driven(
+    actuators: str = "", key: str = "", tendon: str = "cable", **options: Any
+) -> tuple[mujoco.MjModel, Controls]:
     """The arm with an actuation: its model, and what turns actions into controls."""
-    spec = mujoco.MjSpec.from_string(ARM.format(actuators=actuators, key=key))
+    spec = mujoco.MjSpec.from_string(ARM.format(actuators=actuators, key=key, tendon=tendon))
     actuation = Actuation(**options)
     actuation.prepare(spec, "arm")
     robot = Robot(compile_spec(spec, "arm"), "arm")
@@ -140,12 +142,12 @@ def test_actions_are_in_the_joints_order_whatever_the_actuators_is(arms: Any, se
 
 def test_numbers_by_name_go_to_the_first_pattern_that_a_joint_matches() -> None:
     model, controls = driven(
-        scale={"k*": 0.1, "*": 1.0},
+        scale={"k*": 0.1, "rail": 2.0, "*l": 9.0},
         offset={"knee": 0.7},
         stiffness={"hip": 10.0, "knee": 5.0, "r*": 100.0},
         damping={"hip": 1.0},
     )
-    close(controls.scale, [1.0, 0.1, 1.0])
+    close(controls.scale, [1.0, 0.1, 2.0])
     close(controls.offset, [0.3, 0.7, 0.05])
     targets = controls.offset + controls.scale * np.array([0.1, 0.1, 0.01])
     torque = forces(model, controls.ctrl(jnp.array([0.1, 0.1, 0.01])), QPOS, QVEL)
@@ -166,7 +168,10 @@ def test_one_offset_is_for_all_joints_and_without_one_it_is_the_home_pose_or_0()
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"joints": "hipp"}, "arm has no joint that matches 'hipp'; did you mean 'hip'"),
+        (
+            {"joints": "hipp"},
+            "^actuation: arm has no joint that matches 'hipp'; did you mean 'hip'",
+        ),
         ({"joints": ("hip", "ankle*")}, r"no joint that matches 'ankle\*'$"),
         ({"scale": {"nee": 1.0}}, "scale names 'nee', which is no driven joint of arm; .* 'knee'"),
         ({"offset": {"hi": 1.0}}, "offset names 'hi', which .*; did you mean 'hip'"),
@@ -176,7 +181,16 @@ def test_one_offset_is_for_all_joints_and_without_one_it_is_the_home_pose_or_0()
         ({"joints": "hip", "scale": {"knee": 1.0}}, "scale names 'knee', which is no driven joint"),
         ({"stiffness": None}, "joint 'hip' of arm has no actuator; give stiffness and damping"),
         ({"kind": "velocity"}, "joint 'hip' of arm has no actuator; give damping, and it gets one"),
-        ({"kind": "ctrl"}, "arm has no actuators to control: choose another kind"),
+        ({"kind": "ctrl"}, "kind = 'ctrl' hands actions to the model's actuators as they are"),
+        (
+            {"kind": "ctrl", "stiffness": None},
+            "arm has no actuators to control: choose another kind",
+        ),
+        (
+            {"others": "knees"},
+            "arm has no actuator that matches 'knees'",
+        ),
+        ({"others": "knee"}, "others names the actuator 'knee', which drives a joint already"),
     ],
 )
 def test_names_that_are_not_there_are_refused_with_near_matches(options: Any, says: str) -> None:
@@ -255,7 +269,7 @@ def test_what_a_geared_motor_can_do_limits_what_takes_its_place(options: Any) ->
 def test_a_gear_is_left_out_targets_are_in_the_joints_own_units(gear: float) -> None:
     geared = f"""<position joint="hip" kp="30" kv="1" gear="{gear}" ctrlrange="-1 2"
       forcerange="-8 12"/>"""
-    plain = mujoco.MjModel.from_xml_string(ARM.format(actuators=geared, key=""))
+    plain = mujoco.MjModel.from_xml_string(ARM.format(actuators=geared, key="", tendon="cable"))
     model, controls = driven(geared, joints="hip")
     for target in (-0.9, -0.3, 0.4, 1.5):
         ctrl = controls.ctrl_of(jnp.array([target]))
@@ -305,13 +319,13 @@ def test_joints_without_actuators_stay_passive_where_others_have_them() -> None:
         driven('<position joint="knee" kp="20"/>', joints=("hip", "knee"))
 
 
-def test_an_actuator_of_a_tendon_is_none_of_the_joint_of_the_same_number() -> None:
-    rope = '<position name="pull" tendon="cable" kp="7"/>'  # tendon 0, as the hip is joint 0
-    model, controls = driven(rope + POSITIONS, 'ctrl=".9 0 0 0"')
+@pytest.mark.parametrize("name", ["cable", "knee"])
+def test_an_actuator_of_a_tendon_is_none_of_a_joint_of_the_same_number_or_name(name: str) -> None:
+    rope = f'<position name="pull" tendon="{name}" kp="7"/>'  # tendon 0, as the hip is joint 0
+    _, controls = driven(POSITIONS + rope, 'ctrl="0 0 0 .9"', tendon=name)
     assert controls.spec.sizes == (3,)
-    ctrl = controls.ctrl(jnp.zeros(3))
-    close(ctrl, [0.9, 0.05, 0.3, -0.5])
-    model, controls = driven(rope, 'ctrl=".9"', stiffness=20.0)
+    close(controls.ctrl(jnp.zeros(3)), [0.05, 0.3, -0.5, 0.9])
+    model, controls = driven(rope, 'ctrl=".9"', tendon=name, stiffness=20.0)
     close(controls.ctrl(jnp.zeros(3)), [0.9, *HOME])
     assert model.actuator("pull").gainprm[0] == 7
 
@@ -342,8 +356,8 @@ def test_an_action_is_heard_some_steps_late_and_until_then_it_is_0(late: int) ->
 
 def test_delays_are_drawn_for_each_episode_and_last() -> None:
     _, controls = driven(stiffness=1.0, delay_steps=(1, 3))
-    delays = jax.vmap(lambda key: controls.init(key).delay)(jax.random.split(jax.random.key(0), 60))
-    assert {int(delay) for delay in delays} == {1, 2, 3}
+    delays = {int(controls.init(jax.random.key(seed)).delay) for seed in range(20)}
+    assert delays == {1, 2, 3}
     for seed in range(3):
         delay, rows = heard({"delay_steps": (1, 3)}, ACTIONS, seed)
         np.testing.assert_array_equal(rows[:delay], 0.0)
@@ -363,10 +377,8 @@ def test_a_share_of_what_was_heard_before_remains(late: int) -> None:
 
 
 def test_an_action_beyond_the_bound_is_clipped() -> None:
-    _, controls = driven(stiffness=1.0, bound=2.0)
-    assert controls.spec.low == (-2.0,) * 3
-    assert controls.spec.high == (2.0,) * 3
-    close(controls.spec.to_env(jnp.array([-7.0, 0.0, 7.0])), [-2, 0, 2])
+    _, rows = heard({"bound": 2.0}, np.array([[-7.0, 0.5, 7.0]], np.float32))
+    close(rows[0], [-2, 0.5, 2])
 
 
 @pytest.mark.parametrize(
@@ -494,7 +506,7 @@ def test_an_episode_that_begins_anew_shows_nothing_of_the_one_before() -> None:
 class Arm(RobotTask):
     """An arm, heard late and seen late, in episodes of seven steps."""
 
-    model: Any = lambda: mujoco.MjSpec.from_string(ARM.format(actuators="", key=""))
+    model: Any = lambda: mujoco.MjSpec.from_string(ARM.format(actuators="", key="", tendon="cable"))
     episode_s: float = 0.14
     random_age: bool = False
 
@@ -548,7 +560,7 @@ def test_every_episode_of_an_environment_hears_late_and_smoothly(played: Any) ->
             age, delay = steps[t, n], control.delay[t, n]
             if age == 0:  # it began anew: nothing is left of before
                 heard, delays = np.zeros(3), delays | {int(delay)}
-                close(shown["ctrl"][t, n], 0.0)
+                close(shown["ctrl"][t, n], HOME)  # nothing was asked for yet
                 continue
             arrived = actions[t - 1 - delay, n] if age > delay else np.zeros(3)
             heard = 0.5 * heard + 0.5 * arrived
@@ -576,3 +588,23 @@ def test_every_episode_of_an_environment_is_seen_late_from_its_first_step_on(pla
     again = (shown["noisy"][1:] == shown["noisy"][:-1]).all(axis=-1)
     assert 0.1 < again.mean() < 0.5
     assert not again[steps[1:] == 0].any()
+
+
+def test_actuators_of_tendons_are_driven_over_their_ranges_behind_the_joints() -> None:
+    robot = Robot(mujoco.MjModel.from_xml_string(GRIPPER), "gripper")
+    controls = Controls(Actuation(joints="wrist", scale=0.5, others="grip"), robot)
+    assert controls.spec.sizes == (2,)
+    for action, grip in ((-1.0, 0.0), (0.0, 100.0), (1.0, 200.0), (5.0, 200.0)):
+        close(controls.ctrl(jnp.array([0.4, action])), [0.2, grip])
+    close(controls.rest, [0.0, 0.0])
+
+
+GRIPPER = """
+<mujoco><worldbody><body><joint name="wrist" axis="0 0 1" range="-90 90"/><geom size=".1"/>
+  <body pos="0 .2 0"><joint name="left" type="slide" axis="0 1 0" range="0 .1"/><geom size=".02"/></body>
+  <body pos="0 -.2 0"><joint name="right" type="slide" axis="0 1 0" range="0 .1"/><geom size=".02"/></body>
+</body></worldbody>
+<tendon><fixed name="split"><joint joint="left" coef=".5"/><joint joint="right" coef=".5"/></fixed></tendon>
+<actuator><position name="wrist" joint="wrist" kp="10" ctrlrange="-1 1"/>
+  <position name="grip" tendon="split" kp="10" ctrlrange="0 200"/></actuator></mujoco>
+"""

@@ -194,3 +194,21 @@ def test_a_mistake_is_named_before_anything_is_stepped(what: str, says: str) -> 
 def test_a_model_that_cannot_be_had_is_one_error(changes: dict, says: str) -> None:
     with pytest.raises(UserError, match=says):
         RobotEnvironment(Pole(**changes), 2)
+
+
+class Undecorated(Pole):
+    """A task whose options the dataclass does not know of."""
+
+    episode_s: float = 3.0
+
+
+class Bare(Pole):
+    """Likewise, and without a type."""
+
+    near = 2.0
+
+
+@pytest.mark.parametrize("task", [Undecorated, Bare])
+def test_an_option_that_would_not_count_is_named(task: type[RobotTask]) -> None:
+    with pytest.raises(UserError, match=r"(episode_s = 3.0|near = 2.0), but its default stays"):
+        RobotEnvironment(task(), 2)

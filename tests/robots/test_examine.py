@@ -96,7 +96,10 @@ def test_of_a_task_that_is_fine_everything_is_said_and_nothing_is_to_look_at() -
     [
         ("range", "joint 'hinge' cannot move: its range is 0 to "),
         ("stuck", "joint 'hinge' did not move under random actions"),
-        ("constant", "1 of 5 numbers of observation observation never change, the first is [4] = 3"),
+        (
+            "constant",
+            "1 of 5 numbers of observation observation never change, the first is [4] = 3",
+        ),
         ("large", "observation observation[4] reaches "),
         ("zero", "reward 'nothing' was 0 in every step"),
         ("huge", "reward 'huge' is more than 20 times all the others together"),

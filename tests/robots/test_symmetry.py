@@ -252,6 +252,22 @@ def test_an_actuator_without_partner_is_refused() -> None:
         ModelSymmetry(SIDES, bird('<position name="L_pull" tendon="L_cord" kp="20"/>'))
 
 
+def test_an_actuator_of_a_tendon_drives_no_joint() -> None:
+    arm = """<body pos="0 {y} 0"><joint name="{s}arm" axis="1 0 0"/><geom size=".1" pos="0 {y} 0"/></body>"""
+    cord = """<fixed name="{s}cord"><joint joint="{s}arm" coef="1"/></fixed>"""
+    robot = Robot(
+        mujoco.MjModel.from_xml_string(f"""
+          <mujoco><worldbody>{arm.format(s="L_", y=0.3)}{arm.format(s="R_", y=-0.3)}</worldbody>
+          <tendon>{cord.format(s="L_")}{cord.format(s="R_")}</tendon>
+          <actuator><motor joint="L_arm"/><motor joint="R_arm"/><damper tendon="L_cord" name="L_damp" kv="1"
+            ctrlrange="0 1"/><damper tendon="R_cord" name="R_damp" kv="1" ctrlrange="0 1"/></actuator>
+          </mujoco>"""),
+        "arms",
+    )
+    ctrl = ModelSymmetry(SIDES, robot).ctrl
+    assert (ctrl.places, ctrl.signs) == ((1, 0, 3, 2), (-1, -1, 1, 1))
+
+
 def test_actuators_of_tendons_several_of_a_joint_and_gears_that_turn_are_told_apart() -> None:
     robot = bird("""
       <position name="L_pull" tendon="L_cord" kp="9"/><position name="R_pull" tendon="R_cord" kp="9"/>
@@ -319,11 +335,18 @@ class Mistaken(Fly):
     what: str = ""
 
     def mirrored(self, s: State) -> Any:
+        if self.what == "quarter":
+            return {"time_s": s.time_s + 0.25}
         return {"comand": s.command} if self.what == "unknown" else {}
 
     def observe(self, s: State) -> Any:
-        numbers = [s.time_s, s.joint("L_roll").qpos, s.joint("R_roll").qpos]
-        return {"heights": jnp.stack(numbers[:2] if self.what == "one side" else numbers)}
+        left, right, angle = s.joint("L_roll").qpos, s.joint("R_roll").qpos, 2 * jnp.pi * s.time_s
+        numbers = {
+            "one side": [jnp.ones(()), left],
+            "one twice": [left, right, right],
+            "quarter": [jnp.sin(angle), jnp.cos(angle)],  # sine to cosine to minus the sine
+        }
+        return {"heights": jnp.stack(numbers.get(self.what, [left, right]))}
 
     def rewards(self, s: State) -> Any:
         if self.what == "left alone":
@@ -342,6 +365,8 @@ def found(task: RobotTask, robot: Robot) -> Any:
     ("what", "says"),
     [
         ("one side", r"Mistaken: heights\[1\] has no mirror image: no number of the group is plus"),
+        ("one twice", r"Mistaken: heights\[2\]: mirrored twice, it is not what it was"),
+        ("quarter", r"Mistaken: heights\[0\]: mirrored twice, it is not what it was"),
         ("unknown", r"unknown Mistaken.mirrored\(\) changes 'comand'; did you mean 'command'"),
         ("left alone", "Mistaken: the reward 'lift' is another in the mirror, by "),
         ("turning", "Mistaken: the reward 'turn left' is another in the mirror, by 200%"),
@@ -497,6 +522,9 @@ def test_by_phase_it_sees_the_mirror_image_and_acts_in_it(walks: Any) -> None:
         np.testing.assert_array_equal(now, reflected(theirs))
         shown, true = (np.asarray(step.observation["observation"]) for step in (seen, truth))
         expected = np.where(now, mirror_seen(true), true)
+        np.testing.assert_allclose(true[:, 9:12], theirs[0].episodes.command, rtol=1e-6)
+        qpos = theirs[1].rows[:, 1 : 1 + plain.robot.model.nq]  # a row begins with the time
+        np.testing.assert_allclose(true[:, 12:24], (qpos - plain.robot.home)[:, 7:], atol=1e-5)
         np.testing.assert_allclose(shown, expected, rtol=1e-3, atol=2e-3)
         action = 0.3 * rng.normal(size=(4, 12)).astype(np.float32)
         ours, seen = by_phase.step(ours, action)

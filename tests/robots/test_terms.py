@@ -312,7 +312,7 @@ def test_stance_begins_at_exactly_half_and_feet_in_stance_are_to_stand():
     ground = jnp.zeros(FEET)
     for phase, standing in ((0.0, 0), (0.5, 1), (np.nextafter(np.float32(0.5), 0), 0), (1.0, 1)):
         phases = jnp.full(FEET, 0.0).at[1].set(phase)
-        kept = 1 - standing / FEET * (1 - math.exp(-1 / 0.1))
+        kept = 1 - standing / FEET * (1 - math.exp(-1 / 0.25))
         close(terms.gait(ground, moving, phases, 0.06), kept, atol=1e-6)
     on_time = terms.swing_height(jnp.array([0.0, 0.25, 0.5, 0.75]), 0.06)
     still = jnp.zeros((FEET, 3))

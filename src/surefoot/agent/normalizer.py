@@ -48,7 +48,8 @@ class Normalizer(eqx.Module):
         moments = dict(self.moments)
         for name, reflection in self.spec.reflections or ():
             if name in moments:
-                moments[name] = reflection.average(moments[name])
+                mean, variance = reflection.average(moments[name].mean, moments[name].variance)
+                moments[name] = moments[name]._replace(mean=mean, variance=variance)
         return {name: normalize(x, moments[name], clip=self.spec.clip) for name, x in flat.items()}
 
     def update(self, observation: Mapping[str, jax.Array], weights: jax.Array) -> Normalizer:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-
-from surefoot.functional.moments import Moments
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,18 @@ class Reflection:
         signs = [a * self.signs[i] for a, i in zip(self.signs, self.places, strict=True)]
         return there == list(range(len(there))) and all(sign == 1 for sign in signs)
 
-    def average(self, moments: Moments) -> Moments:
-        """The moments of rows and their mirror images together.
+    def average(self, mean: jax.Array, variance: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of rows and their mirror images together.
 
-        mean = (m + m') / 2,  variance = (v + v') / 2 + ((m - m') / 2)^2
+            (m + m') / 2,    (v + v') / 2 + ((m - m') / 2)^2
 
         Args:
-            moments: of rows [D]; m and v, and m' and v' of the images.
+            mean: [D] of the rows: m; that of the images is m'.
+            variance: [D] of the rows, v.
         """
-        mean, variance = moments.mean, moments.variance
         image = self(mean)
         between = jnp.square((mean - image) / 2)
-        both = (variance + self.unsigned(variance)) / 2 + between
-        return moments._replace(mean=(mean + image) / 2, variance=both)
+        return (mean + image) / 2, (variance + self.unsigned(variance)) / 2 + between
 
 
 @dataclass(frozen=True)

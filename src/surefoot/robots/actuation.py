@@ -42,14 +42,17 @@ class Actuation:
     Attributes:
         kind: what an action means.
         joints: names of the joints that are driven (`*` and `?` stand for anything).
-        scale: of an action, for all joints or by name.
+        scale: of an action, for all joints or by name; 1 of a joint that no name matches.
         offset: what an action of 0 asks for, for all joints or by name; none: the home pose, or 0.
-        stiffness: Nm/rad of position control, for all joints or by name; none: the model's actuators stay.
+        stiffness: Nm/rad of position control, for all joints or by name; none: the model's actuators stay,
+            which have to be of this kind.
         damping: Nms/rad of position and velocity control, likewise.
         effort: largest torque, for all joints or by name; none: the model's limit.
         delay_steps: fewest and most control steps until an action is heard, drawn for each episode.
         smoothing: share of the control before that remains in the next, in [0, 1): a low-pass filter.
         bound: actions beyond +-bound are clipped.
+        others: names of further actuators, such as a tendon's: an action from -1 to 1 spans the range of
+            each, behind the actions of the joints.
     """
 
     kind: Literal["position", "velocity", "torque", "ctrl"] = "position"
@@ -62,6 +65,7 @@ class Actuation:
     delay_steps: tuple[int, int] = (0, 0)
     smoothing: float = 0.0
     bound: float = math.inf
+    others: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         low, high = self.delay_steps
@@ -75,6 +79,12 @@ class Actuation:
     def prepare(self, spec: mujoco.MjSpec, name: str) -> None:
         """Give driven joints of a spec actuators of this kind, where gains ask for it or none are there."""
         if self.kind == "ctrl":
+            asked = (self.stiffness, self.damping, self.effort, self.offset, self.others or None)
+            if any(x is not None for x in asked):
+                raise UserError(
+                    "actuation: kind = 'ctrl' hands actions to the model's actuators as they are; leave out "
+                    "stiffness, damping, effort, offset and others"
+                )
             if not spec.actuators:
                 raise UserError(f"{name} has no actuators to control: choose another kind")
             return
@@ -205,9 +215,19 @@ class Controls:
                 place = self._actuators
                 inner = sign * np.maximum(sign * bounds[place], sign * edge)
                 bounds[place] = np.where(ranged, inner, bounds[place])
-        bound = (options.bound,) * len(names)
+        self._others = np.array([], int)
+        if options.others:
+            self._others = robot.ids("actuator", options.others)
+            ranged = np.isfinite(self._low) & np.isfinite(self._high)
+            if bad := [int(i) for i in self._others if i in self._actuators or not ranged[i]]:
+                name = robot.names["actuator"][bad[0]]
+                raise UserError(
+                    f"actuation: others names the actuator {name!r}, which drives a joint already or has no "
+                    "range that actions from -1 to 1 could span"
+                )
+        size = len(names) + len(self._others)
         self.spec = ActionSpec(
-            "continuous", (len(names),), tuple(-x for x in bound), bound, (len(names),)
+            "continuous", (size,), (-math.inf,) * size, (math.inf,) * size, (size,)
         )
 
     def init(self, key: jax.Array) -> Delayed:
@@ -221,7 +241,9 @@ class Controls:
         )
 
     def hear(self, memory: Delayed, action: jax.Array) -> tuple[Delayed, jax.Array]:
-        """The action that the robot hears, late and smooth."""
+        """The action that the robot hears, within its bound, late and smooth."""
+        if math.isfinite(self._options.bound):
+            action = jnp.clip(action, -self._options.bound, self._options.bound)
         if self._options.delay_steps[1]:
             actions = jnp.concatenate([memory.actions[1:], action[None]])
             action = actions[-1 - memory.delay]
@@ -235,7 +257,20 @@ class Controls:
         """MuJoCo's controls [nu] for an action that was heard."""
         if self._options.kind == "ctrl":
             return action
-        return self.ctrl_of(self.offset + self.scale * action)
+        count = len(self.joints)
+        ctrl = self.ctrl_of(self.offset + self.scale * action[:count])
+        if len(self._others):
+            low, high = self._low[self._others], self._high[self._others]
+            share = jnp.clip(action[count:], -1.0, 1.0) / 2 + 0.5
+            ctrl = ctrl.at[self._others].set(low + share * (high - low))
+        return ctrl
+
+    @property
+    def rest(self) -> jax.Array:
+        """MuJoCo's controls [nu] where nothing was asked for yet."""
+        if self._options.kind == "ctrl":
+            return jnp.asarray(self._home)
+        return self.ctrl_of(self.offset)
 
     def ctrl_of(self, targets: Any) -> jax.Array:
         """MuJoCo's controls [nu] for targets of the driven joints, within their ranges."""

@@ -8,6 +8,7 @@ a pool of threads. Reset states are drawn only when an episode ended, and applie
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import time
@@ -114,6 +115,7 @@ class RobotEnvironment(HostPhysics):
     """
 
     def __init__(self, task: RobotTask, num_envs: int, *, threads: int | None = None) -> None:
+        check_fields(task)
         self.task, self._count = task, num_envs
         self._limit = max(1, round(task.episode_s / task.control_dt_s))
         self.symmetry: Symmetry | None = None
@@ -257,7 +259,7 @@ class RobotEnvironment(HostPhysics):
         state = {
             "qpos": robot.home if start.qpos is None else start.qpos,
             "qvel": np.zeros(robot.model.nv) if start.qvel is None else start.qvel,
-            "ctrl": robot.home_ctrl if start.ctrl is None else start.ctrl,
+            "ctrl": self.controls.rest if start.ctrl is None else start.ctrl,
         }
         model = {name: jnp.asarray(x) for name, x in task.randomize(robot, keys[4]).items()}
         return Begun(episode, {name: jnp.asarray(x) for name, x in state.items()}, model)
@@ -445,6 +447,17 @@ class RobotEnvironment(HostPhysics):
                 raise UserError(
                     f"{self.task.name}.randomize(): {name} never differs from the model's own: leave it out"
                 )
+
+
+def check_fields(task: RobotTask) -> None:
+    """Raise ValueError if a class sets an option that the dataclass does not know of."""
+    for field in dataclasses.fields(task):
+        own = getattr(type(task), field.name, field.default)
+        if own is not field.default and own != field.default:
+            raise UserError(
+                f"{task.name} sets {field.name} = {own!r}, but its default stays {field.default!r}: write "
+                f"`@dataclass(frozen=True)` over the class, and a type, as in `{field.name}: Any = ...`"
+            )
 
 
 def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:

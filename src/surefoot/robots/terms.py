@@ -335,7 +335,7 @@ def gait(
     height: float,
     *,
     lift_sigma: float = 0.001,
-    slide_sigma: float = 0.1,
+    slide_sigma: float = 0.25,
 ) -> jax.Array:
     """How well feet keep to a gait: lifted as their phase says, and still where they are to stand.
 

@@ -13,6 +13,8 @@ TASKS = {
     "Go1Walk": "walking",
     "Go1Rough": "walking",
     "SpotWalk": "walking",
+    "ArmReach": "reaching",
+    "PandaReach": "reaching",
 }
 
 

@@ -240,8 +240,12 @@ class QuadrupedWalk(RobotTask):
         trunk, joints = s.body(self.trunk), s.joints()
         feet = [s.geom(foot) for foot in self.feet]
         places = jnp.stack([foot.position for foot in feet])
-        heights = places[:, 2] - self.ground(places[:, :2]) - self.stance(s.robot).radius_m
-        speeds = jnp.stack([foot.velocity for foot in feet])
+        radius = self.stance(s.robot).radius_m
+        heights = places[:, 2] - self.ground(places[:, :2]) - radius
+        # of the lowest points: a foot that rolls does not slide
+        down = -radius[:, None] * np.array([0.0, 0.0, 1.0])
+        spins = jnp.stack([foot.angular_velocity for foot in feet])
+        speeds = jnp.stack([foot.velocity for foot in feet]) + jnp.cross(spins, down)
         velocity, turning = trunk.local_velocity, trunk.local_angular_velocity
         off, turned = velocity[:2] - s.command[:2], jnp.abs(turning[2] - s.command[2])
         bends = jnp.tile(jnp.array([1.0, 1.0, 0.1]), 4)
