@@ -12,7 +12,7 @@ import numpy as np
 from surefoot.agent import LoadedPolicy, load_policy
 from surefoot.config import Config, from_mapping, option_names, parse_options
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.tasks import names_code, own_options, task_name
+from surefoot.envs.tasks import names_code, own_options, task_fingerprint, task_name
 from surefoot.errors import UserError
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress
@@ -114,7 +114,8 @@ def resume(
             f"{str(folder)!r} has finished its {step:,} steps; to go on, give it more: "
             f"--total-steps {2 * step}"
         )
-    words = [*complaints, *_how_exact(folder, checkpoint, asked)]
+    now = task_fingerprint(task, parse_options(asked.env_options)) if checkpoint else None
+    words = [*complaints, *_how_exact(folder, checkpoint, asked, now)]
     facts = {"from_step": step, "words": words}
     own = _services(RunFolder(folder, resumes=facts), asked, checkpoint)
     if progress:
@@ -126,7 +127,9 @@ def resume(
     )
 
 
-def _how_exact(folder: Path, checkpoint: Checkpoint | None, config: Config) -> list[str]:
+def _how_exact(
+    folder: Path, checkpoint: Checkpoint | None, config: Config, fingerprint: str | None
+) -> list[str]:
     """Where a run goes on, and whether what it will be is what it would have been, in words."""
     if checkpoint is None:
         return [f"{folder}: no checkpoint to go on from yet; beginning at the start"]
@@ -147,7 +150,7 @@ def _how_exact(folder: Path, checkpoint: Checkpoint | None, config: Config) -> l
         for name in changed
         if name not in ("total_steps", "checkpoint_every", "keep_checkpoints")
     ]
-    why += checkpoint.differences()
+    why += checkpoint.differences(fingerprint)
     where = f"Going on from step {checkpoint.step:,} of {folder}"
     if why:
         return [f"{where}: statistically equal, not exact ({'; '.join(why)})"]
@@ -312,6 +315,7 @@ def open_run(
         seed=streams,
         options=parse_options(config.env_options if env_options is None else env_options),
     )
+    env.log_to(lambda text: say(text, stderr=True))
     try:
         check_fits(policy, env)
     except UserError:

@@ -180,7 +180,16 @@ def test_one_offset_is_for_all_joints_and_without_one_it_is_the_home_pose_or_0()
         ({"stiffness": {"*": 1.0, "knees": 1.0}}, "stiffness names 'knees', which .* 'knee'"),
         ({"joints": "hip", "scale": {"knee": 1.0}}, "scale names 'knee', which is no driven joint"),
         ({"stiffness": None}, "joint 'hip' of arm has no actuator; give stiffness and damping"),
-        ({"kind": "velocity"}, "joint 'hip' of arm has no actuator; give damping, and it gets one"),
+        (
+            {"kind": "velocity", "stiffness": None},
+            "joint 'hip' of arm has no actuator; give damping, and it gets one",
+        ),
+        ({"kind": "velocity"}, "stiffness does not count with kind = 'velocity': leave it out"),
+        ({"kind": "torque"}, "stiffness does not count with kind = 'torque': leave it out"),
+        (
+            {"stiffness": None, "damping": 1.0},
+            "damping does not count with kind = 'position' and no stiffness: give stiffness too",
+        ),
         ({"kind": "ctrl"}, "kind = 'ctrl' hands actions to the model's actuators as they are"),
         (
             {"kind": "ctrl", "stiffness": None},
@@ -288,8 +297,8 @@ def test_a_gear_is_left_out_targets_are_in_the_joints_own_units(gear: float) -> 
 )
 @pytest.mark.parametrize("kind", ["position", "velocity", "torque"])
 def test_whatever_drove_a_joint_is_replaced(own: str, kind: Any) -> None:
-    options = {"stiffness": 20.0, "damping": 2.0, "joints": "hip", "scale": 0.1}
-    model, controls = driven(own, kind=kind, **options)
+    gains = {"position": {"stiffness": 20.0, "damping": 2.0}, "velocity": {"damping": 2.0}}
+    model, controls = driven(own, kind=kind, joints="hip", scale=0.1, **gains.get(kind, {}))
     assert model.na == 0  # it answers at once
     target = controls.offset[0] - 0.1 * 0.5
     expected = {
@@ -508,7 +517,6 @@ class Arm(RobotTask):
 
     model: Any = lambda: mujoco.MjSpec.from_string(ARM.format(actuators="", key="", tendon="cable"))
     episode_s: float = 0.14
-    random_age: bool = False
 
     actuation: ClassVar[Actuation] = Actuation(
         stiffness=5.0, damping=1.0, scale={"r*": 0.1, "*": 0.5}, delay_steps=(0, 2), smoothing=0.5

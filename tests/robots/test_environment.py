@@ -104,7 +104,7 @@ def test_a_state_goes_on_bit_by_bit_also_in_other_environments_with_other_thread
 
 
 def test_episodes_begin_anew_on_the_step_after_their_end() -> None:
-    env = RobotEnvironment(Pole(random_age=False), 3)
+    env = RobotEnvironment(Pole(), 3)
     state, first = env.reset(jax.random.key(0))
     assert not first.valid.any()
     state, rows = played(env, state, 26)

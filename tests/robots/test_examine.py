@@ -34,7 +34,7 @@ class Cart(RobotTask):
     episode_s: float = 1.0
 
     actuation: ClassVar[Actuation] = Actuation(
-        kind="torque", joints="slide", scale=30.0, offset=0.0, stiffness=1.0
+        kind="torque", joints="slide", scale=30.0, offset=0.0
     )
 
     def edit(self, spec: mujoco.MjSpec) -> None:

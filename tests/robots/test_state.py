@@ -414,7 +414,6 @@ class Crate(RobotTask):
 
     model: Any = lambda: mujoco.MjSpec.from_string(CRATE)
     control_dt_s: float = 0.016
-    random_age: bool = False
 
     actuation: ClassVar[Actuation] = Actuation(joints="hinge")
 

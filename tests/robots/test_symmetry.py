@@ -489,8 +489,9 @@ SIGNS = (
 @pytest.fixture(scope="module")
 def walks() -> Any:
     """Go1 that sees the mirror image in half of each stride, and one that never does."""
-    common = {"random_age": True, "standing": 0.3, "command_s": 0.2}
-    return [RobotEnvironment(Go1Walk(by_phase=by, **common), 4) for by in (True, False)]
+    common = {"standing": 0.3, "command_s": 0.2}
+    tasks = [Go1Walk(by_phase=by, **common) for by in (True, False)]
+    return [RobotEnvironment(task, 4, random_ages=True) for task in tasks]
 
 
 def test_what_go1_sees_and_does_is_reflected_as_by_hand(walks: Any) -> None:

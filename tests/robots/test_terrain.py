@@ -258,7 +258,6 @@ class Ball(RobotTask):
 
     model: Any = lambda: mujoco.MjSpec.from_string(BALL)
     episode_s: float = 0.1
-    random_age: bool = False
 
     actuation: ClassVar[Actuation] = Actuation(kind="ctrl")
 

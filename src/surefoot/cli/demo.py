@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     say("\nMeasuring the trained policy (deterministic), then one that stands still...")
     walking, standing = measure(result.run_dir, episodes=arguments.episodes)
     say(table(walking, standing))
-    say(f"\nRun folder: {result.run_dir}\nNext: surefoot eval {result.run_dir} --env-options")
+    say(f"\nRun folder: {result.run_dir}\nNext: surefoot eval {result.run_dir}")
     return 0
 
 

@@ -59,6 +59,8 @@ def describe(result: dict[str, Any]) -> str:
         f"length {result['episode_length_mean']:.0f} steps, "
         f"{result['truncated_share']:.1%} to the time limit"
     ]
+    if "lost_episodes" in result:
+        lines.append(f"{result['lost_episodes']} more were lost, as the simulation broke down")
     if "success_rate" in result:
         lines.append(f"success {result['success_rate']:.0%}")
     for kind, title in (("reward/", "reward terms"), ("measure/", "measured")):

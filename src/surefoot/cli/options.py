@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -51,17 +52,24 @@ def options_from(argv: Sequence[str]) -> tuple[Config, str | None]:
     early.add_argument("--preset")
     early.add_argument("--config")
     known, _ = early.parse_known_args(list(argv))
-    if known.preset:
-        base = preset(known.preset)
-    else:
-        base = _own_options(argv[0]) if argv and ":" in argv[0] else Config()
+    base = preset(known.preset) if known.preset else _own_options(_task_in(argv))
     if known.config is None:
         return base, None
     options: dict[str, Any] = read_toml(known.config)
     task = options.pop("task", None)
+    if not known.preset and isinstance(task, str) and not _names_code(task):
+        base = _own_options(task)
     if task is not None and _names_code(task):
         task = None  # an import path is taken from the command line alone
     return from_mapping(options, base=base), task
+
+
+def _task_in(argv: Sequence[str]) -> str:
+    """The positional argument that has a colon, as every task with options of its own."""
+    for before, word in itertools.pairwise(["", *argv]):
+        if ":" in word and not word.startswith("-") and not before.startswith("--"):
+            return word
+    return ""
 
 
 def _own_options(task: str) -> Config:

@@ -244,6 +244,7 @@ class EnvSpec:
         cheap_to_make: whether making the environments costs next to nothing beside the steps between two
             checkpoints, so that they begin anew there and a resumed run is exact (docs/checkpoints.md).
         symmetry: how the task is its own mirror image; none: not known.
+        fingerprint: changes with the task's code, options and model; none: not known.
     """
 
     name: str
@@ -259,6 +260,7 @@ class EnvSpec:
     saves_state: bool = False
     cheap_to_make: bool = False
     symmetry: Symmetry | None = None
+    fingerprint: str | None = None
 
     @property
     def exact_truncation(self) -> bool:

@@ -46,6 +46,7 @@ def make_environment(
     seed: np.random.SeedSequence,
     options: Mapping[str, Any] | None = None,
     hosting: Hosting | None = None,
+    training: bool = False,
 ) -> Environment:
     """The environment of a task.
 
@@ -56,6 +57,7 @@ def make_environment(
         seed: where every environment's own seed is spawned from.
         options: settings of the task.
         hosting: how Gymnasium environments are stepped, and what becomes of those that fail.
+        training: whether to learn on it: robots' tasks may practise in another way than they are judged.
 
     Raises:
         ValueError: unknown task or option (with near matches), unsupported spaces, a missing extra.
@@ -63,9 +65,9 @@ def make_environment(
     options, hosting = dict(options or {}), hosting or Hosting()
     seeds = [int(child.generate_state(1)[0] >> 1) for child in seed.spawn(num_envs)]
     if not isinstance(task, str):
-        return _from_object(task, num_envs, seeds, options, hosting, name=task_name(task))
+        return _from_object(task, num_envs, seeds, options, hosting, task_name(task), training)
     if is_import_path(task):
-        return _from_object(_imported(task), num_envs, seeds, options, hosting, name=task)
+        return _from_object(_imported(task), num_envs, seeds, options, hosting, task, training)
     prefix, _, name = task.partition(":") if ":" in task else ("envpool", ":", task)
     if prefix == "gymnasium":
         from surefoot.envs.gymnasium import (
@@ -86,9 +88,9 @@ def make_environment(
             cheap_to_make=comes_with_gymnasium(name),
         )
     if prefix == "probe":
-        return _from_object(_probe(name), num_envs, seeds, options, hosting, name=task)
+        return _from_object(_probe(name), num_envs, seeds, options, hosting, task, training)
     if prefix == "robot":
-        return _from_object(robot_task(task), num_envs, seeds, options, hosting, name=task)
+        return _from_object(robot_task(task), num_envs, seeds, options, hosting, task, training)
     _refuse_hosting(hosting, task)
     if prefix == "gymnax":
         from surefoot.envs.gymnax import GymnaxEnvironment
@@ -139,8 +141,8 @@ def _from_object(
     seeds: list[int],
     options: dict[str, Any],
     hosting: Hosting,
-    *,
     name: str,
+    training: bool,
 ) -> Environment:
     import gymnasium
 
@@ -151,7 +153,10 @@ def _from_object(
     if isinstance(task, RobotTask):
         from surefoot.robots.environment import RobotEnvironment
 
-        return RobotEnvironment(_with_options(task, options, name), num_envs)
+        task = _with_options(task, options, name)
+        if training:
+            task = task.practised(options)
+        return RobotEnvironment(task, num_envs, random_ages=training)
     if isinstance(task, Environment):
         if options:
             raise UserError(f"{name} is made already: env_options cannot be applied to it")
@@ -175,10 +180,10 @@ def _from_object(
             "SingleEnvironment, or a class or function that makes one"
         )
     if isinstance(task, type) and issubclass(task, RobotTask):
-        return _from_object(task(), num_envs, seeds, options, hosting, name=name)
+        return _from_object(task(), num_envs, seeds, options, hosting, name, training)
     made = _call(task, options, name)
-    if isinstance(made, (Environment, SingleEnvironment)):
-        return _from_object(made, num_envs, seeds, {}, hosting, name=name)
+    if isinstance(made, (Environment, SingleEnvironment, RobotTask)):
+        return _from_object(made, num_envs, seeds, {}, hosting, name, training)
     if not isinstance(made, gymnasium.Env):
         raise UserError(
             f"{name} made a {type(made).__name__}, not a gymnasium.Env or a surefoot environment"
@@ -204,8 +209,17 @@ def _with_options(task: Any, options: dict[str, Any], name: str) -> Any:
     check_names(options, fields, what=f"option of {name}:")
     for option, value in options.items():
         now = getattr(task, option)
-        if isinstance(now, float) and not isinstance(value, (int, float)):
-            raise UserError(f"{name}: {option} = {value!r}, it must be a number such as {now!r}")
+        if value == "none" and "None" in str(fields[option].type):
+            options[option] = value = None
+        kind = type(now)
+        wanted = (int, float) if kind is float else (kind,)
+        right = (
+            value is None
+            or now is None
+            or (isinstance(value, wanted) and (kind is bool) == isinstance(value, bool))
+        )
+        if kind in (bool, int, float, str) and not right:
+            raise UserError(f"{name}: {option} = {value!r}, it must be such as {now!r}")
     return dataclasses.replace(task, **options)
 
 
@@ -287,7 +301,24 @@ def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
     return _with_options(task, dict(options or {}), name) if isinstance(task, RobotTask) else None
 
 
-def own_options(task: Any) -> Config:
-    """The options of training that become the defaults for a task: a robot's may bring its own."""
+def task_fingerprint(task: Any, options: Mapping[str, Any]) -> str | None:
+    """What `EnvSpec.fingerprint` is in training on a task; none where it is not known."""
+    robot = robot_task(task, options)
+    if robot is None:
+        return None
+    from surefoot.robots.environment import fingerprint
+
+    return fingerprint(robot.practised(options))
+
+
+def own_options(task: Any, *, known: bool = False) -> Config:
+    """The options of training that become the defaults for a task: a robot's may bring its own.
+
+    Args:
+        task: a task.
+        known: import nothing that a name chooses.
+    """
+    if isinstance(task, str) and (names_code(task) if known else False):
+        return Config()
     robot = robot_task(task)
     return Config() if robot is None else robot.training

@@ -76,8 +76,25 @@ class Actuation:
         if not 0 <= self.smoothing < 1:
             raise UserError(f"smoothing = {self.smoothing}: it must be in [0, 1)")
 
+    def _check_gains(self) -> None:
+        """Raise ValueError for gains that this kind does not read."""
+        unread = {
+            "position": () if self.stiffness is not None else ("damping",),
+            "velocity": ("stiffness",),
+            "torque": ("stiffness", "damping"),
+            "ctrl": (),
+        }[self.kind]
+        for name in unread:
+            if getattr(self, name) is not None:
+                hint = "give stiffness too" if self.kind == "position" else "leave it out"
+                raise UserError(
+                    f"actuation: {name} does not count with kind = {self.kind!r}"
+                    f"{' and no stiffness' if self.kind == 'position' else ''}: {hint}"
+                )
+
     def prepare(self, spec: mujoco.MjSpec, name: str) -> None:
         """Give driven joints of a spec actuators of this kind, where gains ask for it or none are there."""
+        self._check_gains()
         if self.kind == "ctrl":
             asked = (self.stiffness, self.damping, self.effort, self.offset, self.others or None)
             if any(x is not None for x in asked):
@@ -170,6 +187,7 @@ class Controls:
         joints: numbers of the driven joints, in the order of the actions; empty for `ctrl`.
         scale: [A] of the driven joints.
         offset: [A] what an action of 0 asks of them.
+        others: numbers of the further actuators that actions drive.
     """
 
     def __init__(self, options: Actuation, robot: Robot) -> None:
@@ -215,17 +233,17 @@ class Controls:
                 place = self._actuators
                 inner = sign * np.maximum(sign * bounds[place], sign * edge)
                 bounds[place] = np.where(ranged, inner, bounds[place])
-        self._others = np.array([], int)
+        self.others = np.array([], int)
         if options.others:
-            self._others = robot.ids("actuator", options.others)
+            self.others = robot.ids("actuator", options.others)
             ranged = np.isfinite(self._low) & np.isfinite(self._high)
-            if bad := [int(i) for i in self._others if i in self._actuators or not ranged[i]]:
+            if bad := [int(i) for i in self.others if i in self._actuators or not ranged[i]]:
                 name = robot.names["actuator"][bad[0]]
                 raise UserError(
                     f"actuation: others names the actuator {name!r}, which drives a joint already or has no "
                     "range that actions from -1 to 1 could span"
                 )
-        size = len(names) + len(self._others)
+        size = len(names) + len(self.others)
         self.spec = ActionSpec(
             "continuous", (size,), (-math.inf,) * size, (math.inf,) * size, (size,)
         )
@@ -233,11 +251,9 @@ class Controls:
     def init(self, key: jax.Array) -> Delayed:
         """What is remembered where an episode begins."""
         low, high = self._options.delay_steps
-        size = self.spec.sizes[0]
+        rest = jnp.asarray(self._rest_action(), jnp.float32)
         return Delayed(
-            jnp.zeros((high + 1, size)),
-            jax.random.randint(key, (), low, high + 1),
-            jnp.zeros(size),
+            jnp.tile(rest, (high + 1, 1)), jax.random.randint(key, (), low, high + 1), rest
         )
 
     def hear(self, memory: Delayed, action: jax.Array) -> tuple[Delayed, jax.Array]:
@@ -259,11 +275,20 @@ class Controls:
             return action
         count = len(self.joints)
         ctrl = self.ctrl_of(self.offset + self.scale * action[:count])
-        if len(self._others):
-            low, high = self._low[self._others], self._high[self._others]
+        if len(self.others):
+            low, high = self._low[self.others], self._high[self.others]
             share = jnp.clip(action[count:], -1.0, 1.0) / 2 + 0.5
-            ctrl = ctrl.at[self._others].set(low + share * (high - low))
+            ctrl = ctrl.at[self.others].set(low + share * (high - low))
         return ctrl
+
+    def _rest_action(self) -> np.ndarray:
+        """[A] the action that asks for `rest`."""
+        if self._options.kind == "ctrl":
+            return np.clip(self._home, self._low, self._high)
+        low, high = self._low[self.others], self._high[self.others]
+        return np.concatenate(
+            [np.zeros(len(self.joints)), 2 * (self._home[self.others] - low) / (high - low) - 1]
+        )
 
     @property
     def rest(self) -> jax.Array:

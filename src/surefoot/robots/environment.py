@@ -8,7 +8,9 @@ a pool of threads. Reset states are drawn only when an episode ended, and applie
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import inspect
 import math
 import time
@@ -109,17 +111,27 @@ class RobotEnvironment(HostPhysics):
         task: the task.
         num_envs: how many copies.
         threads: of the engine; none: as many as there are usable cores, and no more than copies.
+        random_ages: whether the first episodes begin at random ages, so that they do not all end together.
 
     Raises:
         ValueError: a model, a name or a function of the task that cannot be used, named with its line.
     """
 
-    def __init__(self, task: RobotTask, num_envs: int, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        task: RobotTask,
+        num_envs: int,
+        *,
+        threads: int | None = None,
+        random_ages: bool = False,
+    ) -> None:
         check_fields(task)
-        self.task, self._count = task, num_envs
+        check_times(task)
+        self.task, self._count, self._random_ages = task, num_envs, random_ages
         self._limit = max(1, round(task.episode_s / task.control_dt_s))
         self.symmetry: Symmetry | None = None
         self._look_at(compiled(task))
+        digest = fingerprint(task, self.robot)
         if self._reads.sensors:
             self._look_at(compiled(task, self._reads.sensors))
         if task.mirror is not None:
@@ -146,6 +158,7 @@ class RobotEnvironment(HostPhysics):
             threads=threads,
             saves_state=True,
             symmetry=self.symmetry,
+            fingerprint=digest,
         )
 
     def _look_at(self, robot: Robot) -> None:
@@ -171,7 +184,7 @@ class RobotEnvironment(HostPhysics):
             everywhere = np.ones(count, bool)
             self._start(begun, everywhere)
             episodes = begun.episodes
-            if self.task.random_age:
+            if self._random_ages:
                 ages = jax.random.randint(to_ages, (count,), 0, self._limit)
                 episodes = episodes._replace(steps=episodes.steps + ages)
             nobody = np.zeros(count, bool)
@@ -209,7 +222,7 @@ class RobotEnvironment(HostPhysics):
         stepped = carried.episodes._replace(steps=carried.episodes.steps + 1)
         episodes = _where(sensed.begun, sensed.episodes, stepped)
         episodes, observation, reward, terminated, info = jax.vmap(self._judge_one)(
-            episodes, fields, sensed.begun
+            episodes, fields, sensed.begun, sensed.lost
         )
         going = ~jnp.asarray(sensed.begun)
         sound = jnp.isfinite(reward)
@@ -226,7 +239,7 @@ class RobotEnvironment(HostPhysics):
     def close(self) -> None:
         """Let the engine's threads go."""
         self._bound, self._written = {}, {}
-        del self._batch
+        self.__dict__.pop("_batch", None)
 
     def log_to(self, log: Callable[[str], None]) -> None:
         """Where simulations that broke down are named."""
@@ -239,7 +252,8 @@ class RobotEnvironment(HostPhysics):
 
     def _begin_one(self, key: jax.Array, level: jax.Array) -> Begun:
         task, robot = self.task, self.robot
-        key, *keys = jax.random.split(key, 6)
+        # behind every step's own key, which are fold_in(key, steps)
+        key, *keys = jax.random.split(jax.random.fold_in(key, 2**31), 6)
         start = task.reset(robot, keys[0], level)
         size = self.controls.spec.sizes[0]
         episode = Episode(
@@ -276,11 +290,11 @@ class RobotEnvironment(HostPhysics):
         s = self._state(fields, episode)
         writes = {"ctrl": self.controls.ctrl(task.control(s, heard))}
         if task.overrides("events"):
-            key = jax.random.fold_in(s.key, 1)
+            key = jax.random.fold_in(s.step_key, 1)
             writes |= {name: jnp.asarray(x) for name, x in task.events(s, key).items()}
         return episode, writes
 
-    def _judge_one(self, episode: Episode, fields: Any, begun: Any) -> Any:
+    def _judge_one(self, episode: Episode, fields: Any, begun: Any, lost: Any) -> Any:
         task = self.task
         if task.overrides("remember"):
             carry = task.remember(self._state(fields, episode))
@@ -292,20 +306,29 @@ class RobotEnvironment(HostPhysics):
         if task.reward_floor is not None:
             reward = jnp.maximum(reward, task.reward_floor)
         terminated = jnp.asarray(task.terminated(s), bool)
+        measures = {_measure(name): jnp.asarray(x) for name, x in task.metrics(s).items()}
+        for name, x in {**terms, **measures, "terminated": terminated}.items():
+            if x.shape:
+                raise UserError(
+                    f"{task.name}: {name.replace('_', ' ', 1)} has shape {x.shape}; of one environment it "
+                    "must be one number"
+                )
         if task.overrides("next_level"):
             ends = terminated | (episode.steps >= self._limit)
-            level = jnp.where(ends & ~begun, task.next_level(s), episode.level)
+            level = jnp.asarray(task.next_level(s), jnp.float32)
+            counts = ends & ~begun & ~lost & jnp.isfinite(level)
+            level = jnp.where(counts, level, episode.level)
             episode = episode._replace(level=level.astype(jnp.float32))
-        info = terms | {_measure(name): jnp.asarray(x) for name, x in task.metrics(s).items()}
+        info = terms | measures
         if task.command_s is not None:
-            to_whether, to_command = jax.random.split(jax.random.fold_in(s.key, 2))
+            to_whether, to_command = jax.random.split(jax.random.fold_in(s.step_key, 2))
             anew = jax.random.bernoulli(to_whether, min(1.0, task.control_dt_s / task.command_s))
             command = jax.tree.map(jnp.asarray, task.command(to_command, episode.level))
             episode = episode._replace(command=_where_one(anew & ~begun, command, episode.command))
             s = self._state(fields, episode)
         groups, sensing = as_groups(task.observe(s)), dict(episode.sensing)
         for i, (name, how) in enumerate(sorted(task.sensing.items())):
-            key = jax.random.fold_in(jax.random.fold_in(s.key, 3), i)
+            key = jax.random.fold_in(jax.random.fold_in(s.step_key, 3), i)
             truth = jnp.ravel(groups[name])
             sensing[name], groups[name] = how(sensing[name], truth, key, first=begun)
         groups = {name: jnp.ravel(x).astype(jnp.float32) for name, x in groups.items()}
@@ -328,24 +351,20 @@ class RobotEnvironment(HostPhysics):
 
     def _step(self, ids: np.ndarray | None) -> np.ndarray:
         """Step simulations; [N] those that broke down."""
-        before = self._warnings()
+        self._batch.warning[...] = 0  # a reset by MuJoCo would begin to count anew
         lost = np.zeros(self._count, bool)
         try:
             self._batch.step(ids, nstep=self._substeps, stage=self._stage)
         except SimulationError as error:
             lost[error.ids] = True
             self._log(f"{self.spec.name}, environment {error.ids[0]}: {error}")
-        broken = (self._warnings() > before).any(axis=1)
+        broken = (self._batch.warning[:, list(_BROKEN), 1] > 0).any(axis=1)
         for index in np.flatnonzero(broken & ~lost)[:1]:
             self._log(
                 f"{self.spec.name}, environment {index}: the simulation became unstable and MuJoCo reset it; "
                 "the episode is lost"
             )
         return lost | broken
-
-    def _warnings(self) -> np.ndarray:
-        """How often each simulation broke down so far, [N, kinds]; a copy."""
-        return self._batch.warning[:, list(_BROKEN), 1]
 
     def _start(self, begun: Begun, rows: np.ndarray) -> None:
         """Write starts into the rows that begin anew, and make what follows from them current."""
@@ -403,7 +422,7 @@ class RobotEnvironment(HostPhysics):
         )
         self._check_written("events", writes)
         after, groups, *_, info = jax.eval_shape(
-            lambda e, b: self._judge_one(e, self._reads, b),
+            lambda e, b: self._judge_one(e, self._reads, b, b),
             begun.episodes,
             jax.ShapeDtypeStruct((), jnp.bool_),
         )
@@ -449,6 +468,27 @@ class RobotEnvironment(HostPhysics):
                 )
 
 
+def fingerprint(task: RobotTask, robot: Robot | None = None) -> str:
+    """Of a task's code, options and model: 12 hexadecimal digits.
+
+    Args:
+        task: the task.
+        robot: its model, where it is compiled already, as the task edits it.
+    """
+    model = (robot or compiled(task)).model
+    content = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, content)
+    digest = hashlib.sha256(content.tobytes())
+    for field in dataclasses.fields(task):
+        if field.name != "model":  # it is compiled in
+            digest.update(f"{field.name}={getattr(task, field.name)!r}".encode())
+    for kind in type(task).__mro__[:-1]:
+        if kind is not RobotTask:
+            with contextlib.suppress(OSError, TypeError):  # made where there is no file
+                digest.update(inspect.getsource(inspect.getmodule(kind) or kind).encode())
+    return digest.hexdigest()[:12]
+
+
 def check_fields(task: RobotTask) -> None:
     """Raise ValueError if a class sets an option that the dataclass does not know of."""
     for field in dataclasses.fields(task):
@@ -460,12 +500,22 @@ def check_fields(task: RobotTask) -> None:
             )
 
 
+def check_times(task: RobotTask) -> None:
+    """Raise ValueError for times that cannot be."""
+    for name in ("control_dt_s", "physics_dt_s", "episode_s", "command_s"):
+        value = getattr(task, name)
+        if value is None and name in ("physics_dt_s", "command_s"):
+            continue
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise UserError(f"{task.name}: {name} = {value!r}, it must be seconds above 0")
+
+
 def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:
     """Env steps per second of a task's physics alone, its robots standing at home."""
     robot = compiled(task)
     batch = task.engine(robot.model, num_envs, min(num_envs, usable_cores()))
     batch.bind("qpos")[:] = robot.home
-    batch.bind("ctrl")[:] = robot.home_ctrl
+    batch.bind("ctrl")[:] = Controls(task.actuation, robot).rest
     substeps, steps, began = substeps_of(task, robot.model), 0, time.perf_counter()
     while (passed := time.perf_counter() - began) < seconds:
         batch.step(nstep=substeps)
@@ -483,7 +533,12 @@ def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -
     if task.physics_dt_s is not None:
         spec.option.timestep = task.physics_dt_s
     task.actuation.prepare(spec, task.name)
-    task.edit(spec)
+    try:
+        task.edit(spec)
+    except UserError:
+        raise
+    except Exception as error:
+        raise refuse(f"{task.name}.edit()", error) from error
     leave_out_looks(spec)
     for sensor in add.values():
         sensor.add_to(spec)

@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 
 from surefoot.machine import usable_cores
+from surefoot.robots.actuation import Controls
 from surefoot.robots.environment import RobotEnvironment, compiled, substeps_of
 from surefoot.robots.model import Robot
 from surefoot.robots.task import RobotTask
@@ -78,8 +79,9 @@ def _try(env: RobotEnvironment, kind: str, steps: int) -> Tried:
     rows: list[tuple[Any, Any, Any]] = []
     state, _ = env.reset(jax.random.key(0))
     hold = max(1, round(0.5 / env.task.control_dt_s))
-    action = np.zeros((COPIES, *env.spec.action.shape), np.float32)
-    low, high = (np.clip(x, -1.0, 1.0) for x in (env.spec.action.low, env.spec.action.high))
+    low, high = (np.array(x) for x in (env.spec.action.low, env.spec.action.high))
+    low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
+    action = np.tile(((low + high) / 2).astype(np.float32), (COPIES, 1))
     for i in range(steps):
         if kind == "random" or (kind == "held" and i % hold == 0):
             action = rng.uniform(low, high, action.shape).astype(np.float32)
@@ -269,10 +271,11 @@ def _price(task: RobotTask, model: mujoco.MjModel) -> float:
     batch = task.engine(model, COPIES, threads)
     rng, robot = np.random.default_rng(0), Robot(model, task.name)
     batch.bind("qpos")[:] = robot.home
+    rest = np.asarray(Controls(task.actuation, robot).rest)
     ctrl, count, steps = batch.bind("ctrl"), substeps_of(task, model), 0
     began = time.perf_counter()
     while (passed := time.perf_counter() - began) < PRICE_S:
-        ctrl[:] = robot.home_ctrl + 0.2 * rng.normal(size=ctrl.shape)
+        ctrl[:] = rest + 0.2 * rng.normal(size=ctrl.shape)
         batch.step(nstep=count)
         steps += COPIES
     return passed / steps * threads * 1e6

@@ -86,7 +86,7 @@ def read_spec(source: ModelSource, folders: Sequence[Path] = ()) -> mujoco.MjSpe
         made = source()
         if not isinstance(made, mujoco.MjSpec):
             raise UserError(f"model: the function returned a {type(made).__name__}, not an MjSpec")
-        return made
+        return made.copy()
     path = _find(Path(source), folders)
     try:
         is_urdf = path.suffix.lower() == ".urdf"

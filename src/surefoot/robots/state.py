@@ -154,7 +154,12 @@ class State:
 
     @property
     def key(self) -> jax.Array:
-        """A random key of this step's own."""
+        """A random key of this step's own; `control` gets that of the observation it acts on."""
+        return jax.random.fold_in(self.step_key, 0)
+
+    @property
+    def step_key(self) -> jax.Array:
+        """What the environment draws from in this step."""
         return jax.random.fold_in(self._episode.key, self._episode.steps)
 
     def __getattr__(self, name: str) -> jax.Array:

@@ -9,7 +9,7 @@ states and of their mirror images.
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from surefoot.robots.actuation import Controls
 from surefoot.robots.model import Robot
 from surefoot.robots.state import Episode, State
 
-SAMPLES = 24
+SAMPLES, RECENT = 24, 4
 _POLAR, _AXIAL = np.array([1.0, -1.0, 1.0]), np.array([-1.0, 1.0, -1.0])
 _QUATERNION = np.array([1.0, -1.0, 1.0, -1.0])  # w first
 
@@ -169,7 +169,16 @@ class ModelSymmetry:
                     f"{self._robot.name}: the actions' {what} of joint {name!r} is {x[off[0]]:g}, by that of "
                     f"its mirror image it would be {image[off[0]]:g}"
                 )
-        return found
+        if not len(controls.others):
+            return found
+        others = {int(actuator): i for i, actuator in enumerate(controls.others)}
+        if any(self.ctrl.places[i] not in others for i in others):
+            raise UserError(
+                f"{self._robot.name}: actuation.others names actuators of one side alone"
+            )
+        images = tuple(others[self.ctrl.places[i]] for i in others)
+        ends = Reflection(images, tuple(self.ctrl.signs[i] for i in others))
+        return joined([found, ends])
 
     def __iter__(self) -> Iterator[Reflection]:
         """Of qpos, qvel and ctrl."""
@@ -300,18 +309,27 @@ def find_symmetry(task: Any, robot: Robot, controls: Controls, fields: Iterable[
             control=None,
             sensing=None,
         )
-        s = State(robot, fields, episode, task.control_dt_s)
+        s = State(robot, _at(fields, 0), episode, task.control_dt_s)
         changes = dict(task.mirrored(s))
         time_s = changes.pop("time_s", s.time_s)
         check_names(changes, ("command", "carry"), what=f"{task.name}.mirrored() changes")
         image = episode._replace(
             steps=time_s / task.control_dt_s, action=action(drawn[0]), last_action=action(drawn[1])
         )
-        other = State(robot, mirrored, image._replace(**changes), task.control_dt_s)
-        return tuple((as_groups(task.observe(x)), dict(task.rewards(x))) for x in (s, other))
+        image = image._replace(**changes)
+
+        def seen(episode: Episode, fields: Any) -> State:
+            if task.overrides("remember"):  # so that the carry holds more than what it begins with
+                for i in range(RECENT - 1):
+                    s = State(robot, _at(fields, i), episode, task.control_dt_s)
+                    episode = episode._replace(carry=task.remember(s))
+            return State(robot, _at(fields, RECENT - 1), episode, task.control_dt_s)
+
+        pair = (seen(episode, fields), seen(image, mirrored))
+        return tuple((as_groups(task.observe(x)), dict(task.rewards(x))) for x in pair)
 
     keys = jax.random.split(jax.random.key(0), SAMPLES)
-    plain, mirrored = (_fields(robot, x, sorted(fields)) for x in (states, images))
+    plain, mirrored = (_recent(_fields(robot, x, sorted(fields))) for x in (states, images))
     (shown, rewards), (image, image_rewards) = jax.tree.map(
         np.asarray, jax.jit(jax.vmap(both))(keys, plain, mirrored)
     )
@@ -333,6 +351,18 @@ def find_symmetry(task: Any, robot: Robot, controls: Controls, fields: Iterable[
     }
     history = {name: how.history for name, how in task.sensing.items()}
     return Symmetry({n: joined([x] * history.get(n, 1)) for n, x in reflections.items()}, action)
+
+
+def _recent(fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """[K, ...] as [K, RECENT, ...]: each with others, as if they had come before."""
+    return {
+        name: np.stack([np.roll(x, shift, axis=0) for shift in range(RECENT)], axis=1)
+        for name, x in fields.items()
+    }
+
+
+def _at(fields: Mapping[str, Any], i: int) -> dict[str, Any]:
+    return {name: x[i] for name, x in fields.items()}
 
 
 def _fields(robot: Robot, states: Any, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ all environments and compiled around the physics. A method whose name is not ove
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -53,11 +53,11 @@ class RobotTask:
         physics_dt_s: seconds of a physics substep; none: as the model says.
         episode_s: seconds after which an episode is truncated.
         command_s: mean seconds between commands, which are redrawn at random times; none: one an episode.
-        random_age: whether the first episodes begin at random ages, so that they do not all end at once.
         reward_floor: the reward of a step is at least this; none: no floor.
         actuation: what an action means.
         sensing: how observation groups are measured, by name; a group that is left out shows the truth.
         float64: whether the task's functions calculate in 64 bits.
+        practice: fields that are others in training, such as shorter episodes; those that a user sets stay.
         training: options of training that suit the task, which become the defaults for it.
         mirror: what is left and right of the robot, where both sides are alike; none: not known.
         stale: whether what follows from positions and velocities may be one substep old, as in
@@ -70,7 +70,6 @@ class RobotTask:
     physics_dt_s: float | None = None
     episode_s: float = 20.0
     command_s: float | None = None
-    random_age: bool = False
     reward_floor: float | None = None
 
     actuation: ClassVar[Actuation] = Actuation()
@@ -80,6 +79,7 @@ class RobotTask:
     engine: ClassVar[type[Batch]] = Batch
     mirror: ClassVar[Mirror | None] = None
     training: ClassVar[Config] = Config()
+    practice: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def name(self) -> str:
@@ -150,6 +150,17 @@ class RobotTask:
     def replace(self, **changes: Any) -> RobotTask:
         """The same task with other options."""
         return dataclasses.replace(self, **changes)
+
+    def practised(self, given: Iterable[str]) -> RobotTask:
+        """The task as training has it: with `practice`, but for fields `given` or set otherwise."""
+        kind = next(kind for kind in type(self).__mro__ if "practice" in vars(kind))
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        changes = {
+            name: value
+            for name, value in self.practice.items()
+            if name not in given and getattr(self, name) == defaults[name]
+        }
+        return self.replace(**changes)
 
     def overrides(self, method: str) -> bool:
         """Whether the task has a method of its own."""

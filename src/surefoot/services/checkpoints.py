@@ -102,9 +102,13 @@ class Checkpoint:
         """Where the run goes on."""
         return ResumePoint(self.step, self.wall_time_s, self.restore)
 
-    def differences(self) -> list[str]:
-        """What is other than when it was made, of all that the last bits of a run depend on."""
-        return _differences(self.machine, platform_info())
+    def differences(self, fingerprint: str | None = None) -> list[str]:
+        """What is other than when it was made, of all that the last bits of a run depend on.
+
+        Args:
+            fingerprint: of the task now (`EnvSpec.fingerprint`).
+        """
+        return _differences(self.machine, _circumstances(fingerprint))
 
 
 class Checkpoints(Hook):
@@ -231,7 +235,7 @@ class Checkpoints(Hook):
             "exact": environments != "left" and self._alone,
             "best": best and best._asdict(),
             "milestones": list(milestones),
-            "machine": platform_info(),
+            "machine": _circumstances(run.env.fingerprint),
             "precision": "float32",
             "arrays": arrays,
             "files": {file.name: checksum(file) for file in sorted(folder.iterdir())},
@@ -368,6 +372,11 @@ def _is_finite(state: TrainState) -> bool:
         for leaf in leaves
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
     )
+
+
+def _circumstances(fingerprint: str | None) -> dict[str, Any]:
+    known = {} if fingerprint is None else {"the task's code or model": fingerprint}
+    return {**platform_info(), **known}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

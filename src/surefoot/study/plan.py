@@ -11,7 +11,7 @@ from typing import Any
 
 from surefoot.config import Config, from_mapping, option_names
 from surefoot.config_file import dump_toml
-from surefoot.envs.tasks import names_code
+from surefoot.envs.tasks import names_code, own_options
 from surefoot.errors import UserError, check_names, near_matches
 
 Options = Mapping[str, Any]
@@ -189,7 +189,7 @@ def task_options(task: str, own: Options, shared: Options, presets: Presets) -> 
     name = own.pop("preset", None)
     if name is not None:
         check_names([str(name)], presets, what=f"preset ({', '.join(presets)}):")
-    base = presets[str(name)]() if name is not None else Config()
+    base = presets[str(name)]() if name is not None else own_options(task, known=True)
     changes = {**shared, **own}
     try:
         return from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)

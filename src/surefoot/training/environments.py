@@ -79,6 +79,7 @@ class EnvLifecycle:
             seed=make_streams(self._config.seed, step).environments,
             options=parse_options(self._config.env_options),
             hosting=hosting_of(self._config),
+            training=True,
         )
         self.env.log_to(self._log)
 

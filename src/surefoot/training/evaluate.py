@@ -15,6 +15,7 @@ from surefoot.errors import UserError
 from surefoot.rollout import Collector, Rollout, make_collector, start
 
 CHUNK_STEPS = 250  # steps of each environment between looks at which episodes have ended
+MOST_LOST = 20  # episodes of each environment, before it is given up
 
 
 class PlayedChunk(NamedTuple):
@@ -51,7 +52,7 @@ def play(
         collect = make_collector(env, num_steps=CHUNK_STEPS, deterministic=deterministic)
     reset_key, key = jax.random.split(key)
     state = start(env, policy.initial_carry(num_envs), reset_key)
-    chunk = 0
+    chunk = lost = 0
     while np.any(done < quota):
         state, rollout = collect(policy, state, jax.random.fold_in(key, chunk))
         rollout = jax.device_get(rollout)
@@ -59,6 +60,12 @@ def play(
             raise UserError(
                 f"{env.spec.name}: an episode has gone on for {rollout.episode_lengths.max():,} "
                 f"steps (limit {max_episode_steps:,}); give the task a time limit to evaluate it"
+            )
+        lost += int((rollout.ended & ~rollout.valid).sum())
+        if lost > MOST_LOST * num_envs and not done.any():
+            raise UserError(
+                f"{env.spec.name}: {lost} episodes were lost and none came to its end: the simulation breaks "
+                "down under this policy"
             )
         ended = rollout.ended & rollout.valid
         before = done + np.cumsum(ended, axis=0) - ended
@@ -74,6 +81,7 @@ class EpisodeStatistics:
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._truncated: list[bool] = []
+        self._lost = 0
         self._successes: list[bool] = []
         self._means: dict[str, tuple[float, int]] = {}
 
@@ -83,6 +91,7 @@ class EpisodeStatistics:
         ended = rollout.ended & counted
         self._returns += rollout.episode_returns[ended].tolist()
         self._lengths += rollout.episode_lengths[ended].tolist()
+        self._lost += int((rollout.ended & ~rollout.valid).sum())
         self._truncated += (~rollout.terminated)[ended].tolist()
         for name, values in rollout.info.items():
             finite = np.isfinite(values)  # NaN: this step says nothing of it
@@ -102,6 +111,8 @@ class EpisodeStatistics:
             "episode_length_mean": float(np.mean(self._lengths)),
             "truncated_share": float(np.mean(self._truncated)),
         }
+        if self._lost:
+            result["lost_episodes"] = self._lost
         if self._successes:
             result["success_rate"] = float(np.mean(self._successes))
         return result | {name: total / n for name, (total, n) in self._means.items() if n}

@@ -23,7 +23,6 @@ REACHING = Config(
     total_steps=1_000_000,
     num_envs=64,
     num_steps=32,
-    env_options=("random_age=true",),
     actor_hidden=(128, 128),
     critic_hidden=(128, 128),
     activation="elu",
