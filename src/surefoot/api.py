@@ -280,7 +280,7 @@ def evaluate(
 
     Returns:
         `episodes`, `episode_return_mean`, `episode_return_std` (population), `episode_length_mean`;
-        `success_rate` and `reward/NAME` per step where the task has them.
+        `truncated_share`, `success_rate`, `reward/NAME` and `measure/NAME` per step where the task has them.
     """
     env, policy, streams = open_run(
         run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options

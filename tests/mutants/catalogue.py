@@ -5,7 +5,7 @@ The rows of docs/silent-bugs.md, put back: the tests named must fail on each (`m
 
 from __future__ import annotations
 
-from tests.mutants import boundaries, memory, normalization, objective, running
+from tests.mutants import boundaries, memory, normalization, objective, robots, running
 from tests.mutants.mutant import Mutant
 
 CATALOGUE: tuple[Mutant, ...] = (
@@ -13,6 +13,7 @@ CATALOGUE: tuple[Mutant, ...] = (
     *memory.MUTANTS,
     *normalization.MUTANTS,
     *objective.MUTANTS,
+    *robots.MUTANTS,
     *running.MUTANTS,
 )
 

@@ -212,3 +212,49 @@ class Bare(Pole):
 def test_an_option_that_would_not_count_is_named(task: type[RobotTask]) -> None:
     with pytest.raises(UserError, match=r"(episode_s = 3.0|near = 2.0), but its default stays"):
         RobotEnvironment(task(), 2)
+
+
+@dataclass(frozen=True)
+class Breaks(Pole):
+    """A robot whose velocity leaves all bounds once its command is above 0."""
+
+    command_s: float | None = None
+
+    def events(self, s: State, key: jax.Array) -> Any:
+        return {"qvel": jnp.where((s.command > 0) & (s.time_s > 0.1), 1e12, s.qvel)}
+
+
+def test_a_simulation_that_mujoco_resets_is_a_lost_row_of_a_named_environment() -> None:
+    env = RobotEnvironment(Breaks(), 6)
+    said: list[str] = []
+    env.log_to(said.append)
+    state, _ = env.reset(jax.random.key(0))
+    breaks = np.asarray(state[0].episodes.command) > 0
+    assert 0 < breaks.sum() < 6
+    state, rows = played(env, state, 8)
+    lost = np.stack([row.truncated & ~row.valid for row in rows])
+    np.testing.assert_array_equal(lost.sum(axis=0), breaks)
+    at = int(lost.any(axis=1).argmax())
+    np.testing.assert_array_equal(lost[at], breaks)
+    assert not np.stack([row.terminated for row in rows])[at, breaks].any()
+    assert not rows[at + 1].valid[breaks].any()  # it begins anew
+    assert rows[at + 1].valid[~breaks].all()
+    first = int(np.flatnonzero(breaks)[0])
+    (line,) = said
+    assert line.startswith(
+        f"Breaks, environment {first}: the simulation became unstable and MuJoCo"
+    )
+    assert np.isfinite(state[1].rows).all()
+
+
+def test_what_follows_from_a_mass_is_calculated_again_for_each_robot() -> None:
+    env = RobotEnvironment(Pole(), 3)
+    state, _ = env.reset(jax.random.key(0))
+    masses = state[1].model["body_mass"]
+    weights = np.array(env._batch.expand("body_invweight0"))
+    for mass, weight in zip(masses, weights, strict=True):
+        model = env.robot.model.__copy__()
+        model.body_mass[:] = mass
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        np.testing.assert_allclose(weight, model.body_invweight0, rtol=1e-9)
+    assert len(set(weights[:, 1, 0].tolist())) == 3

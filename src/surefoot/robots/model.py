@@ -230,7 +230,9 @@ def set_home(
     """
     for key in list(spec.keys):
         spec.delete(key)
-    robot = Robot(compile_spec(spec.copy(), "the model"), "the model")
+    plain = spec.copy()
+    leave_out_looks(plain)
+    robot = Robot(compile_spec(plain, "the model"), "the model")
     qpos, model = robot.home, robot.model
     for name, position in joints.items():
         places, _ = robot.joint_slices(robot.id("joint", name))

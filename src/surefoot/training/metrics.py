@@ -27,6 +27,7 @@ METRICS: dict[str, str] = {
     "rollout/lost_episodes": "episodes that such a fault cut off",
     "rollout/inexact_truncations": "time limits whose last observation the simulator lost",
     "reward/NAME": "mean per step of the task's reward term NAME",
+    "measure/NAME": "mean per step of what a robot's task measures",
     "batch/reward_max": "largest reward of the batch, without sign, before scaling",
     "batch/advantage_std": "standard deviation of the advantages before normalization",
     "batch/observation_clip_share": "share of the actor's normalized observations at their clip",
