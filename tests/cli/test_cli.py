@@ -248,6 +248,7 @@ def test_train_then_eval_from_the_command_line(
         "episode_return_mean",
         "episode_return_std",
         "episode_length_mean",
+        "truncated_share",
     }
     assert result["episodes"] == 7
     assert "in use" in error(capsys, "train", PROBE, *flags(), "--run-dir", "r")

@@ -25,6 +25,7 @@ FLOORS: dict[str, dict[str, tuple[str, ...]]] = {
                 *("shuffling", "surrogates", "trust_region", "value_losses"),
             )
         },
+        "reflection": ("tests/training/test_symmetry.py",),
         "masking": (
             "tests/functional",
             "tests/agent/test_policy.py::test_a_number_that_is_not_finite_is_read_as_zero",

@@ -210,8 +210,8 @@ def wrap_programs(
     """Put something around the update of each learner in every run from here on."""
     original = Updater.__init__
 
-    def init(self: Updater, config: Config, executors: Executors, *, exact: bool) -> None:
-        original(self, config, executors, exact=exact)
+    def init(self: Updater, config: Config, executors: Executors, **known: Any) -> None:
+        original(self, config, executors, **known)
         self.programs = {name: wrap(name, program) for name, program in self.programs.items()}
 
     monkeypatch.setattr(Updater, "__init__", init)

@@ -73,6 +73,8 @@ def _task_in(argv: Sequence[str]) -> str:
 
 
 def _own_options(task: str) -> Config:
+    if not task:
+        return Config()
     from surefoot.envs.tasks import own_options
 
     try:
