@@ -160,7 +160,7 @@ def test_a_command_is_understood(
         study, _ = plan(parse_study_command(arguments))
         assert check(study).tasks
     else:
-        module = importlib.import_module(f"surefoot.cli.{verb}")
+        module = importlib.import_module(f"surefoot.cli.{verb.replace('-', '_')}")
         understand = read_with_options if verb == "bench" else read
         understand(module.Arguments, verb, arguments)
 

@@ -20,13 +20,14 @@ VERBS = {
     "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",
     "report": "write a page of charts from a study or from runs",
     "tasks": "list the tasks that can be trained",
+    "new-robot": "write a task file for a robot from its model, and train it for a minute",
     "demo": "teach a Unitree Go1 to walk, then measure how well it follows commands",
 }
 
 
 def usage() -> str:
     """What `surefoot --help` prints."""
-    verbs = "\n".join(f"  {verb:<8}{text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  {verb:<11}{text}" for verb, text in VERBS.items())
     return (
         "usage: surefoot VERB ...\n\nPPO for robots, fast on the CPU you own.\n\n"
         f"{verbs}\n\n`surefoot VERB --help` explains a verb; "
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"unknown verb {verb!r}{near_matches(verb, VERBS)} (verbs: {', '.join(VERBS)})")
     keep_compiled_programs()
     try:
-        return importlib.import_module(f"surefoot.cli.{verb}").main(rest)
+        return importlib.import_module(f"surefoot.cli.{verb.replace('-', '_')}").main(rest)
     except UserError as error:
         return fail(str(error))
     except BrokenPipeError:  # the reader of a pipe has left, as `head` does
