@@ -487,7 +487,9 @@ def test_the_effort_of_a_urdf_is_kept_if_a_motor_could_have_it(
 
 
 def test_a_joint_that_mimics_another_gets_no_motor(tmp_path: Path) -> None:
-    file = urdf(tmp_path, '<collision name="hull"><geometry><sphere radius=".1"/></geometry></collision>')
+    file = urdf(
+        tmp_path, '<collision name="hull"><geometry><sphere radius=".1"/></geometry></collision>'
+    )
     before, middle, after = file.read_text().rpartition("<limit")
     file.write_text(f'{before}<mimic joint="shoulder"/>{middle}{after}')
     found = look(file, free=False)
