@@ -325,7 +325,7 @@ def test_the_solver_iterates_longer_where_joints_rub(tmp_path: Path) -> None:
     assert "ls_iterations = 4, 8\n" in spot
 
 
-@pytest.mark.parametrize("length", [1, 75, 85, 95, 200])
+@pytest.mark.parametrize("length", [1, 76, 77, 84, 85, 86, 87, 93, 200])
 def test_a_path_may_be_long(length: int, tmp_path: Path) -> None:
     file = tmp_path / "leg.py"
     file.write_text(text_of(look(model_of(tmp_path)), f'"/{"x" * length}.xml"', 0.005, file.name))

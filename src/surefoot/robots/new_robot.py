@@ -875,6 +875,8 @@ def _wrapped(model: str) -> str:
     if len(line) > 100 and model.startswith("lambda: read_spec("):
         inside = model.removeprefix("lambda: read_spec(").removesuffix(")")
         return f"lambda: read_spec(\n        {inside}\n    )"
+    if len(line) > 100 and len(model) <= 92:
+        return f"(\n        {model}\n    )"
     return model + ("  # noqa: E501" if len(line) > 110 else "")
 
 
