@@ -35,7 +35,7 @@ SECONDS = 1.0  # that they are tried for
 class Arguments:
     """Write a commented task file for a robot, try it, train it for a minute, say what to do next."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, default("", metavar="MODEL")]
     """An MJCF or URDF file, or one of an installed package, such as unitree_go1/go1.xml."""
     out: Annotated[Path | None, default("NAME.py here", metavar="FILE.py")] = None
     """The file to write. Nothing is overwritten."""
@@ -309,8 +309,11 @@ def smoke(found: Findings, out: Path, seconds: float) -> int:
     say(f"\nTraining for {seconds:g} s, to see that it learns...")
     with stop:
         result = train(f"{out}:{found.name}", hooks=[heard], should_stop=is_over)
-    ends = (heard.returns[0], heard.returns[-1]) if heard.returns else None
-    grown = f", episode return {ends[0]:.1f} at first, {ends[1]:.1f} at last" if ends else ""
+    grown = ""
+    if heard.returns:
+        lately = heard.returns[-10:]  # of a few episodes each
+        mean = sum(lately) / len(lately)
+        grown = f", episode return {heard.returns[0]:.1f} at first, {mean:.1f} lately"
     say(f"\nTrained {result.step:,} steps{grown}; run folder: {result.run_dir}")
     following(found, out, run=result.run_dir)
     return stop.code
