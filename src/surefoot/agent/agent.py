@@ -35,7 +35,6 @@ class Agent:
         head: the action distribution.
         action: the environment's actions.
         symmetry: the mirror image of what networks read and do, if it is made use of.
-        equivariant: whether the actor is averaged with its mirror image.
     """
 
     observations: Mapping[str, ObservationSpec]
@@ -44,7 +43,6 @@ class Agent:
     head: PolicyHead
     action: ActionSpec
     symmetry: PolicyReflection | None = None
-    equivariant: bool = False
 
     def init(self, config: Config, key: jax.Array) -> tuple[Actor, Critic, Normalizer]:
         """Fresh networks and a normalizer that has seen nothing."""
@@ -56,7 +54,7 @@ class Agent:
             orthogonal=config.orthogonal_init,
             output_scale=config.policy_output_scale,
             initial_std=config.initial_std,
-            symmetry=self._of_actor() if self.equivariant else None,
+            symmetry=self._of_actor() if config.symmetry == "average" else None,
         )
         critic = make_critic(critic_key, self.critic, orthogonal=config.orthogonal_init)
         reflections = self.symmetry.inputs if self.symmetry else None
@@ -116,7 +114,6 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
         head,
         env.action,
         _symmetry(config, env, used),
-        config.symmetry == "average",
     )
 
 

@@ -73,9 +73,8 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
         raise ValueError(f"{where} = {value!r}")
     hints = get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    needed = {
-        name for name, f in fields.items() if f.default is not None
-    }  # None: as of before it was there
+    # what may be None may be missing: it was not there yet when it was written
+    needed = {name for name, field in fields.items() if field.default is not None}
     if odd := sorted(set(value) - set(fields) | needed - set(value)):
         raise ValueError(f"{where}: {odd[0]!r} is {'unknown' if odd[0] in value else 'missing'}")
     return kind(**{name: _read(hints[name], x, f"{where}.{name}") for name, x in value.items()})

@@ -146,11 +146,9 @@ def _from_object(
 ) -> Environment:
     import gymnasium
 
-    from surefoot.robots.task import RobotTask
-
-    if isinstance(task, (Environment, SingleEnvironment, RobotTask)):
+    if isinstance(task, (Environment, SingleEnvironment)) or _is_robot(task):
         _refuse_hosting(hosting, name)
-    if isinstance(task, RobotTask):
+    if _is_robot(task):
         from surefoot.robots.environment import RobotEnvironment
 
         task = _with_options(task, options, name)
@@ -179,10 +177,10 @@ def _from_object(
             f"{name} is a {type(task).__name__}: a task must be a name, an Environment, a "
             "SingleEnvironment, or a class or function that makes one"
         )
-    if isinstance(task, type) and issubclass(task, RobotTask):
+    if _is_robot(task, a_class=True):
         return _from_object(task(), num_envs, seeds, options, hosting, name, training)
     made = _call(task, options, name)
-    if isinstance(made, (Environment, SingleEnvironment, RobotTask)):
+    if isinstance(made, (Environment, SingleEnvironment)) or _is_robot(made):
         return _from_object(made, num_envs, seeds, {}, hosting, name, training)
     if not isinstance(made, gymnasium.Env):
         raise UserError(
@@ -284,10 +282,17 @@ def _module_of(file: Path) -> Any:
     return module
 
 
+def _is_robot(task: Any, *, a_class: bool = False) -> bool:
+    """Whether it is a `RobotTask`, or a class of them, without loading MuJoCo: nobody has one before."""
+    module = sys.modules.get("surefoot.robots.task")
+    if module is None:
+        return False
+    kind = module.RobotTask
+    return isinstance(task, type) and issubclass(task, kind) if a_class else isinstance(task, kind)
+
+
 def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
     """The `RobotTask` that a task is or names, with some of its fields changed; else None."""
-    from surefoot.robots.task import RobotTask
-
     name = task_name(task)
     if isinstance(task, str):
         if task.startswith("robot:"):
@@ -296,9 +301,9 @@ def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
             task = shipped(task.partition(":")[2])
         elif is_import_path(task):
             task = _imported(task)
-    if isinstance(task, type) and issubclass(task, RobotTask):
-        task = task()
-    return _with_options(task, dict(options or {}), name) if isinstance(task, RobotTask) else None
+    if _is_robot(task, a_class=True):
+        task = cast("Any", task)()
+    return _with_options(task, dict(options or {}), name) if _is_robot(task) else None
 
 
 def task_fingerprint(task: Any, options: Mapping[str, Any]) -> str | None:
@@ -318,7 +323,7 @@ def own_options(task: Any, *, known: bool = False) -> Config:
         task: a task.
         known: import nothing that a name chooses.
     """
-    if isinstance(task, str) and (names_code(task) if known else False):
+    if known and isinstance(task, str) and names_code(task):
         return Config()
     robot = robot_task(task)
     return Config() if robot is None else robot.training

@@ -133,7 +133,7 @@ class Actuation:
                         "it gets one"
                     )
                 actuator = spec.add_actuator(name=joint.name, target=joint.name, trntype=joint_trn)
-            if own and _kind(actuator) != self.kind:
+            if own and kind_of(actuator) != self.kind:
                 raise UserError(
                     f"actuation: the actuator of joint {joint.name!r} of {name} takes no {self.kind}; give "
                     f"{needed}, and it does, or choose another kind"
@@ -148,7 +148,7 @@ class Actuation:
 
     def _tune(self, actuator: Any, joint: str) -> None:
         """Set gains of one actuator; what limited its torque goes on to."""
-        before, limited = _kind(actuator), mujoco.mjtLimited
+        before, limited = kind_of(actuator), mujoco.mjtLimited
         if before == "torque" and _is_limited(actuator.ctrllimited, actuator.ctrlrange):
             torques = np.sort(actuator.gainprm[0] * actuator.ctrlrange)
             if _is_limited(actuator.forcelimited, actuator.forcerange):
@@ -303,7 +303,7 @@ class Controls:
         return jnp.clip(ctrl, self._low, self._high)
 
 
-def _kind(actuator: Any) -> str:
+def kind_of(actuator: Any) -> str:
     """What an actuator of a spec takes; empty where it is none of the kinds."""
     fixed = actuator.gaintype == mujoco.mjtGain.mjGAIN_FIXED and actuator.gainprm[0] != 0
     if fixed and actuator.biastype == mujoco.mjtBias.mjBIAS_NONE:

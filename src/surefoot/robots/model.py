@@ -202,8 +202,13 @@ def compile_spec(spec: mujoco.MjSpec, name: str) -> mujoco.MjModel:
 def leave_out_looks(spec: mujoco.MjSpec) -> None:
     """Delete geoms that collide with nothing, weigh nothing and have no name, and meshes nobody needs then.
 
-    They cost a third of a robot's step, for their places are calculated; the robot moves as before.
+    Their places are calculated in every step, which takes 11% of Go1's pace; the robot moves as before. Where
+    a rangefinder may see them, a fluid feels them or masses come from them, they stay.
     """
+    ranged = any(s.type == mujoco.mjtSensor.mjSENS_RANGEFINDER for s in spec.sensors)
+    weighed = spec.compiler.inertiafromgeom == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
+    if ranged or weighed or spec.option.density or spec.option.viscosity:
+        return
     for geom in list(spec.geoms):
         body = geom.parent
         weightless = body.explicitinertial or body.name == "world"

@@ -22,7 +22,7 @@ import mujoco
 import numpy as np
 
 from surefoot.errors import UserError
-from surefoot.robots.actuation import _kind as kind_of
+from surefoot.robots.actuation import kind_of
 from surefoot.robots.model import Robot, compile_spec, leave_out_looks, read_spec
 
 PHYSICS_S = (0.005, 0.004, 0.0025, 0.002, 0.001)  # to try, all dividing the control step of 0.02 s

@@ -172,16 +172,18 @@ class State:
             self.added(sensor)
         return self._fields[name]
 
-    def joint(self, name: str) -> Joint:
+    def joint(self, name: str) -> Joints:
         """A joint: its numbers alone for a hinge or slide, arrays for a ball or free joint."""
-        places, speeds = self.robot.joint_slices(self.robot.id("joint", name))
+        joint = self.robot.id("joint", name)
+        places, speeds = self.robot.joint_slices(joint)
         if places.stop - places.start == 1:
-            return Joint(self, places.start, speeds.start)
-        return Joint(self, places, speeds)
+            return Joints(self, joint, places.start, speeds.start)
+        return Joints(self, joint, places, speeds)
 
     def joints(self, patterns: str | Iterable[str] = "*") -> Joints:
         """All hinges and slides whose names match, as vectors in the model's order."""
-        return Joints(self, self.robot.scalar_joints(patterns))
+        ids, model = self.robot.scalar_joints(patterns), self.robot.model
+        return Joints(self, ids, model.jnt_qposadr[ids], model.jnt_dofadr[ids])
 
     def body(self, name: str) -> Frame:
         """A body's frame."""
@@ -225,52 +227,36 @@ class State:
         return jnp.zeros(sensor.size)
 
 
-class Joint(NamedTuple):
-    """A joint of a state."""
-
-    state: State
-    places: Any
-    speeds: Any
-
-    @property
-    def qpos(self) -> jax.Array:
-        """Position: rad or m; a quaternion (w first) of a ball; position and quaternion of a free joint."""
-        return self.state.qpos[self.places]
-
-    @property
-    def qvel(self) -> jax.Array:
-        """Velocity; of a free joint linear in the world's frame, then angular in the body's."""
-        return self.state.qvel[self.speeds]
-
-    @property
-    def torque(self) -> jax.Array:
-        """What all actuators together do to it, in the step before."""
-        return self.state.qfrc_actuator[self.speeds]
-
-
 class Joints:
-    """Several hinges and slides of a state.
+    """One joint of a state, or several hinges and slides.
 
     Args:
         state: whose.
-        ids: their numbers in the model.
+        ids: numbers in the model: one, or an array.
+        places: of their numbers in qpos.
+        speeds: of their numbers in qvel.
+
+    Attributes:
+        home: their positions in the home pose.
+        lower: ends of their ranges, -inf where there is none.
+        upper: likewise, inf.
     """
 
-    def __init__(self, state: State, ids: np.ndarray) -> None:
+    def __init__(self, state: State, ids: Any, places: Any, speeds: Any) -> None:
         model = state.robot.model
-        self._state, self._at, self._speeds = state, model.jnt_qposadr[ids], model.jnt_dofadr[ids]
+        self._state, self._places, self._speeds = state, places, speeds
+        self.home = state.robot.home[places]
         self.lower = np.where(model.jnt_limited[ids], model.jnt_range[ids, 0], -np.inf)
         self.upper = np.where(model.jnt_limited[ids], model.jnt_range[ids, 1], np.inf)
-        self.home = state.robot.home[self._at]
 
     @property
     def qpos(self) -> jax.Array:
-        """Positions."""
-        return self._state.qpos[self._at]
+        """Positions: rad or m; a quaternion (w first) of a ball; position and quaternion of a free joint."""
+        return self._state.qpos[self._places]
 
     @property
     def qvel(self) -> jax.Array:
-        """Velocities."""
+        """Velocities; of a free joint linear in the world's frame, then angular in the body's."""
         return self._state.qvel[self._speeds]
 
     @property
@@ -280,7 +266,7 @@ class Joints:
 
     @property
     def torque(self) -> jax.Array:
-        """What the actuators do to them, in the substep before."""
+        """What all actuators together do to them, in the substep before."""
         return self._state.qfrc_actuator[self._speeds]
 
 

@@ -334,23 +334,28 @@ def find_symmetry(task: Any, robot: Robot, controls: Controls, fields: Iterable[
         np.asarray, jax.jit(jax.vmap(both))(keys, plain, mirrored)
     )
     tolerance = task.mirror.tolerance
-    for name, x in rewards.items():
-        off = np.abs(x - image_rewards[name]).max() / max(float(np.abs(x).max()), 1e-6)
-        if off > tolerance:
-            raise UserError(
-                f"{task.name}: the reward {name!r} is another in the mirror, by {off:.0%} of its size"
-            )
-    reflections = {
-        name: _match(
-            x.reshape(SAMPLES, -1),
-            image[name].reshape(SAMPLES, -1),
-            f"{task.name}: {name}",
-            tolerance,
-        )
+    _check_rewards(task.name, rewards, image_rewards, tolerance)
+    found = {
+        name: _match(_flat(x), _flat(image[name]), f"{task.name}: {name}", tolerance)
         for name, x in shown.items()
     }
     history = {name: how.history for name, how in task.sensing.items()}
-    return Symmetry({n: joined([x] * history.get(n, 1)) for n, x in reflections.items()}, action)
+    return Symmetry({n: joined([x] * history.get(n, 1)) for n, x in found.items()}, action)
+
+
+def _check_rewards(
+    task: str, rewards: Mapping[str, Any], image: Mapping[str, Any], tolerance: float
+) -> None:
+    for name, x in rewards.items():
+        off = np.abs(x - image[name]).max() / max(float(np.abs(x).max()), 1e-6)
+        if off > tolerance:
+            raise UserError(
+                f"{task}: the reward {name!r} is another in the mirror, by {off:.0%} of its size"
+            )
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
 
 
 def _recent(fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

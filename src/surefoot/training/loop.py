@@ -78,7 +78,10 @@ class Trainer:
                 stacklevel=3,
             )
         self.updater = Updater(
-            config, executors, exact=env.spec.exact_truncation, symmetry=self.agent.symmetry
+            config,
+            executors,
+            exact=env.spec.exact_truncation,
+            augment_by=self.agent.symmetry if config.symmetry == "augment" else None,
         )
         self._executor = executors.main
         self._make_experience = jax.jit(self._experience_program)

@@ -73,9 +73,11 @@ def make_batch(
     estimates: Estimates,
     carry: Any,
     config: Config,
-    symmetry: F.PolicyReflection | None = None,
+    augment_by: F.PolicyReflection | None = None,
 ) -> Batch:
     """A batch in sequences [T, N, ...]; `networks` are those before the update, `carry` the critic's.
+
+    With a reflection to `augment_by`, the mirror images are behind them, [T, 2 N, ...].
 
     Where an older policy collected it, `lag_correction` says what the ratio is taken against:
     `behaviour` that policy; `vtrace` the present one, the advantages hold the (truncated) weight;
@@ -104,8 +106,8 @@ def make_batch(
         old_distribution=None,
         carry=Carries(experience.carry, carry),
     )
-    if config.symmetry == "augment" and symmetry is not None:
-        batch = with_mirror_images(networks, batch, symmetry)
+    if augment_by is not None:
+        batch = with_mirror_images(networks, batch, augment_by)
     if config.surrogate == "kl_penalty" and networks.actor is not None:
         old = networks.policy().unroll(batch.observations, batch.carry.actor, batch.first)
         batch = batch._replace(old_distribution=old)

@@ -48,7 +48,7 @@ class Updater:
         config: the options.
         executors: where the programs run.
         exact: whether the last observation at a time limit is known (`EnvSpec.exact_truncation`).
-        symmetry: the mirror image of what networks read and do, if it is made use of.
+        augment_by: the mirror image of what networks read and do, if it is to be learned from as well.
 
     Attributes:
         specs: the learners' table.
@@ -62,9 +62,9 @@ class Updater:
         executors: Executors,
         *,
         exact: bool,
-        symmetry: F.PolicyReflection | None = None,
+        augment_by: F.PolicyReflection | None = None,
     ) -> None:
-        self.config, self.executors, self._symmetry = config, executors, symmetry
+        self.config, self.executors, self._augment_by = config, executors, augment_by
         self.specs = learner_specs(config, executors)
         self._first, self._last = self.specs[0], self.specs[-1]
         self.main = self._first.name
@@ -158,7 +158,7 @@ class Updater:
     def _move(
         self, spec: LearnerSpec, learner: Learner, batch: Estimated, key: Any, num_epochs: int
     ) -> tuple[Learner, Metrics, Steps]:
-        rows = make_batch(learner.params, *batch, self.config, self._symmetry)
+        rows = make_batch(learner.params, *batch, self.config, self._augment_by)
         return spec.step(spec.terms, learner, rows, key, num_epochs=num_epochs)
 
     def _program(self, spec: LearnerSpec) -> Any:

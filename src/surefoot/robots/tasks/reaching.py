@@ -18,20 +18,10 @@ from surefoot.robots.actuation import Actuation
 from surefoot.robots.model import MODELS, Robot, installed, read_spec
 from surefoot.robots.state import State
 from surefoot.robots.task import RobotTask, Start
+from surefoot.robots.tasks.recipe import RECIPE
 
-REACHING = Config(
-    total_steps=1_000_000,
-    num_envs=64,
-    num_steps=32,
-    actor_hidden=(128, 128),
-    critic_hidden=(128, 128),
-    activation="elu",
-    gamma=0.97,
-    learning_rate=1e-3,
-    num_epochs=5,
-    num_minibatches=8,
-    initial_std=0.5,
-    min_std=0.05,
+REACHING = RECIPE.replace(
+    total_steps=1_000_000, num_envs=64, initial_std=0.5, min_std=0.05, gamma=0.97
 )
 
 

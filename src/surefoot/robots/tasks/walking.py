@@ -20,6 +20,7 @@ from surefoot.robots.model import MODELS, Robot, installed, read_spec
 from surefoot.robots.state import State
 from surefoot.robots.symmetry import Mirror
 from surefoot.robots.task import RobotTask, Start
+from surefoot.robots.tasks.recipe import RECIPE
 from surefoot.robots.terrain import Terrain
 
 
@@ -39,20 +40,12 @@ class Stance(NamedTuple):
     height_m: float
 
 
-WALKING = Config(
+WALKING = RECIPE.replace(
     total_steps=1_500_000,
     num_envs=128,
-    num_steps=32,
-    actor_hidden=(128, 128),
-    critic_hidden=(128, 128),
-    activation="elu",
     initial_std=0.4,
     min_std=0.1,
     gamma=0.985,
-    gae_lambda=0.95,
-    learning_rate=1e-3,
-    num_epochs=5,
-    num_minibatches=8,
     max_grad_norm=1.0,
 )
 
