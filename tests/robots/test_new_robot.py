@@ -15,8 +15,9 @@ import pytest
 
 from surefoot.envs.tasks import make_environment, own_options
 from surefoot.errors import UserError
+from surefoot.robots.findings import Findings, class_name, look
 from surefoot.robots.model import Robot, compile_spec, installed, read_spec, set_home
-from surefoot.robots.new_robot import Findings, class_name, look, text_of
+from surefoot.robots.new_robot import text_of
 
 ROOT = Path(__file__).parents[2]
 BARKOUR = "google_barkour_vb/barkour_vb_rev_1_0_head_straight.urdf"

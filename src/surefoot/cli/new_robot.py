@@ -25,7 +25,7 @@ from surefoot.terminal import say
 
 if TYPE_CHECKING:
     from surefoot.robots import RobotEnvironment
-    from surefoot.robots.new_robot import Findings
+    from surefoot.robots.findings import Findings
 
 COPIES = 4  # that are tried
 SECONDS = 1.0  # that they are tried for
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"train_seconds = {arguments.train_seconds:g} must be more than 0")
     file, package = locate(arguments.model)
     check_free(arguments.out)
-    from surefoot.robots.new_robot import look
+    from surefoot.robots.findings import look
 
     free = arguments.free_base if arguments.free_base or arguments.fixed_base else None
     found = look(file, free=free)
@@ -259,7 +259,7 @@ def tried(task: str, found: Findings) -> tuple[bool, list[str]]:
 
 def report(found: Findings, physics_s: float) -> Iterator[str]:
     """What the model has, and what was made up, in lines."""
-    from surefoot.robots.new_robot import some
+    from surefoot.robots.findings import some
 
     robot, model = found.robot, found.robot.model
     joints = [robot.names["joint"][j] or "(no name)" for j in robot.scalar_joints()]
