@@ -18,7 +18,7 @@ from surefoot.errors import UserError
 from surefoot.robots import Actuation, Robot, RobotEnvironment, RobotTask, Sensing, Start, State
 from surefoot.robots.model import compile_spec, read_spec
 from surefoot.robots.symmetry import Mirror, ModelSymmetry, find_symmetry
-from surefoot.robots.tasks.walking import Go1Walk
+from surefoot.robots.tasks.quadrupeds import Go1Walk
 
 laws = settings(max_examples=25)
 seeds = st.integers(0, 2**32 - 1)

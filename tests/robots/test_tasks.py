@@ -37,7 +37,7 @@ def test_a_shipped_task_steps_and_nothing_breaks_down(name: str) -> None:
 
 
 def test_zero_actions_keep_a_quadruped_up() -> None:
-    from surefoot.robots.tasks.walking import QuadrupedWalk
+    from surefoot.robots.tasks.quadrupeds import QuadrupedWalk
 
     env = RobotEnvironment(QuadrupedWalk(standing=1.0), 4)
     state, step = env.reset(jax.random.key(0))

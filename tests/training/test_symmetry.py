@@ -15,7 +15,7 @@ from surefoot.config import validate
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec, Symmetry
 from surefoot.errors import UserError
 from surefoot.functional import Reflection, joined, moments_of
-from surefoot.robots.tasks.walking import Go1Walk
+from surefoot.robots.tasks.quadrupeds import Go1Walk
 from surefoot.training import train
 
 SWAP = Reflection((1, 0, 2), (1.0, 1.0, -1.0))

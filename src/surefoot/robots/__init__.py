@@ -3,7 +3,7 @@
 from surefoot.robots import terms
 from surefoot.robots.actuation import Actuation
 from surefoot.robots.environment import RobotEnvironment
-from surefoot.robots.model import Robot, installed
+from surefoot.robots.model import Robot, installed, lock, set_home
 from surefoot.robots.sensing import Sensing
 from surefoot.robots.state import State
 from surefoot.robots.symmetry import Mirror
@@ -21,5 +21,7 @@ __all__ = [
     "State",
     "Terrain",
     "installed",
+    "lock",
+    "set_home",
     "terms",
 ]

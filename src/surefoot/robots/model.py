@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import mujoco
 import numpy as np
 
-from surefoot.errors import UserError, near_matches
+from surefoot.errors import UserError, check_names, near_matches
 
 ModelSource = str | os.PathLike[str] | mujoco.MjSpec | Callable[[], mujoco.MjSpec]
 
@@ -225,6 +225,8 @@ def set_home(
 ) -> None:
     """Give a spec the keyframe `home` in place of its own: the pose where episodes begin and actions are 0.
 
+    Position actuators, such as those of joints that no action drives, hold it.
+
     Args:
         spec: the model.
         joints: positions of hinges and slides by name, rad or m; of others as the model has them.
@@ -235,9 +237,7 @@ def set_home(
     """
     for key in list(spec.keys):
         spec.delete(key)
-    plain = spec.copy()
-    leave_out_looks(plain)
-    robot = Robot(compile_spec(plain, "the model"), "the model")
+    robot = Robot(_plain_model(spec), "the model")
     qpos, model = robot.home, robot.model
     for name, position in joints.items():
         places, _ = robot.joint_slices(robot.id("joint", name))
@@ -247,7 +247,71 @@ def set_home(
     free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
     if height_m is not None and len(free):
         qpos[model.jnt_qposadr[free[0]] + 2] = height_m
-    spec.add_key(name="home", qpos=qpos)
+    data = mujoco.MjData(model)
+    data.qpos[:] = qpos
+    mujoco.mj_fwdPosition(model, data)
+    # where the force of a position actuator, gain * ctrl + bias * length, is 0
+    gain, bias = model.actuator_gainprm[:, 0], model.actuator_biasprm[:, 1]
+    holds = (bias != 0) & (gain != 0)
+    ctrl = np.where(holds, -bias * data.actuator_length / np.where(holds, gain, 1.0), 0.0)
+    spec.add_key(name="home", qpos=qpos, ctrl=ctrl)
+
+
+def lock(spec: mujoco.MjSpec, joints: Mapping[str, float]) -> None:
+    """Take hinges and slides out of a spec, with their actuators: what they join stays as it is there.
+
+    A robot that holds its arms still is simulated much faster without their joints.
+
+    Args:
+        spec: the model.
+        joints: positions by name, rad or m.
+
+    Raises:
+        ValueError: there is no hinge or slide of a name; with near matches.
+    """
+    known = {joint.name: joint for joint in spec.joints}
+    check_names(joints, known, what="joint")
+    for key in list(spec.keys):
+        spec.delete(key)
+    for name, position in joints.items():
+        model, joint = _plain_model(spec), known[name]
+        index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
+        kind = mujoco.mjtJoint(int(model.jnt_type[index]))
+        if kind not in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE):
+            raise UserError(f"lock: the joint {name!r} is no hinge or slide")
+        moved = position - model.qpos0[model.jnt_qposadr[index]]
+        body, axis, anchor = model.jnt_bodyid[index], model.jnt_axis[index], model.jnt_pos[index]
+        turn, shift = np.array([1.0, 0.0, 0.0, 0.0]), axis * moved
+        if kind == mujoco.mjtJoint.mjJNT_HINGE:
+            mujoco.mju_axisAngle2Quat(turn, axis, moved)
+            shift = anchor - _rotated(anchor, turn)
+        # a joint before it on the same body now turns in the frame behind it
+        back = turn * (1, -1, -1, -1)
+        for other in joint.parent.joints:
+            before = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, other.name)
+            if model.jnt_bodyid[before] == body and before < index:
+                other.axis = _rotated(model.jnt_axis[before], back)
+                other.pos = _rotated(model.jnt_pos[before] - shift, back)
+        quat = np.zeros(4)
+        mujoco.mju_mulQuat(quat, model.body_quat[body], turn)
+        joint.parent.pos = model.body_pos[body] + _rotated(shift, model.body_quat[body])
+        joint.parent.quat, joint.parent.alt.type = quat, mujoco.mjtOrientation.mjORIENTATION_QUAT
+        for actuator in [a for a in spec.actuators if a.target == name]:
+            spec.delete(actuator)
+        spec.delete(joint)
+
+
+def _plain_model(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """What a spec compiles to, without its looks."""
+    plain = spec.copy()
+    leave_out_looks(plain)
+    return compile_spec(plain, "the model")
+
+
+def _rotated(vector: np.ndarray, quat: np.ndarray) -> np.ndarray:
+    rotated = np.zeros(3)
+    mujoco.mju_rotVecQuat(rotated, vector, quat)
+    return rotated
 
 
 def _one_line(text: object) -> str:

@@ -367,7 +367,7 @@ _STAND = (
         """Terms of `surefoot.robots.terms`, by name; their sum is the reward.
 
         To walk, feet have to leave the ground: add a term such as `terms.gait`, as Surefoot's own Go1Walk has
-        it (surefoot/robots/tasks/walking.py).
+        it (surefoot/robots/tasks/quadrupeds.py).
         """
         trunk, joints = s.body(TRUNK), s.joints()
         velocity, turning = trunk.local_velocity, trunk.local_angular_velocity

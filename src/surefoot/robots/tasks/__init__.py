@@ -9,10 +9,11 @@ from surefoot.robots.task import RobotTask
 
 # name: module
 TASKS = {
-    "QuadrupedWalk": "walking",
-    "Go1Walk": "walking",
-    "Go1Rough": "walking",
-    "SpotWalk": "walking",
+    "QuadrupedWalk": "quadrupeds",
+    "Go1Walk": "quadrupeds",
+    "Go1Rough": "quadrupeds",
+    "SpotWalk": "quadrupeds",
+    "G1Walk": "humanoids",
     "ArmReach": "reaching",
     "PandaReach": "reaching",
 }

@@ -1,4 +1,4 @@
-"""Legged robots that follow velocity commands."""
+"""What robots on legs have in common that follow velocity commands."""
 
 # MuJoCo's names come from an extension without types
 # pyright: reportAttributeAccessIssue=false
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,19 @@ import numpy as np
 
 from surefoot.config import Config
 from surefoot.robots import terms
-from surefoot.robots.actuation import Actuation
-from surefoot.robots.model import MODELS, Robot, installed, read_spec
+from surefoot.robots.model import Robot
 from surefoot.robots.state import State
-from surefoot.robots.symmetry import Mirror
 from surefoot.robots.task import RobotTask, Start
 from surefoot.robots.tasks.recipe import RECIPE
-from surefoot.robots.terrain import Terrain
 
 
 class Stance(NamedTuple):
-    """How a quadruped stands at home, numpy arrays; legs are in the order of the feet.
+    """How a robot stands at home, numpy arrays; legs are in the order of the feet.
 
     Attributes:
-        radius_m: of the feet, [4].
-        places_m: of the feet in the trunk's frame, forward and to the left, [4, 2].
-        leg_m: from the second joint of a leg down to the foot's centre.
+        radius_m: from the feet's points down to the ground, [F].
+        places_m: of the feet in the trunk's frame, forward and to the left, [F, 2].
+        leg_m: from the joint that swings a leg down to its foot.
         height_m: of the trunk over the ground.
     """
 
@@ -54,8 +51,8 @@ FLOOR: dict[str, Any] = {"contype": 1, "conaffinity": 0, "rgba": [0.5, 0.5, 0.5,
 
 
 @dataclass(frozen=True)
-class QuadrupedWalk(RobotTask):
-    """A small quadruped follows commands: forward and sideways in m/s, turning in rad/s.
+class LeggedWalk(RobotTask):
+    """A robot on legs follows commands: forward and sideways in m/s, turning in rad/s.
 
     Attributes:
         forward: largest command forward and back in m/s.
@@ -65,7 +62,7 @@ class QuadrupedWalk(RobotTask):
         friction: fewest and most sliding friction of the ground, drawn for each episode.
         frequency_hz: strides per second.
         swing_m: how high a foot is to be lifted.
-        offset: whether the joint targets carry a nominal trot, to which the actions add.
+        offset: whether the joint targets carry a nominal gait, to which the actions add.
         by_phase: whether the policy sees the mirror image in the second half of every stride.
         sigma: squared error in m^2/s^2 and rad^2/s^2 at which 1/e of following remains.
         tracking: weight of following the linear command.
@@ -81,7 +78,6 @@ class QuadrupedWalk(RobotTask):
         action_rate: weight of changes of the action.
     """
 
-    model: Any = MODELS / "quadruped.xml"
     physics_dt_s: float | None = 0.005
     command_s: float | None = 5.0
     reward_floor: float | None = 0.0
@@ -108,30 +104,24 @@ class QuadrupedWalk(RobotTask):
     limits: float = -1.0
     action_rate: float = -0.01
 
-    trunk: ClassVar[str] = "trunk"
-    # geoms, in the order of the model's joints, three for each; diagonal legs at the ends
-    feet: ClassVar[tuple[str, ...]] = ("FR", "FL", "RR", "RL")
-    mirror: ClassVar[Mirror | None] = Mirror((("FR", "FL"), ("RR", "RL")))
-    actuation: ClassVar[Actuation] = Actuation(scale=0.5)
+    trunk: ClassVar[str]  # a body
+    foot_kind: ClassVar[Literal["geom", "site"]] = (
+        "geom"  # geoms are spheres, sites lie on the soles
+    )
+    feet: ClassVar[tuple[str, ...]]  # one a leg, legs in the order of the model's joints
+    rhythm: ClassVar[tuple[float, ...]]  # phases of the legs in the gait
+    driven: ClassVar[str | tuple[str, ...]] = "*"  # joints; as many for each leg
+    swings: ClassVar[int]  # which of a leg's joints swings it forward
+    bends: ClassVar[tuple[float, ...]]  # what leaving home costs the joints of a leg
     training: ClassVar[Config] = WALKING
-    # more changes of larger commands than the task has: falls come from those
-    practice: ClassVar[Mapping[str, Any]] = {
-        "episode_s": 10.0,
-        "command_s": 2.0,
-        "forward": 1.65,
-        "sideways": 0.88,
-        "turning": 1.32,
-    }
 
     def edit(self, spec: mujoco.MjSpec) -> None:
         """A floor, contacts of the feet alone, and a solver that is fast enough for training."""
         for geom in spec.geoms:
-            geom.contype = 0
-            geom.conaffinity = int(geom.name in self.feet)
+            geom.contype = geom.conaffinity = 0
         self.lay_floor(spec)
-        for foot in self.feet:
-            geom = spec.geom(foot)
-            geom.condim, geom.priority = 3, 1
+        for geom in self.soles(spec):
+            geom.conaffinity, geom.condim, geom.priority = 1, 3, 1
             geom.solimp[:3] = 0.9, 0.95, 0.023
         option = spec.option
         option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
@@ -139,6 +129,10 @@ class QuadrupedWalk(RobotTask):
         option.solver = mujoco.mjtSolver.mjSOL_NEWTON
         option.iterations, option.ls_iterations = 4, 8
         option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+
+    def soles(self, spec: mujoco.MjSpec) -> list[Any]:
+        """Geoms of a spec that touch the ground: the feet."""
+        return [spec.geom(foot) for foot in self.feet]
 
     def lay_floor(self, spec: mujoco.MjSpec) -> None:
         """What it walks on: a plane."""
@@ -171,12 +165,13 @@ class QuadrupedWalk(RobotTask):
         model, data = robot.model, mujoco.MjData(robot.model)
         data.qpos[:] = robot.home
         mujoco.mj_kinematics(model, data)
-        feet = [robot.id("geom", foot) for foot in self.feet]
+        feet = [robot.id(self.foot_kind, foot) for foot in self.feet]
+        points = getattr(data, f"{self.foot_kind}_xpos")[feet]
+        radius = model.geom_size[feet, 0] if self.foot_kind == "geom" else np.zeros(len(feet))
         trunk = data.body(self.trunk)
-        places = (data.geom_xpos[feet] - trunk.xpos) @ trunk.xmat.reshape(3, 3)
-        radius = model.geom_size[feet, 0]
-        second = model.jnt_bodyid[robot.scalar_joints()[1]]
-        leg = data.xpos[second, 2] - data.geom_xpos[feet[0], 2]
+        places = (points - trunk.xpos) @ trunk.xmat.reshape(3, 3)
+        swinging = model.jnt_bodyid[robot.scalar_joints(self.driven)[self.swings]]
+        leg = data.xpos[swinging, 2] - points[0, 2]
         height = float(np.max(radius - places[:, 2]))
         return Stance(radius, places[:, :2], float(leg), height)
 
@@ -189,14 +184,12 @@ class QuadrupedWalk(RobotTask):
         return terms.norm(s.command) > 0.1
 
     def phases(self, s: State) -> jax.Array:
-        """[4] phases of the legs in a trot; in stance where nothing is commanded."""
-        phases = terms.phases(s.time_s, self.frequency_hz, (0.0, 0.5, 0.5, 0.0))
+        """[F] phases of the legs; in stance where nothing is commanded."""
+        phases = terms.phases(s.time_s, self.frequency_hz, self.rhythm)
         return jnp.where(self.walking(s), phases, 0.75)
 
-    def control(self, s: State, action: jax.Array) -> jax.Array:
-        """The actions, and a nominal trot with strides as long as the command asks of each foot."""
-        if not self.offset:
-            return action
+    def strides(self, s: State) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """How high legs are [F], from 0 to 1, and how far forward and to the left of home [F], in rad."""
         phase, stance = self.phases(s), self.stance(s.robot)
         forward, sideways, turning = s.command
         lift = terms.swing_height(phase, 1.0)
@@ -205,8 +198,17 @@ class QuadrupedWalk(RobotTask):
         reach = sweep * 0.25 / self.frequency_hz / stance.leg_m  # rad for 1 m/s, half a stride
         ahead = (forward - turning * stance.places_m[:, 1]) * reach
         aside = (sideways + turning * stance.places_m[:, 0]) * reach
-        joints = jnp.stack([aside, 0.2 * lift - ahead, -0.4 * lift], axis=1)
-        return action + joints.reshape(-1) / self.actuation_scale
+        return lift, ahead, aside
+
+    def control(self, s: State, action: jax.Array) -> jax.Array:
+        """The actions, and a nominal gait with strides as long as the command asks of each foot."""
+        if not self.offset:
+            return action
+        return action + self.gait_joints(*self.strides(s)).reshape(-1) / self.actuation_scale
+
+    def gait_joints(self, lift: jax.Array, ahead: jax.Array, aside: jax.Array) -> jax.Array:
+        """[F, J] joints of the legs in the nominal gait, from home, in rad."""
+        raise NotImplementedError
 
     @property
     def actuation_scale(self) -> float:
@@ -217,7 +219,7 @@ class QuadrupedWalk(RobotTask):
 
     def observe(self, s: State) -> jax.Array:
         """What the robot senses, the command and the gait's clock."""
-        trunk, joints = s.body(self.trunk), s.joints()
+        trunk, joints = s.body(self.trunk), s.joints(self.driven)
         angle = 2 * jnp.pi * self.frequency_hz * s.time_s
         clock = jnp.where(self.walking(s), jnp.stack([jnp.sin(angle), jnp.cos(angle)]), 0.0)
         return jnp.concatenate(
@@ -234,9 +236,9 @@ class QuadrupedWalk(RobotTask):
         )
 
     def rewards(self, s: State) -> Mapping[str, Any]:
-        """Follow the command in a trot, upright, smoothly."""
-        trunk, joints = s.body(self.trunk), s.joints()
-        feet = [s.geom(foot) for foot in self.feet]
+        """Follow the command in step, upright, smoothly."""
+        trunk, joints = s.body(self.trunk), s.joints(self.driven)
+        feet = [getattr(s, self.foot_kind)(foot) for foot in self.feet]
         places = jnp.stack([foot.position for foot in feet])
         radius = self.stance(s.robot).radius_m
         heights = places[:, 2] - self.ground(places[:, :2]) - radius
@@ -246,7 +248,7 @@ class QuadrupedWalk(RobotTask):
         speeds = jnp.stack([foot.velocity for foot in feet]) + jnp.cross(spins, down)
         velocity, turning = trunk.local_velocity, trunk.local_angular_velocity
         off, turned = velocity[:2] - s.command[:2], jnp.abs(turning[2] - s.command[2])
-        bends = jnp.tile(jnp.array([1.0, 1.0, 0.1]), 4)
+        bends = jnp.tile(jnp.array(self.bends), len(self.feet))
         return {
             "tracking": self.tracking * terms.tracking(velocity[:2], s.command[:2], self.sigma),
             "turn": self.turn * terms.tracking(turning[2], s.command[2], self.sigma),
@@ -285,83 +287,3 @@ class QuadrupedWalk(RobotTask):
         """In the second half of every stride, when the policy is to see by phase."""
         half = jnp.mod(self.frequency_hz * s.time_s, 1.0) >= 0.5
         return half & self.walking(s) if self.by_phase else jnp.asarray(False)
-
-
-@dataclass(frozen=True)
-class Go1Walk(QuadrupedWalk):
-    """Unitree's Go1 follows velocity commands on flat ground."""
-
-    model: Any = lambda: read_spec(installed("unitree_go1/go1.xml"))
-
-    actuation: ClassVar[Actuation] = Actuation(stiffness=35.0, damping=0.5, scale=0.5)
-
-    def edit(self, spec: mujoco.MjSpec) -> None:
-        """Joints without friction or damping, as the recipe was measured with."""
-        super().edit(spec)
-        for joint in spec.joints:
-            joint.damping, joint.frictionloss, joint.armature = np.zeros(3), 0.0, 0.004
-
-
-@dataclass(frozen=True)
-class SpotWalk(QuadrupedWalk):
-    """Boston Dynamics' Spot follows velocity commands on flat ground."""
-
-    model: Any = lambda: read_spec(installed("boston_dynamics_spot/spot.xml"))
-    swing_m: float = 0.1
-
-    actuation: ClassVar[Actuation] = Actuation(stiffness=300.0, damping=5.0, scale=0.5)
-    trunk: ClassVar[str] = "body"
-    feet: ClassVar[tuple[str, ...]] = ("FL", "FR", "HL", "HR")
-    mirror: ClassVar[Mirror | None] = Mirror(
-        (("fl_", "fr_"), ("hl_", "hr_"), ("FL", "FR"), ("HL", "HR"))
-    )
-
-
-@dataclass(frozen=True)
-class Go1Rough(Go1Walk):
-    """Unitree's Go1 follows velocity commands over rough ground, slopes and stairs, blind.
-
-    An episode begins in the middle of a patch of the curriculum's level, facing anywhere, with one command.
-    The level rises where the robot left the patch, and falls where it came less than half as far as asked.
-    """
-
-    command_s: float | None = None
-    forward: float = 1.0
-    sideways: float = 0.3
-    turning: float = 0.3
-    friction: tuple[float, float] = (0.6, 1.0)
-    swing_m: float = 0.1
-
-    training: ClassVar[Config] = WALKING.replace(total_steps=6_000_000)
-    practice: ClassVar[Mapping[str, Any]] = {}
-    terrain: ClassVar[Terrain] = Terrain(
-        kinds=("rough", "slope_up", "slope_down", "stairs_up", "stairs_down"),
-        step_m=0.15,
-        border_m=20.0,
-    )
-
-    def lay_floor(self, spec: mujoco.MjSpec) -> None:
-        """Patches of rough ground, slopes and stairs."""
-        self.terrain.add_to(spec, **FLOOR)
-
-    def ground(self, xy: jax.Array) -> jax.Array:
-        """Of the terrain."""
-        return self.terrain.height(xy)
-
-    def reset(self, robot: Robot, key: jax.Array, level: jax.Array) -> Start:
-        """The home pose in the middle of a patch; the carry is where that is."""
-        start = super().reset(robot, key, level)
-        to_place, to_yaw = jax.random.split(jax.random.fold_in(key, 1))
-        place = self.terrain.spawn(to_place, level)
-        yaw = jax.random.uniform(to_yaw, (), minval=-jnp.pi, maxval=jnp.pi)
-        facing = jnp.array([jnp.cos(yaw / 2), 0.0, 0.0, jnp.sin(yaw / 2)])
-        assert start.qpos is not None
-        qpos = start.qpos.at[:3].add(place).at[3:7].set(facing)
-        return start._replace(qpos=qpos, carry=place[:2])
-
-    def next_level(self, s: State) -> jax.Array:
-        """By how far it came, beside how far the command takes a robot that keeps to it: along a circle."""
-        walked = terms.norm(s.qpos[:2] - s.carry)
-        half_turn = s.command[2] * self.episode_s / 2
-        asked = terms.norm(s.command[:2]) * self.episode_s * jnp.abs(jnp.sinc(half_turn / jnp.pi))
-        return self.terrain.next_level(s.key, s.level, walked, asked)
