@@ -53,7 +53,7 @@ def test_what_only_looks_is_left_out_and_the_robot_weighs_the_same(
 def test_locked_joints_leave_the_robot_as_they_held_it(
     angles: list[float], locked: set[int], degrees: bool
 ) -> None:
-    """Joints with an axis and an anchor of their own, several on one body, in any order, hinges and slides."""
+    """Joints with an axis and an anchor of their own, several on one body, hinges and slides."""
     turned = 'euler="20 -30 10"' if degrees else 'euler="0.3 -0.5 0.2"'
     text = f"""<mujoco><compiler angle="{"degree" if degrees else "radian"}"/><worldbody>
       <body name="upper" pos="0.1 0.2 0.3" {turned}>

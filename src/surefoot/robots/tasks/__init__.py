@@ -16,6 +16,8 @@ TASKS = {
     "G1Walk": "humanoids",
     "ArmReach": "reaching",
     "PandaReach": "reaching",
+    "PandaLift": "manipulating",
+    "LeapReorient": "manipulating",
 }
 
 
