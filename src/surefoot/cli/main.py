@@ -18,6 +18,7 @@ VERBS = {
     "doctor": "say what is wrong with a run, an environment, or this machine",
     "bench": "measure how near training comes to what this machine allows",
     "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",
+    "export": "write a policy as ONNX, C and NumPy files",
     "report": "write a page of charts from a study or from runs",
     "tasks": "list the tasks that can be trained",
     "new-robot": "write a task file for a robot from its model, and train it for a minute",

@@ -281,6 +281,12 @@ class Controls:
             ctrl = ctrl.at[self.others].set(low + share * (high - low))
         return ctrl
 
+    def bounds(self, actuator: int) -> tuple[float | None, float | None]:
+        """Where the controls of an actuator end; none: nowhere."""
+        ends = (float(self._low[actuator]), float(self._high[actuator]))
+        low, high = (end if math.isfinite(end) else None for end in ends)
+        return low, high
+
     def _rest_action(self) -> np.ndarray:
         """[A] the action that asks for `rest`."""
         if self._options.kind == "ctrl":

@@ -1,0 +1,1 @@
+"""Floor 8: policies that leave Surefoot, as ONNX, C and NumPy."""

@@ -1,0 +1,41 @@
+"""A policy as a graph: from the raw observation to the environment's own action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from surefoot.agent import Policy
+from surefoot.deploy import Port
+from surefoot.ship.graph import Graph, trace
+
+
+def policy_graph(policy: Policy) -> Graph:
+    """What a policy does, deterministically, for one observation; what it remembers goes in and comes out."""
+    groups = dict(policy.normalizer.groups)
+    carry = policy.initial_carry(1)
+    leaves, structure = jax.tree.flatten(carry)
+    names = [f"memory_{i}" for i in range(len(leaves))]
+    inputs = [Port(name, spec.shape, spec.dtype) for name, spec in groups.items()]
+    inputs += [
+        Port(name, leaf.shape[1:], str(leaf.dtype), carried=True)
+        for name, leaf in zip(names, leaves, strict=True)
+    ]
+
+    def act(given: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        seen = {name: spec.cast(given[name][None], jnp) for name, spec in groups.items()}
+        before = jax.tree.unflatten(structure, [given[name][None] for name in names])
+        first, key = jnp.zeros(1, bool), jax.random.key(0)
+        choice, after = policy.act(seen, before, first, key, deterministic=True)
+        onward = dict(zip(names, (leaf[0] for leaf in jax.tree.leaves(after)), strict=True))
+        return {"action": choice.env_action[0], **onward}
+
+    graph = trace(act, inputs, carried=names)
+    action = policy.action
+    outputs = tuple(
+        port if port.carried else Port(port.name, action.shape, action.dtype)
+        for port in graph.outputs
+    )
+    return graph._replace(outputs=outputs)
