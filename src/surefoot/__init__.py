@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from surefoot.agent import LoadedPolicy, load_policy
     from surefoot.api import evaluate, resume, train, train_seeds
     from surefoot.config import Config
+    from surefoot.ship import export
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ _HOMES = {
     "LoadedPolicy": "surefoot.agent",
     "load_policy": "surefoot.agent",
     "evaluate": "surefoot.api",
+    "export": "surefoot.ship",
     "resume": "surefoot.api",
     "train": "surefoot.api",
     "train_seeds": "surefoot.api",
@@ -32,6 +34,7 @@ __all__ = [
     "LoadedPolicy",
     "envs",
     "evaluate",
+    "export",
     "functional",
     "load_policy",
     "resume",

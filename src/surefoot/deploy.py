@@ -16,6 +16,7 @@ import contextlib
 import json
 import math
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,7 @@ class Policy:
 
     Attributes:
         about: what policy.json says: `observations`, `action`, `task` and, for robots, `robot`.
+        groups: the observations that it reads.
 
     Raises:
         ValueError: a file is missing, damaged, or of another version.
@@ -103,11 +105,11 @@ class Policy:
         path = Path(folder)
         if path.suffix in (".onnx", ".json"):
             path, onnx = path.parent, path.suffix == ".onnx"
-        self.about = _read_about(path / DESCRIPTION)
+        self.about = load_about(path)
         program = self.about["program"]
         self._inputs = [Port(**port) for port in program["inputs"]]
         self._outputs = [Port(**port) for port in program["outputs"]]
-        self._groups = [port for port in self._inputs if not port.carried]
+        self.groups = [port for port in self._inputs if not port.carried]
         self._run = _onnx_session(path / ONNX) if onnx else Program(program, _load(path / NUMBERS))
         self._carry: dict[str, np.ndarray] = {}
 
@@ -129,10 +131,10 @@ class Policy:
             ValueError: a group is missing or has another shape, with both.
         """
         given = observation if isinstance(observation, Mapping) else None
-        if given is None and len(self._groups) != 1:
-            raise ValueError(f"this policy reads the groups {[port.name for port in self._groups]}")
+        if given is None and len(self.groups) != 1:
+            raise ValueError(f"this policy reads the groups {[port.name for port in self.groups]}")
         values, counts = {}, set()
-        for port in self._groups:
+        for port in self.groups:
             if given is not None and port.name not in given:
                 raise ValueError(f"observation group {port.name!r} is missing; got {list(given)}")
             array = np.asarray(observation if given is None else given[port.name])
@@ -257,7 +259,13 @@ def _matmul(x: np.ndarray, matrix: np.ndarray, rows: int) -> np.ndarray:
     return (x.reshape(-1, rows, matrix.shape[0]) @ matrix).reshape(len(x), -1)
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def load_about(folder: Path) -> dict[str, Any]:
+    """What policy.json of an export says.
+
+    Raises:
+        ValueError: it is not there, damaged, or of another version.
+    """
+    path = folder / DESCRIPTION
     if not path.is_file():
         raise ValueError(f"there is no {path}; `surefoot export RUN` writes it")
     try:
@@ -273,8 +281,11 @@ def _read_about(path: Path) -> dict[str, Any]:
 def _load(path: Path) -> list[np.ndarray]:
     if not path.is_file():
         raise ValueError(f"there is no {path}; `surefoot export RUN` writes it")
-    with np.load(path, allow_pickle=False) as arrays:
-        return [arrays[f"c{i}"] for i in range(len(arrays.files))]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[f"c{i}"] for i in range(len(arrays.files))]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _onnx_session(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:

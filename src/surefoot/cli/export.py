@@ -18,7 +18,7 @@ class Arguments:
     """Write a trained policy so that it runs without Surefoot, each form compared with the policy itself."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """The run folder, or that of a checkpoint."""
+    """The run folder."""
     output: Annotated[Path | None, default("export in the run folder")] = None
     """The folder to write."""
     forms: tuple[Literal["numpy", "onnx", "c"], ...] = ("numpy", "onnx", "c")

@@ -16,6 +16,7 @@ VERBS = {
     "resume": "go on with a run that was interrupted",
     "eval": "play a trained policy and report what it is worth",
     "doctor": "say what is wrong with a run, an environment, or this machine",
+    "bench-policy": "measure how long an exported policy takes for an action",
     "bench": "measure how near training comes to what this machine allows",
     "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",
     "export": "write a policy as ONNX, C and NumPy files",
@@ -28,7 +29,7 @@ VERBS = {
 
 def usage() -> str:
     """What `surefoot --help` prints."""
-    verbs = "\n".join(f"  {verb:<11}{text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  {verb:<13}{text}" for verb, text in VERBS.items())
     return (
         "usage: surefoot VERB ...\n\nPPO for robots, fast on the CPU you own.\n\n"
         f"{verbs}\n\n`surefoot VERB --help` explains a verb; "

@@ -164,7 +164,12 @@ class _Tracer:
 
         table.update(zip(jaxpr.constvars, consts, strict=True))
         table.update(zip(jaxpr.invars, arguments, strict=True))
-        for equation in jaxpr.eqns:
+        needed, equations = {*map(id, jaxpr.outvars)}, []
+        for equation in reversed(jaxpr.eqns):
+            if needed & {*map(id, equation.outvars)}:
+                needed |= {*map(id, equation.invars)}
+                equations.append(equation)
+        for equation in reversed(equations):
             operands = [read(var) for var in equation.invars]
             results = self.apply(equation.primitive, equation.params, operands, equation.outvars)
             table.update(zip(equation.outvars, results, strict=True))
