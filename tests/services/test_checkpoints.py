@@ -283,10 +283,11 @@ def test_where_exactness_was_asked_for_it_goes_back_to_where_it_holds(
     heard = Recorder()
     api.resume(run.run_dir, progress=False, hooks=[heard])
     assert_same(hosted, run.run_dir)
-    told = f"1 later checkpoint(s) are in {run.run_dir}/checkpoints/replaced-1 now"
-    assert said(heard) == [told]
-    assert (run.run_dir / "checkpoints" / "replaced-1" / newest.path.name).is_dir()
-    assert (run.run_dir / "metrics-replaced.jsonl").exists()
+    (aside,) = (run.run_dir / "replaced").iterdir()
+    assert said(heard) == [f"of later steps: 1 checkpoint(s) and the policy, in {aside} now"]
+    assert steps(aside) == [newest.step]
+    assert metrics_of(aside)[-1]["step"] == newest.step
+    assert surefoot.evaluate(aside, episodes=2)["episodes"] == 2
 
 
 def test_a_run_without_a_checkpoint_begins_at_its_start(hosted: Path, tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_an_older_checkpoint_can_be_chosen(whole: Path, tmp_path: Path) -> None:
     before, at = metrics_of(run), steps(run)[1]
     api.resume(run, from_step=at, progress=False)
     assert metrics_of(run) == before
-    assert (run / "checkpoints" / "replaced-1").is_dir()
+    assert steps(run / "replaced" / f"after-{at}") == steps(run)[2:]
     with pytest.raises(UserError, match=rf"no checkpoint at step 7 \(it has {steps(run)[-1]}, "):
         api.resume(run, from_step=7, progress=False)
 
@@ -441,7 +442,7 @@ def test_the_newest_is_found_by_number_among_junk(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for name in (
         *("step-000000000009", "step-000000000010", "step-1000000000000", "step-11"),
-        *(".tmp-77", "step-000000000012.old", "stepxx", "replaced-1", "step--00000000001"),
+        *(".tmp-77", "step-000000000012.old", "stepxx", "replaced", "step--00000000001"),
     ):
         (folder / name).mkdir(parents=True)
     (folder / "step-000000000099").touch()  # a file
