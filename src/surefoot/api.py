@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from surefoot.agent import LoadedPolicy, load_policy
+from surefoot.agent import LoadedPolicy, Policy, load_policy
 from surefoot.config import Config, from_mapping, option_names, parse_options
+from surefoot.config_file import toml_value
 from surefoot.envs import Environment, make_environment
+from surefoot.envs.contract import release
 from surefoot.envs.tasks import names_code, own_options, task_fingerprint, task_name
 from surefoot.errors import UserError
-from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
+from surefoot.files import hold
+from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint, later_than
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.crash_report import CrashReport
 from surefoot.services.health import Health
 from surefoot.services.metrics_file import MetricsFile
-from surefoot.services.policy_file import PolicyFile
-from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
+from surefoot.services.policy_file import PolicyFile, policy_step
+from surefoot.services.run_folder import (
+    CONFIG,
+    METRICS,
+    GoesOn,
+    RunFolder,
+    default_run_dir,
+    read_config,
+)
 from surefoot.terminal import PlainConsole, say
-from surefoot.training import REPORTS, Hook, ResumePoint, make_streams, to_key
+from surefoot.training import REPORTS, Hook, ResumePoint, TrainState, make_streams, to_key
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
 from surefoot.training import train_seeds as run_train_seeds
@@ -72,7 +85,7 @@ def train(
     config = from_mapping(options, base=config or own_options(task))
     name = task_name(task)
     folder = RunFolder(Path(run_dir) if run_dir else default_run_dir(name, config.seed))
-    own = _services(folder, config, None)
+    own = _services(folder, config)
     return _run(task, config, folder, [*own, *hooks], should_stop, progress=progress)
 
 
@@ -103,36 +116,78 @@ def resume(
     folder = Path(run)
     stored_task, config = read_config(folder)
     task = _task_again(stored_task, task)
-    asked = (
-        config if total_steps is None else from_mapping({"total_steps": total_steps}, base=config)
-    )
-    wants_exact = config.exact_resume == "on"
-    checkpoint, complaints = find_checkpoint(folder, step=from_step, exact=wants_exact)
-    step = checkpoint.step if checkpoint else 0
-    if step >= asked.total_steps:
+    changes = {} if total_steps is None else {"total_steps": total_steps}
+    config = from_mapping(changes, base=config)
+    with contextlib.ExitStack() as at_end:
+        lock = hold(folder, doing="training")  # what is found here stays so until the end
+        at_end.callback(lock.release)
+        wants_exact = config.exact_resume == "on"
+        checkpoint, complaints = find_checkpoint(folder, step=from_step, exact=wants_exact)
+        goes_on = _going_on(folder, checkpoint, complaints, task, config)
+        if progress:
+            for text in goes_on.facts["words"]:
+                say(text, stderr=True)
+        own = _services(RunFolder(folder, goes_on=goes_on, lock=lock), config, checkpoint)
+        point = checkpoint.resume_point() if checkpoint else None
+        return _run(
+            task,
+            config,
+            own[0],
+            [*own, *hooks],
+            should_stop,
+            progress=progress,
+            resume_point=point,
+        )
+
+
+def _going_on(
+    folder: Path, checkpoint: Checkpoint | None, complaints: list[str], task: Any, config: Config
+) -> GoesOn:
+    """Where a run goes on, and what is to be known of it.
+
+    Raises:
+        ValueError: it is finished, or would begin at the start although it left a policy.
+    """
+    step, trained = checkpoint.step if checkpoint else 0, policy_step(folder)
+    if checkpoint and step >= config.total_steps:
         raise UserError(
             f"{str(folder)!r} has finished its {step:,} steps; to go on, give it more: "
             f"--total-steps {2 * step}"
         )
-    now = task_fingerprint(task, parse_options(asked.env_options)) if checkpoint else None
-    words = [*complaints, *_how_exact(folder, checkpoint, asked, now)]
-    facts = {"from_step": step, "words": words}
-    own = _services(RunFolder(folder, resumes=facts), asked, checkpoint)
-    if progress:
-        for text in words:
-            say(text, stderr=True)
-    point = checkpoint.resume_point() if checkpoint else None
-    return _run(
-        task, asked, own[0], [*own, *hooks], should_stop, progress=progress, resume_point=point
-    )
+    if trained and not checkpoint:
+        steps = "" if trained == math.inf else f" of {trained:,} steps"
+        raise UserError(
+            f"{str(folder)!r} holds a policy{steps} and no checkpoint to go on from (checkpoint_every = "
+            f"{config.checkpoint_every}); to train it once more from the start, in a folder of its own: "
+            f"surefoot train --config {folder / CONFIG}"
+        )
+    changed = _changes(checkpoint, task_name(task), config) if checkpoint else {}
+    words = [f"{folder}: no checkpoint to go on from yet; beginning at the start"]
+    if checkpoint:
+        why = _why_not_exact(checkpoint, task, config, changed)
+        exact = f"statistically equal, not exact ({'; '.join(why)})"
+        if not why:
+            exact = "exact, with the very numbers of a run that was not interrupted"
+        words = [f"Going on from step {step:,} of {folder}: {exact}"]
+    facts = {"from_step": step, "words": [*complaints, *words]}
+    if changed:
+        facts["changed"] = {name: [*map(toml_value, pair)] for name, pair in changed.items()}
+    is_later = trained is not None and trained > step
+    return GoesOn(step, later_than(folder, step), is_later, facts)
 
 
-def _how_exact(
-    folder: Path, checkpoint: Checkpoint | None, config: Config, fingerprint: str | None
+def _changes(checkpoint: Checkpoint, task: str, config: Config) -> dict[str, tuple[Any, Any]]:
+    """Task and options that are other than when a checkpoint was made: what they were, and are."""
+    before_task, before = read_config(checkpoint.path)
+    pairs = {name: (getattr(before, name), getattr(config, name)) for name in option_names()}
+    pairs = {"task": (before_task, task), **pairs}
+    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
+
+
+def _why_not_exact(
+    checkpoint: Checkpoint, task: Any, config: Config, changed: Mapping[str, tuple[Any, Any]]
 ) -> list[str]:
-    """Where a run goes on, and whether what it will be is what it would have been, in words."""
-    if checkpoint is None:
-        return [f"{folder}: no checkpoint to go on from yet; beginning at the start"]
+    """Why what a run will be is not what it would have been; empty: it is."""
     why = []
     if not checkpoint.exact:
         left = checkpoint.environments == "left"
@@ -141,20 +196,20 @@ def _how_exact(
             if left
             else "its seeds were trained side by side, which rounds otherwise"
         )
-    before = read_config(checkpoint.path)[1]
-    if before.total_steps != config.total_steps and config.learning_rate_schedule != "constant":
+    if "total_steps" in changed and config.learning_rate_schedule != "constant":
         why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
-    changed = [n for n in option_names() if getattr(before, n) != getattr(config, n)]
+    fingerprint = task_fingerprint(task, parse_options(config.env_options))
+    no_matter = {"total_steps", "keep_checkpoints"}
+    if checkpoint.environments != "anew":  # else it says where they begin anew
+        no_matter.add("checkpoint_every")
+    if fingerprint is not None and fingerprint == checkpoint.fingerprint:
+        no_matter.add("task")  # another name for the same
     why += [
-        f"{name} was {getattr(before, name)}, is {getattr(config, name)}"
-        for name in changed
-        if name not in ("total_steps", "checkpoint_every", "keep_checkpoints")
+        f"{name} was {old}, is {new}"
+        for name, (old, new) in changed.items()
+        if name not in no_matter
     ]
-    why += checkpoint.differences(fingerprint)
-    where = f"Going on from step {checkpoint.step:,} of {folder}"
-    if why:
-        return [f"{where}: statistically equal, not exact ({'; '.join(why)})"]
-    return [f"{where}: exact, with the very numbers of a run that was not interrupted"]
+    return why + checkpoint.differences(fingerprint)
 
 
 def _task_again(stored: str, given: Any) -> Any:
@@ -169,15 +224,15 @@ def _task_again(stored: str, given: Any) -> Any:
 
 
 def _services(
-    folder: RunFolder, config: Config, after: Checkpoint | None, *, alone: bool = True
+    folder: RunFolder, config: Config, after: Checkpoint | None = None, *, alone: bool = True
 ) -> list[Any]:
-    """What every run folder has."""
-    resumes = folder.resumes is not None
-    step = (after.step if after else 0) if resumes else None
-    services: list[Any] = [folder, MetricsFile(folder.path / METRICS, after=step)]
-    services += [PolicyFile(folder.path), CrashReport(folder.path), Health()]
+    """What every run folder has, in the order in which it is written; see `RunFolder`."""
+    metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
+    services = [folder, metrics, PolicyFile(folder.path), CrashReport(folder.path), Health()]
     if config.checkpoint_every is not None:
-        services.append(Checkpoints(folder.path, after=after, alone=alone))
+        services.append(
+            Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone)
+        )
     return services
 
 
@@ -195,11 +250,18 @@ def _run(
         # some simulators load a model for each environment, which takes a while
         say(f"Making {config.num_envs} environments of {task_name(task)}...")
         hooks = [*hooks, ConsoleProgress(PlainConsole())]
-    state, _ = run_training(
+    trained = run_training(
         task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
     )
-    finished = state.step >= config.total_steps
-    return TrainResult(folder.path, load_policy(folder.path), state.step, finished)
+    return _result(folder, task, config, *trained)
+
+
+def _result(
+    folder: RunFolder, task: Any, config: Config, state: TrainState, policy: Policy
+) -> TrainResult:
+    """What is in memory, whether or not it could be written."""
+    loaded = LoadedPolicy(policy, task_name(task))
+    return TrainResult(folder.path, loaded, state.step, state.step >= config.total_steps)
 
 
 def train_seeds(
@@ -237,7 +299,7 @@ def train_seeds(
     name = task_name(task)
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
-    own = [_services(folder, config, None, alone=False) for folder in folders]
+    own = [_services(folder, config, alone=False) for folder in folders]
     if progress:
         say(f"{num_seeds} seeds of {name} side by side; progress of the first:")
         own[0].append(ConsoleProgress(PlainConsole()))
@@ -247,10 +309,8 @@ def train_seeds(
         task, config, hooks=listeners, should_stop=should_stop, reports=reports
     )
     return [
-        TrainResult(
-            folder.path, load_policy(folder.path), state.step, state.step >= config.total_steps
-        )
-        for folder, (state, _) in zip(folders, states, strict=True)
+        _result(folder, task, config, *trained)
+        for folder, trained in zip(folders, states, strict=True)
     ]
 
 
@@ -289,7 +349,7 @@ def evaluate(
         key = to_key(streams.spawn(1)[0])
         return evaluate_policy(policy.policy, env, episodes, key=key, deterministic=deterministic)
     finally:
-        env.close()
+        release(env, env.spec.name, warnings.warn)
 
 
 def open_run(
@@ -319,7 +379,7 @@ def open_run(
     try:
         check_fits(policy, env)
     except UserError:
-        env.close()
+        release(env, env.spec.name, warnings.warn)
         raise
     return env, policy, streams
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -103,6 +104,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_files(folder: Path, *, key: str) -> Iterator[Path]:
+    """A folder to write into, whose files then take their places in `folder`, the one named `key` last.
+
+    What has their places goes then, `key` first: where `key` is, the others are those it was written with.
+    """
+    staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
+    staging.mkdir()
+    try:
+        yield staging
+        (folder / key).unlink(missing_ok=True)
+        for file in sorted(staging.iterdir(), key=lambda file: file.name == key):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _sync_folder(folder)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder; where something has its name already, NAME-2, NAME-3, ..."""
+    later = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    for place in itertools.chain((path,), later):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir()
+            return place
+    raise AssertionError
 
 
 def remove_staging(folder: Path) -> None:

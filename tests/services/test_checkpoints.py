@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import importlib
 import json
 import os
 import pickle
@@ -33,9 +34,17 @@ from tests.training.helpers import After, bytes_of, in_turn
 import surefoot
 from surefoot import api
 from surefoot.cli.main import main
-from surefoot.envs import ActionSpec, Environment, EnvSpec, ObservationSpec, Step, make_environment
+from surefoot.envs import (
+    ActionSpec,
+    Environment,
+    EnvSpec,
+    ObservationSpec,
+    Step,
+    make_environment,
+    source,
+)
 from surefoot.errors import UserError
-from surefoot.services import checkpoints
+from surefoot.services import checkpoints, policy_file
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.services.run_folder import RunFolder, read_config
 from surefoot.training import Hook, Trainer
@@ -283,10 +292,11 @@ def test_where_exactness_was_asked_for_it_goes_back_to_where_it_holds(
     heard = Recorder()
     api.resume(run.run_dir, progress=False, hooks=[heard])
     assert_same(hosted, run.run_dir)
-    told = f"1 later checkpoint(s) are in {run.run_dir}/checkpoints/replaced-1 now"
-    assert said(heard) == [told]
-    assert (run.run_dir / "checkpoints" / "replaced-1" / newest.path.name).is_dir()
-    assert (run.run_dir / "metrics-replaced.jsonl").exists()
+    (aside,) = (run.run_dir / "replaced").iterdir()
+    assert said(heard) == [f"of later steps: 1 checkpoint(s) and the policy, in {aside} now"]
+    assert steps(aside) == [newest.step]
+    assert metrics_of(aside)[-1]["step"] == newest.step
+    assert surefoot.evaluate(aside, episodes=2)["episodes"] == 2
 
 
 def test_a_run_without_a_checkpoint_begins_at_its_start(hosted: Path, tmp_path: Path) -> None:
@@ -326,7 +336,7 @@ def test_an_older_checkpoint_can_be_chosen(whole: Path, tmp_path: Path) -> None:
     before, at = metrics_of(run), steps(run)[1]
     api.resume(run, from_step=at, progress=False)
     assert metrics_of(run) == before
-    assert (run / "checkpoints" / "replaced-1").is_dir()
+    assert steps(run / "replaced" / f"after-{at}") == steps(run)[2:]
     with pytest.raises(UserError, match=rf"no checkpoint at step 7 \(it has {steps(run)[-1]}, "):
         api.resume(run, from_step=7, progress=False)
 
@@ -441,7 +451,7 @@ def test_the_newest_is_found_by_number_among_junk(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for name in (
         *("step-000000000009", "step-000000000010", "step-1000000000000", "step-11"),
-        *(".tmp-77", "step-000000000012.old", "stepxx", "replaced-1", "step--00000000001"),
+        *(".tmp-77", "step-000000000012.old", "stepxx", "replaced", "step--00000000001"),
     ):
         (folder / name).mkdir(parents=True)
     (folder / "step-000000000099").touch()  # a file
@@ -711,7 +721,7 @@ def test_a_state_in_64_bits_comes_back_bit_for_bit_and_the_run_goes_on_exactly(
 
 
 def full_disk(path: Path, tree: Any) -> Any:
-    path.write_bytes(b"half of it")
+    (path / "half" if path.is_dir() else path).write_bytes(b"half of it")
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -761,6 +771,139 @@ def test_no_checkpoints_where_none_are_wanted(tmp_path: Path) -> None:
         PROBE, run_dir=tmp_path / "run", **OPTIONS | {"checkpoint_every": None}
     ).run_dir
     assert not (run / "checkpoints").exists()
+
+
+# --- exact is said of nothing else
+
+
+OWN_TASK = """
+import gymnasium
+import numpy as np
+from reward import reward
+
+class Own(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self.np_random.uniform(-1.0, 1.0, 1).astype(np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.float32(action), reward(action), False, self.time == 9, {}
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a task in files of the user's, and a run on it that was stopped."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_task.py").write_text(OWN_TASK)
+    (folder / "reward.py").write_text("def reward(action): return -float(action[0] ** 2)\n")
+    options: dict[str, Any] = OPTIONS | {"total_steps": 400}
+    surefoot.train(
+        f"{folder}/own_task.py:Own", run_dir=folder / "run", should_stop=After(4), **options
+    )
+    return folder
+
+
+def as_in_a_new_process() -> None:
+    for name in ("own_task", "reward"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    source._as_loaded.cache_clear()
+
+
+def resumed(run: Path, **options: Any) -> dict[str, Any]:
+    """What is on record of a run that was to go on, and was stopped at once."""
+    as_in_a_new_process()
+    api.resume(run, progress=False, should_stop=lambda: True, **options)
+    return json.loads((run / "meta.json").read_text())["resumed"][-1]
+
+
+@pytest.mark.parametrize("edited", [None, "own_task.py", "reward.py"])
+def test_a_task_whose_code_was_edited_is_not_called_exact(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str | None
+) -> None:
+    folder = shutil.copytree(own, tmp_path / "own")
+    monkeypatch.setattr(sys, "path", [x for x in sys.path if x != str(own)])
+    if edited:
+        text = (folder / edited).read_text()
+        (folder / edited).write_text(text.replace("** 2", "** 4") + "# edited\n")
+    record = resumed(folder / "run", task=f"{folder}/own_task.py:Own")
+    words = record["words"][-1]
+    assert ("exact, with the very numbers" in words) == (edited is None)
+    assert ("the task's code or model was " in words) == (edited is not None)
+    # the same by another name, because the folder is another
+    assert record["changed"]["task"] == [f'"{own}/own_task.py:Own"', f'"{folder}/own_task.py:Own"']
+
+
+def test_another_task_is_named_and_the_first_one_stays_on_record(
+    whole: Path, tmp_path: Path
+) -> None:
+    run = interrupted_at(whole, tmp_path / "run", steps(whole)[1])
+    other = "probe:both/continuous"
+    record = resumed(run, task=other, total_steps=700)
+    assert (
+        f"not exact (its learning rate now anneals over 700 steps; task was {PROBE}, is"
+        in (record["words"][0])
+    )
+    assert record["changed"] == {
+        "task": [f'"{PROBE}"', f'"{other}"'],
+        "total_steps": ["600", "700"],
+    }
+    assert json.loads((run / "meta.json").read_text())["task"] == PROBE
+    assert read_config(run)[0] == other
+    # nothing has changed since, and still it is not what it was
+    assert f"task was {PROBE}, is {other}" in resumed(run)["words"][0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "run_of", "says"),
+    [
+        ("checkpoint_every", 200, "hosted", "checkpoint_every was 100, is 200"),
+        ("checkpoint_every", 200, "whole", None),  # where environments are saved it is the same
+        ("keep_checkpoints", 5, "hosted", None),
+        ("gamma", 0.5, "whole", "gamma was 0.99, is 0.5"),
+    ],
+)
+def test_an_option_is_named_if_numbers_depend_on_it(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    option: str,
+    value: float,
+    run_of: str,
+    says: str | None,
+) -> None:
+    whole = request.getfixturevalue(run_of)
+    run = interrupted_at(whole, tmp_path / "run", steps(whole)[1])
+    config = run / "config.toml"
+    before = getattr(read_config(run)[1], option)
+    config.write_text(config.read_text().replace(f"{option} = {before}", f"{option} = {value}"))
+    record = resumed(run)
+    assert ("exact, with the very numbers" in record["words"][0]) == (says is None)
+    assert says is None or says in record["words"][0]
+    assert record["changed"] == {option: [str(before), str(value)]}
+
+
+# --- when the policy cannot be written
+
+
+def test_a_policy_that_cannot_be_written_is_handed_over_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(policy_file, "save_policy", lambda folder, *_, **__: full_disk(folder, 0))
+    heard = Recorder()
+    options: dict[str, Any] = OPTIONS | {"checkpoint_every": None, "total_steps": 100}
+    result = surefoot.train(PROBE, run_dir=tmp_path / "run", hooks=[heard], **options)
+    assert result.finished
+    assert result.policy(np.zeros(1, np.float32)).shape == (1,)
+    assert any("the policy could not be written to" in text for text in said(heard))
+    words = flags(TINY.replace(total_steps=100))
+    assert main(["train", PROBE, *words, "--run-dir", str(tmp_path / "other")]) == 1
+    assert "the policy could not be written" in capsys.readouterr().out
 
 
 # --- processes that are ended

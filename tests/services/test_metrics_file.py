@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,3 +50,20 @@ def test_lines_wait_for_room_and_no_half_line_is_left(tmp_path: Path, more: int)
     assert len(said) == (1 if more else 2)
     if not more:
         assert "the last 3 line(s) of" in said[1]
+
+
+def test_lines_are_put_on_the_disk_when_they_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, synced = MetricsFile(tmp_path / "metrics.jsonl"), []
+
+    def fsync(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, (tmp_path / "metrics.jsonl").read_bytes()))
+        raise OSError(errno.EIO, "as some file systems do")
+
+    metrics.on_start(SimpleNamespace(log=None))  # type: ignore[arg-type]
+    metrics.on_iteration(None, {"step": 1})  # type: ignore[arg-type]
+    monkeypatch.setattr(os, "fsync", fsync)
+    metrics.sync()
+    assert synced == [((tmp_path / "metrics.jsonl").stat().st_ino, b'{"step": 1}\n')]
+    metrics.on_end(None, None, finished=True)  # type: ignore[arg-type]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY
+from tests.helpers import PROBE, TINY, Recorder
 
+import surefoot
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, Environment, EnvSpec, ObservationSpec, Step
 from surefoot.training import environments, is_checkpoint, make_streams
@@ -206,3 +208,63 @@ def test_options_say_how_host_environments_are_stepped() -> None:
     assert hosting_of(Config()) == (0, 60.0, "fail")
     options = Config(env_workers=2, env_timeout=3.0, on_env_failure="restart")
     assert hosting_of(options) == (2, 3.0, "restart")
+
+
+# --- environments that fail to close
+
+ERRORS = [RuntimeError("no display"), OSError(5, "gone"), AttributeError("renderer"), SystemExit(3)]
+
+
+class Stuck(gymnasium.Env):
+    """Ends its episodes soon; never closes well."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    error: BaseException = RuntimeError()
+    closed = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.time += 1
+        return np.zeros(1, np.float32), 1.0, self.time == 5, False, {}
+
+    def close(self) -> None:
+        Stuck.closed += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_what_was_learned_is_handed_over_where_environments_cannot_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(Stuck, "error", error)
+    monkeypatch.setattr(Stuck, "closed", 0)
+    heard = Recorder()
+    options = {"config": TINY, "checkpoint_every": 100, "exact_resume": "on", "progress": False}
+    with pytest.warns(UserWarning, match=f"could not be closed .{type(error).__name__}: "):
+        result = surefoot.train(Stuck, run_dir=tmp_path / "run", hooks=[heard], **options)
+    assert result.finished
+    checkpoints = list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert Stuck.closed == len(checkpoints) * TINY.num_envs  # at each but the last, and at the end
+    said = [note for note in heard.notes if "could not be closed" in note]
+    assert len(said) == len(checkpoints) - 1
+    with pytest.warns(UserWarning, match="could not be closed"):
+        assert surefoot.evaluate(tmp_path / "run", task=Stuck, episodes=2)["episodes"] == 2
+
+
+def test_the_runs_own_error_is_not_lost_behind_that_of_its_environments() -> None:
+    with (
+        pytest.warns(UserWarning, match="could not be closed"),
+        pytest.raises(LookupError, match="the reason"),
+        EnvLifecycle(Stuck, TINY),
+    ):
+        raise LookupError("the reason")
+
+
+def test_an_interruption_ends_a_closing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stuck, "error", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), EnvLifecycle(Stuck, TINY):
+        pass

@@ -12,7 +12,7 @@ import numpy as np
 from surefoot.agent.description import from_json, to_json
 from surefoot.agent.policy import Policy, PolicySpec
 from surefoot.errors import UserError
-from surefoot.files import load_arrays, read_json, save_arrays, write_json
+from surefoot.files import load_arrays, read_json, save_arrays, whole_files, write_json
 
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
 _FORMAT = 2
@@ -106,10 +106,11 @@ class LoadedPolicy:
 
 
 def save_policy(folder: Path, policy: Policy, *, task: str, step: int, finished: bool) -> None:
-    """Write a policy; a reader sees the old files or the new ones."""
+    """Write a policy; what is described is never other numbers than those that are there."""
     facts = dict(zip(_FACTS, (_FORMAT, task, step, finished), strict=True))
-    save_arrays(folder / WEIGHTS, policy)
-    write_json(folder / DESCRIPTION, facts | to_json(policy.spec()))
+    with whole_files(folder, key=DESCRIPTION) as staging:
+        save_arrays(staging / WEIGHTS, policy)
+        write_json(staging / DESCRIPTION, facts | to_json(policy.spec()))
 
 
 def load_policy(run: str | Path) -> LoadedPolicy:

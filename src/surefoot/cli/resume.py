@@ -47,8 +47,12 @@ def main(argv: Sequence[str]) -> int:
 def report(result: object, stop: StopOnSignal) -> int:
     """What training left, and what comes next; the exit code."""
     from surefoot.api import TrainResult
+    from surefoot.services.policy_file import policy_step
 
     assert isinstance(result, TrainResult)
+    if policy_step(result.run_dir) != result.step:  # the disk was full, as was said
+        say(f"\nTrained {result.step:,} steps, and the policy could not be written.")
+        return 1
     end = "Trained" if result.finished else "Stopped early, everything saved,"
     say(f"\n{end} {result.step:,} steps; run folder: {result.run_dir}")
     if not result.finished:

@@ -18,7 +18,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -244,7 +244,7 @@ class EnvSpec:
         cheap_to_make: whether making the environments costs next to nothing beside the steps between two
             checkpoints, so that they begin anew there and a resumed run is exact (docs/checkpoints.md).
         symmetry: how the task is its own mirror image; none: not known.
-        fingerprint: changes with the task's code, options and model; none: not known.
+        fingerprint: changes with the task's code and model; none: the library's version tells, or nothing.
     """
 
     name: str
@@ -300,6 +300,20 @@ class Environment(abc.ABC):
     def log_to(self, log: Callable[[str], None]) -> None:
         """Where to say in words what goes wrong. Does nothing by default."""
         return
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def release(env: _Closable, name: str, log: Callable[[str], None]) -> None:
+    """Close environments; an error of their own is said and not raised: what was earned with them is kept."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:  # some leave their window with sys.exit
+        log(
+            f"{name} could not be closed ({type(error).__name__}: {error}); nothing is lost by that"
+        )
 
 
 class HostPhysics(Environment):

@@ -6,6 +6,7 @@ modes. What an environment returns is checked at every step, and copied.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import jax
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 
 from surefoot.envs import spaces
 from surefoot.envs.contract import REWARD_TERM, Environment, EnvSpec, Step
@@ -341,6 +343,17 @@ def comes_with_gymnasium(task: str) -> bool:
     """Whether a registered id is one of Gymnasium's own environments, all of which are cheap to make."""
     spec = gymnasium.registry.get(task)
     return spec is not None and str(spec.entry_point).startswith("gymnasium.envs.")
+
+
+def entry_point(task: str) -> Any:
+    """What makes a registered id, where it is not one of Gymnasium's own; else None."""
+    spec = gymnasium.registry.get(task.rpartition(":")[2])
+    if spec is None or spec.entry_point is None or comes_with_gymnasium(spec.id):
+        return None
+    maker = spec.entry_point
+    if isinstance(maker, str):
+        maker = load_env_creator(maker)
+    return functools.partial(maker, **spec.kwargs)
 
 
 def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:

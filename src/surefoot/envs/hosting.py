@@ -99,9 +99,10 @@ class InProcess(Backend):
 
     def close(self) -> None:
         """Close every environment."""
-        for env in (*self._envs, *self._unused):
-            if env is not None:
-                env.close()
+        with contextlib.ExitStack() as at_end:  # every one, even if another's end fails
+            for env in (*self._envs, *self._unused):
+                if env is not None:
+                    at_end.callback(env.close)
 
     def _answer(self, index: int, command: Command) -> Any:
         try:

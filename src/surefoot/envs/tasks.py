@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,10 @@ from typing import Any, cast
 import numpy as np
 
 from surefoot.config import Config
-from surefoot.envs.contract import Environment
+from surefoot.envs.contract import Environment, EnvSpec, release
 from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
+from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names, near_matches
 
 PREFIXES = ("envpool", "gymnasium", "gymnax", "robot", "probe")
@@ -194,7 +196,7 @@ def _from_object(
         return ready.pop() if ready else _call(task, options, name)
 
     if hosting.workers:
-        made.close()
+        release(made, name, warnings.warn)
         make = functools.partial(
             cast("Callable[..., gymnasium.Env]", task), **options
         )  # what is sent need not import this module
@@ -307,13 +309,29 @@ def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
 
 
 def task_fingerprint(task: Any, options: Mapping[str, Any]) -> str | None:
-    """What `EnvSpec.fingerprint` is in training on a task; none where it is not known."""
+    """What `EnvSpec.fingerprint` is in training on a task; none where all of it is a library's."""
     robot = robot_task(task, options)
-    if robot is None:
-        return None
-    from surefoot.robots.environment import fingerprint
+    if robot is not None:
+        from surefoot.robots.environment import fingerprint
 
-    return fingerprint(robot.practised(options))
+        return fingerprint(robot.practised(options))
+    if isinstance(task, str):
+        if is_import_path(task):
+            task = _imported(task)
+        elif task.startswith("gymnasium:"):
+            from surefoot.envs.gymnasium import entry_point
+
+            task = entry_point(task.partition(":")[2])
+        else:
+            return None
+    # what was made already has a state, which is not what it is made of
+    return source_fingerprint(type(task) if isinstance(task, Environment) else task)
+
+
+def fingerprinted(spec: EnvSpec, task: Any, options: Mapping[str, Any]) -> EnvSpec:
+    """The spec of a task's environments with the task's fingerprint."""
+    found = spec.fingerprint or task_fingerprint(task, options)
+    return dataclasses.replace(spec, fingerprint=found)
 
 
 def own_options(task: Any, *, known: bool = False) -> Config:

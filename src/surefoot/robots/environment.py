@@ -35,6 +35,7 @@ from surefoot.envs.contract import (
     Symmetry,
     as_groups,
 )
+from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
@@ -486,6 +487,7 @@ def fingerprint(task: RobotTask, robot: Robot | None = None) -> str:
         if kind is not RobotTask:
             with contextlib.suppress(OSError, TypeError):  # made where there is no file
                 digest.update(inspect.getsource(inspect.getmodule(kind) or kind).encode())
+    digest.update(str(source_fingerprint(type(task))).encode())  # what it imports
     return digest.hexdigest()[:12]
 
 

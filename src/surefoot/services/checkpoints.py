@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from surefoot.files import (
 from surefoot.machine import platform_info
 from surefoot.training import Hook, ResumePoint, Run, Trainer, TrainState, is_checkpoint
 
-FOLDER, MANIFEST, LATEST = "checkpoints", "manifest.json", "latest.json"
+FOLDER, MANIFEST = "checkpoints", "manifest.json"
 _TRAINER, _RANDOM, _SIMULATORS = (
     "trainer.safetensors",
     "rng.safetensors",
@@ -43,6 +43,7 @@ _ALWAYS = {"config.toml", "policy.json", "policy.safetensors", _TRAINER, _RANDOM
 _FORMAT = (
     2  # 1: before agents and learners were data; its runs go on with Surefoot at commit f1b20e3
 )
+_TASK = "the task's code or model"
 _NAME = re.compile(r"step-(\d{12,18})")
 _MILESTONES = 4  # checkpoints kept for good, spread over the run
 
@@ -81,6 +82,11 @@ class Checkpoint:
     milestones: tuple[int, ...]
     machine: Mapping[str, Any]
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the task that it was made on (`EnvSpec.fingerprint`)."""
+        return self.machine.get(_TASK)
+
     def restore(self, trainer: Trainer) -> TrainState:
         """The state.
 
@@ -116,7 +122,8 @@ class Checkpoints(Hook):
 
     Args:
         run_folder: the run folder.
-        after: the checkpoint that the run goes on from.
+        after: the checkpoint that the run goes on from; there is none of a later step.
+        sync_metrics: puts the lines of metrics on the disk: no checkpoint is there without those before it.
         alone: False where other seeds share its program, whose rounding is not that of a run alone.
     """
 
@@ -125,10 +132,11 @@ class Checkpoints(Hook):
         run_folder: Path,
         *,
         after: Checkpoint | None = None,
+        sync_metrics: Callable[[], None] = lambda: None,
         alone: bool = True,
     ) -> None:
         self._folder = run_folder / FOLDER
-        self._alone = alone
+        self._sync_metrics, self._alone = sync_metrics, alone
         self._step = after.step if after else 0
         self._saved = self._step
         self._time = after.wall_time_s if after else 0.0
@@ -139,18 +147,10 @@ class Checkpoints(Hook):
         self._run: Run | None = None
 
     def on_start(self, run: Run) -> None:
-        """Make the folder; put away what is of a later step than the run begins at."""
+        """Make the folder."""
         self._run = run
         self._folder.mkdir(exist_ok=True)
         remove_staging(self._folder)
-        later = [path for step, path in _by_step(self._folder) if step > self._step]
-        if later:
-            number = len(list(self._folder.glob("replaced-*"))) + 1
-            aside = self._folder / f"replaced-{number}"
-            aside.mkdir()
-            for path in later:
-                path.replace(aside / path.name)
-            run.log(f"{len(later)} later checkpoint(s) are in {aside} now")
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Save if it is time to."""
@@ -159,13 +159,15 @@ class Checkpoints(Hook):
         if metrics.get("rollout/episode_return") is not None:
             self._episodes += metrics["rollout/episodes"]
             self._total_return += metrics["rollout/episodes"] * metrics["rollout/episode_return"]
+        if metrics["step"] < state.step:
+            return  # seeds side by side: further iterations led to this state, and are heard of next
         before, self._step = self._step, state.step
         if is_checkpoint(before, state.step, self._run.config):
             self._save(state)
 
     def on_end(self, state: TrainState, policy: Policy, *, finished: bool) -> None:
-        """Save what came after the last checkpoint."""
-        if state.step > self._saved:
+        """Save what came after the last checkpoint, if all that led to it was heard of."""
+        if state.step == self._step > self._saved:
             self._save(state)
 
     def _save(self, state: TrainState) -> None:
@@ -177,13 +179,13 @@ class Checkpoints(Hook):
             return
         target = self._folder / _name(state.step)
         best, milestones = self._judged(state.step)
+        self._sync_metrics()
         try:
             if target.exists():
                 shutil.rmtree(target)
             with whole_folder(target) as folder:
                 self._write(folder, state, best, milestones)
             made = read_checkpoint(target)
-            write_json(self._folder / LATEST, {"checkpoint": target.name})
         except (OSError, UserError) as error:
             run.log(
                 f"the checkpoint at step {state.step:,} could not be written ({error}); training "
@@ -334,6 +336,11 @@ def find_checkpoint(
     return newest, complaints
 
 
+def later_than(run_folder: Path, step: int) -> list[Path]:
+    """The folders of a run's checkpoints, sound or not, of later steps; newest first."""
+    return [path for at, path in _by_step(run_folder / FOLDER) if at > step]
+
+
 def _by_step(folder: Path) -> list[tuple[int, Path]]:
     """Checkpoints by number (never by name), newest first."""
     if not folder.is_dir():
@@ -375,7 +382,7 @@ def _is_finite(state: TrainState) -> bool:
 
 
 def _circumstances(fingerprint: str | None) -> dict[str, Any]:
-    known = {} if fingerprint is None else {"the task's code or model": fingerprint}
+    known = {} if fingerprint is None else {_TASK: fingerprint}
     return {**platform_info(), **known}
 
 
@@ -390,4 +397,4 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return found
 
 
-__all__ = ["Checkpoint", "Checkpoints", "find_checkpoint", "read_checkpoint"]
+__all__ = ["Checkpoint", "Checkpoints", "find_checkpoint", "later_than", "read_checkpoint"]

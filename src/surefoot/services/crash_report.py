@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surefoot.files import save_arrays, write_json
+from surefoot.files import new_folder, save_arrays, write_json
 from surefoot.training import Hook, Run, TrainState
 
 FOLDER, REPORT, STATE = "crash", "report.json", "state.safetensors"
@@ -51,9 +51,7 @@ class CrashReport(Hook):
             self._run.log(f"what happened, the last metrics and the last state: {folder}")
 
     def _write(self, state: TrainState, error: Exception) -> Path:
-        number = len(list(self._run_folder.glob(f"{FOLDER}*"))) + 1
-        folder = self._run_folder / (FOLDER if number == 1 else f"{FOLDER}-{number}")
-        folder.mkdir()
+        folder = new_folder(self._run_folder / FOLDER)
         save_arrays(folder / STATE, state._replace(collector=None))
         report = {
             "error": str(error),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surefoot.files import write_text
 from surefoot.training import Hook, Run, TrainState
 
 
@@ -16,11 +17,11 @@ class MetricsFile(Hook):
 
     Args:
         path: the file; it must not exist yet, unless the run goes on.
-        after: the step that the run goes on from; lines of later steps are put into a file beside it.
+        goes_on: whether it does.
     """
 
-    def __init__(self, path: Path, *, after: int | None = None) -> None:
-        self._path, self._after = path, after
+    def __init__(self, path: Path, *, goes_on: bool = False) -> None:
+        self._path, self._mode = path, "ab" if goes_on else "xb"
         self._file: Any = None
         self._run: Run | None = None
         self._waiting = b""
@@ -28,13 +29,17 @@ class MetricsFile(Hook):
     def on_start(self, run: Run) -> None:
         """Open the file."""
         self._run = run
-        if self._after is not None and self._path.exists():
-            self._keep_until(self._after)
-        self._file = self._path.open("xb" if self._after is None else "ab", buffering=0)
+        self._file = self._path.open(self._mode, buffering=0)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Append a line."""
         self._write(json.dumps(metrics, allow_nan=False).encode() + b"\n")
+
+    def sync(self) -> None:
+        """Put all lines so far on the disk, as far as it takes them."""
+        self._write(b"")
+        with contextlib.suppress(OSError):
+            os.fsync(self._file.fileno())
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Close the file."""
@@ -59,16 +64,3 @@ class MetricsFile(Hook):
                     f"{self._path} cannot be written ({error.strerror}); training goes on, its "
                     "lines wait"
                 )
-
-    def _keep_until(self, step: int) -> None:
-        """Put lines of later steps into `metrics-replaced.jsonl`; drop half a line at the end."""
-        kept, later = [], []
-        for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                (kept if json.loads(line)["step"] <= step else later).append(line)
-            except (ValueError, KeyError, TypeError):
-                continue
-        if later:
-            with self._path.with_name("metrics-replaced.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(later)
-        write_text(self._path, "".join(kept))

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 from filelock import FileLock
 
+from surefoot.agent.saved import DESCRIPTION, WEIGHTS
 from surefoot.config import Config, from_mapping
 from surefoot.config_file import parse_toml, read_text, to_toml
 from surefoot.errors import UserError, near_matches
-from surefoot.files import LOCK, check_writable, hold, read_json, write_json, write_text
+from surefoot.files import (
+    LOCK,
+    check_writable,
+    hold,
+    new_folder,
+    read_json,
+    remove_staging,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from surefoot.machine import platform_info
 from surefoot.training import Hook, Run, TrainState
 
-CONFIG, META, METRICS = "config.toml", "meta.json", "metrics.jsonl"
+CONFIG, META, METRICS, REPLACED = "config.toml", "meta.json", "metrics.jsonl", "replaced"
 
 
 def default_run_dir(task: str, seed: int) -> Path:
@@ -30,43 +43,124 @@ def default_run_dir(task: str, seed: int) -> Path:
     return Path("runs") / f"{safe}-seed{seed}-{now}"
 
 
+@dataclass(frozen=True)
+class GoesOn:
+    """Where a run goes on.
+
+    Attributes:
+        step: its step there.
+        later: what is of later steps and belongs together, such as checkpoints; newest first.
+        policy_is_later: whether the folder's policy is.
+        facts: what else is known of it, for meta.json.
+    """
+
+    step: int
+    later: Sequence[Path]
+    policy_is_later: bool
+    facts: Mapping[str, Any]
+
+
 class RunFolder(Hook):
     """Makes the folder of a run, or finds it again, and holds it for this process alone.
 
+    What is written is true of what is there, at every moment:
+
+    - A new run writes config.toml, without which it is none, then meta.json.
+    - A run that goes on is recorded in meta.json; then what is of later steps makes room: checkpoints, newest
+      first, then lines of metrics, then the policy; then config.toml says what is trained now.
+    - An iteration writes its line of metrics, then its checkpoint.
+    - The end writes the checkpoint, then the policy.
+
+    So a checkpoint has all lines before it, wherever a run is cut off, and nothing takes the place of what
+    has more steps.
+
     Args:
         path: the folder.
-        resumes: what is known of a run that goes on, for meta.json; None: the run is new.
+        goes_on: where the run goes on; None: it is new.
+        lock: on the folder, where it is held already.
 
     Raises:
         ValueError: a new run's folder holds files already (nothing is ever overwritten), or cannot be
             written.
     """
 
-    def __init__(self, path: Path, *, resumes: Mapping[str, Any] | None = None) -> None:
-        self.path, self.resumes = path, resumes
-        self._lock: FileLock | None = None
-        if resumes is None:
+    def __init__(
+        self, path: Path, *, goes_on: GoesOn | None = None, lock: FileLock | None = None
+    ) -> None:
+        self.path, self.goes_on, self._lock = path, goes_on, lock
+        if goes_on is None:
             _check_usable(path)
 
     def on_start(self, run: Run) -> None:
-        """Write config.toml and meta.json."""
+        """Write config.toml and meta.json; put aside what is of later steps than the run begins at."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = hold(self.path, doing="training")
-        if self.resumes is None:
-            _check_usable(self.path)  # another process may have been quicker
-        write_text(self.path / CONFIG, to_toml(run.config, task=run.task))
+        self._lock = self._lock or hold(self.path, doing="training")
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         now = describe(command, seed=run.config.seed, task=run.task)
-        file = self.path / META
-        if self.resumes is not None and file.is_file():
-            first = read_json(file)
-            now = first | {"resumed": [*first.get("resumed", []), {**now, **self.resumes}]}
+        file, config = self.path / META, to_toml(run.config, task=run.task)
+        if self.goes_on is None:
+            _check_usable(self.path)  # another process may have been quicker
+            write_text(self.path / CONFIG, config)
+            write_json(file, now)
+            return
+        if file.is_file():
+            first, now = read_json(file), {**now, **self.goes_on.facts}
+            now = first | {"resumed": [*first.get("resumed", []), now]}
         write_json(file, now)
+        remove_staging(self.path)
+        for text in put_aside(self.path, self.goes_on):
+            run.log(text)
+        write_text(self.path / CONFIG, config)
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Let others at the folder."""
         assert self._lock is not None
         self._lock.release()
+
+
+def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
+    """Move what is of later steps than a run goes on from into `replaced/after-STEP/`, a run folder too.
+
+    Nothing is deleted: what is not moved in one piece is written there before it goes here.
+
+    Returns:
+        What is there now, in words, where it is more than lines of metrics.
+    """
+    metrics = folder / METRICS
+    content = metrics.read_bytes() if metrics.is_file() else b""
+    kept, others = _split(content, goes_on.step)
+    if kept == content and not goes_on.later and not goes_on.policy_is_later:
+        return []
+    (folder / REPLACED).mkdir(exist_ok=True)
+    aside = new_folder(folder / REPLACED / f"after-{goes_on.step}")
+    write_bytes(aside / CONFIG, (folder / CONFIG).read_bytes())
+    for path in goes_on.later:
+        (aside / path.parent.name).mkdir(exist_ok=True)
+        path.replace(aside / path.parent.name / path.name)
+    if kept != content:
+        write_bytes(aside / METRICS, others)
+        write_bytes(metrics, kept)
+    if goes_on.policy_is_later:
+        files = [folder / name for name in (DESCRIPTION, WEIGHTS) if (folder / name).exists()]
+        for file in files:
+            write_bytes(aside / file.name, file.read_bytes())
+        for file in files:
+            file.unlink()
+    moved = [f"{len(goes_on.later)} checkpoint(s)"] if goes_on.later else []
+    moved += ["the policy"] if goes_on.policy_is_later else []
+    return [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
+
+
+def _split(metrics: bytes, step: int) -> tuple[bytes, bytes]:
+    """Whole lines up to a step, and what else there is, half a line at the end included."""
+    kept, others = [], []
+    for line in filter(None, metrics.split(b"\n")):
+        try:
+            is_kept = json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError, RecursionError):
+            is_kept = False
+        (kept if is_kept else others).append(line + b"\n")
+    return b"".join(kept), b"".join(others)
 
 
 def _check_usable(path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from surefoot.config import Config, from_mapping, parse_options
 from surefoot.config_file import parse_toml, to_toml
 from surefoot.envs import Environment, make_environment
+from surefoot.envs.contract import release
 from surefoot.errors import UserError
 from surefoot.files import write_json
 from surefoot.rollout import make_collector
@@ -123,7 +124,7 @@ class Evaluations(Hook):
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Close the environments."""
         if self._env is not None:
-            self._env.close()
+            release(self._env, self._env.spec.name, self._run.log)
 
 
 def run_job(job: Job, study: Path) -> None:

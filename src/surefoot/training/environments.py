@@ -13,6 +13,7 @@ from typing import Any
 
 from surefoot.config import CollectOptions, Config, RecordOptions, parse_options
 from surefoot.envs import Environment, EnvSpec, Hosting, make_environment
+from surefoot.envs.contract import release
 from surefoot.errors import UserError
 from surefoot.training.state import make_streams
 
@@ -49,12 +50,12 @@ class EnvLifecycle:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._close()
+        self._close(warnings.warn)  # nobody listens any more
 
     def at(self, step: int) -> Environment:
         """The environments that the run has from this step on: those at hand, or new ones."""
         if step != self._step:
-            self._close()
+            self._close(self._log)
             self._make(step)
         return self.env
 
@@ -67,9 +68,9 @@ class EnvLifecycle:
         self._log = log
         self.env.log_to(log)
 
-    def _close(self) -> None:
+    def _close(self, log: Callable[[str], None]) -> None:
         if self.env is not self._task:
-            self.env.close()
+            release(self.env, self.env.spec.name, log)
 
     def _make(self, step: int) -> None:
         self._step = step

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot.agent import Policy
-from surefoot.config import Config, validate
-from surefoot.envs.tasks import task_name
+from surefoot.config import Config, parse_options, validate
+from surefoot.envs import EnvSpec
+from surefoot.envs.tasks import fingerprinted, task_name
 from surefoot.errors import UserError
 from surefoot.machine import usable_cores
 from surefoot.training.hooks import Hook, Listeners, Run
@@ -69,13 +70,14 @@ def train_seeds(
             raise UserError(
                 f"total_steps = {config.total_steps} with num_seeds: at most {_MOST_STEPS}"
             )
+        spec = fingerprinted(env.spec, task, parse_options(config.env_options))
         serial = config.replace(overlap="off")
         trainer = Trainer(serial, env, make_executors(serial))
         teams = _make_teams(trainer, hooks, reports)
         runs = [run for team in teams for run in team.runs]
         with contextlib.ExitStack() as at_end:
             for run in runs:
-                at_end.enter_context(run.to_hooks(task_name(task), config))
+                at_end.enter_context(run.to_hooks(task_name(task), config, spec))
             beside = at_end.enter_context(ThreadPoolExecutor(len(teams), "surefoot-seeds"))
             began = lap = time.perf_counter()
             while any(run.state.step < config.total_steps for run in runs) and not should_stop():
@@ -170,11 +172,13 @@ class _Seed:
         log = self._listeners.log
         self._numbers = Numbers(trainer.env.spec.name, trainer.config, log)
 
-    def to_hooks(self, task: str, config: Config) -> contextlib.AbstractContextManager[None]:
+    def to_hooks(
+        self, task: str, config: Config, spec: EnvSpec
+    ) -> contextlib.AbstractContextManager[None]:
         """Let the seed's hooks hear of the block."""
         trainer, config = self.trainer, config.replace(seed=self.seed)
         log = self._listeners.log
-        run = Run(task, config, trainer.env.spec, trainer.agent, trainer.policy, log)
+        run = Run(task, config, spec, trainer.agent, trainer.policy, log)
         return self._listeners.during(run, lambda: self.state)
 
     def report(

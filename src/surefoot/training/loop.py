@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from surefoot import functional as F
 from surefoot.agent import Agent, Normalizer, Policy, make_agent
-from surefoot.config import Config, validate
+from surefoot.config import Config, parse_options, validate
 from surefoot.envs import Environment
-from surefoot.envs.tasks import task_name
+from surefoot.envs.tasks import fingerprinted, task_name
 from surefoot.rollout import Rollout, make_collector, start
 from surefoot.training import metrics as measure
 from surefoot.training.environments import EnvLifecycle
@@ -268,13 +268,12 @@ def train(
         EnvLifecycle(task, config, resume_point.step) as envs,
         contextlib.closing(make_executors(config)) as executors,
     ):
+        spec = fingerprinted(envs.env.spec, task, parse_options(config.env_options))
         trainer = Trainer(config, envs.env, executors)
         state = resume_point.restore(trainer)
         reports = Reports(state, hooks, config, envs.env.spec.name, resume_point.wall_time_s)
         envs.log_to(reports.log)
-        run = Run(
-            task_name(task), config, envs.env.spec, trainer.agent, trainer.policy, reports.log
-        )
+        run = Run(task_name(task), config, spec, trainer.agent, trainer.policy, reports.log)
         with reports.to_hooks(run):
             time = reports.clock.time
             while state.step < config.total_steps and not should_stop():
