@@ -29,11 +29,13 @@ from surefoot.networks import PolicyHead, TorsoSpec
 from surefoot.training import Trainer
 
 
-def as_trained(config: Config, env: Environment, seen: np.ndarray) -> Policy:
-    """A policy with no parameter at its start, whose normalizer has seen something."""
+def as_trained(config: Config, env: Environment, seen: Any) -> Policy:
+    """A policy with no parameter at its start, whose normalizer has seen something [B, ...], or groups."""
     trainer = Trainer(config, env, in_turn())
     state = trainer.init()
-    normalizer = state.normalizer.update({"observation": seen}, np.ones(len(seen), bool))
+    groups = seen if isinstance(seen, dict) else {"observation": seen}
+    count = len(next(iter(groups.values())))
+    normalizer = state.normalizer.update(groups, np.ones(count, bool))
     random = np.random.default_rng(1)
 
     def moved(x: jax.Array) -> jax.Array:

@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 
 from surefoot.deploy import Port, Program
-from surefoot.ship.c_file import Compiled, write_c
+from surefoot.ship.c_file import Compiled, c_files
 from surefoot.ship.graph import Graph, trace
-from surefoot.ship.onnx_file import write_onnx
+from surefoot.ship.onnx_file import onnx_model
 
 Function = Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]]
 Arrays = Mapping[str, np.ndarray]
@@ -26,12 +26,14 @@ def traced(function: Callable[..., jax.Array], given: Arrays) -> Graph:
 
 def in_every_form(graph: Graph, given: Arrays, folder: Path) -> dict[str, np.ndarray]:
     """What a graph makes of rows, by form."""
-    write_onnx(folder / "policy.onnx", graph, {})
+    (folder / "policy.onnx").write_bytes(onnx_model(graph, {}))
     session = onnxruntime.InferenceSession(str(folder / "policy.onnx"))
     (onnx,) = session.run(["action"], dict(given))
     count = len(next(iter(given.values())))
     rows = [{name: x[i] for name, x in given.items()} for i in range(count)]
-    write_c(folder, graph, [(rows[0], np.asarray(onnx)[0])], ["one", "*/ two"])
+    tests = [(rows[0], np.asarray(onnx)[0])]
+    for name, text in c_files(graph, tests, ["one", "*/ two"]).items():
+        (folder / name).write_text(text)
     compiled = Compiled(folder, graph, folder)
     assert compiled.test()
     return {

@@ -21,8 +21,7 @@ from surefoot.agent import load_policy, save_policy
 from surefoot.cli.main import main
 from surefoot.config_file import to_toml
 from surefoot.envs import make_environment
-from surefoot.ship import export as module
-from surefoot.ship.export import export
+from surefoot.ship import export, subjects
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gaussian": ("probe:late-reward/continuous", {}),
@@ -62,8 +61,8 @@ class Odd(gymnasium.Env):
 
 @pytest.fixture(autouse=True)
 def fewer_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RANDOM", 60)
-    monkeypatch.setattr(module, "_EXTREME", 60)
+    monkeypatch.setattr(subjects, "RANDOM", 60)
+    monkeypatch.setattr(subjects, "EXTREME", 60)
 
 
 def run_folder(folder: Path, task: str, **options: Any) -> Path:
@@ -111,7 +110,7 @@ def test_a_form_that_acts_otherwise_is_refused_and_nothing_is_written(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_folder(tmp_path / "run", "probe:late-reward/continuous")
-    right = module.policy_graph
+    right = subjects.policy_graph
 
     def wrong(policy: Any) -> Any:
         graph = right(policy)
@@ -120,7 +119,7 @@ def test_a_form_that_acts_otherwise_is_refused_and_nothing_is_written(
         changed = [x + 1e-3 if x is first else x for x in graph.constants]
         return graph._replace(constants=tuple(changed))
 
-    monkeypatch.setattr(module, "policy_graph", wrong)
+    monkeypatch.setattr(subjects, "policy_graph", wrong)
     with pytest.raises(ValueError, match=f"'{form}' gives .* where the policy gives|'c' fails"):
         export(run, forms=[form], episodes=0)
     assert not (run / "export").exists()

@@ -23,6 +23,8 @@ class Arguments:
     """The folder to write."""
     forms: tuple[Literal["numpy", "onnx", "c"], ...] = ("numpy", "onnx", "c")
     """What to write."""
+    from_state: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Of a robot: from what it measures to its actuators' controls, with the task's own functions."""
     episodes: int = 10
     """Episodes to play for the scores in the model card; 0: none."""
     task: Annotated[str | None, default("the run's")] = None
@@ -42,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         arguments.run,
         output=arguments.output,
         forms=arguments.forms,
+        from_state=arguments.from_state,
         episodes=arguments.episodes,
         task=arguments.task,
         license=arguments.license,

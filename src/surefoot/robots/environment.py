@@ -246,6 +246,11 @@ class RobotEnvironment(HostPhysics):
         """Where simulations that broke down are named."""
         self._log = log
 
+    def state_of(self, carried: Carried) -> State:
+        """What the task's functions see of one environment, `carried` being its own row."""
+        fields = {name: jnp.asarray(x) for name, x in carried.fields.items()}
+        return self._state(fields, carried.episodes)
+
     # one environment -----------------------------------------------------------------------------
 
     def _state(self, fields: Any, episode: Episode) -> State:

@@ -66,23 +66,20 @@ EXPRESSIONS = {
 }
 
 
-def write_c(
-    folder: Path,
+def c_files(
     graph: Graph,
     tests: Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]],
     notes: Sequence[str],
-) -> None:
-    """Write policy.h and policy.c.
+) -> dict[str, str]:
+    """The text of policy.h and policy.c, by name.
 
     Args:
-        folder: where to.
         graph: what it does.
         tests: observations by group, one after the other from a reset on, each with its action; compiled in
             with POLICY_TEST defined.
         notes: lines for the top of the header.
     """
-    (folder / HEADER).write_text(_header(graph, notes), encoding="utf-8")
-    (folder / SOURCE).write_text(_source(graph, tests), encoding="utf-8")
+    return {HEADER: _header(graph, notes), SOURCE: _source(graph, tests)}
 
 
 class Parts(NamedTuple):

@@ -48,7 +48,7 @@ def card(about: Mapping[str, Any], differences: Mapping[str, float | None]) -> s
     action = about["action"]
     lines.append(f"| action | {tuple(action['shape'])} | {action['kind']}, {action['dtype']} |")
     if robot := about["robot"]:
-        lines += ["", *_robot(robot)]
+        lines += ["", *_robot(robot, whole=action["kind"] == "controls")]
     lines += ["", "## Files", ""]
     lines += [f"- {_FORMS[form]}{_compared(x)}" for form, x in differences.items()]
     lines += [
@@ -81,14 +81,16 @@ def _evaluation(result: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"| {name.partition('/')[2]} | {result[name]:.4f} |" for name in names)]
 
 
-def _robot(robot: Mapping[str, Any]) -> list[str]:
+def _robot(robot: Mapping[str, Any], *, whole: bool) -> list[str]:
     def shown(x: Any) -> str:
         return "" if x is None else f"{x:.4g}"
 
     columns = ("scale", "offset", "low", "high", "stiffness", "damping", "effort", "home")
+    means = "the target of a joint is `offset + scale * action`, within `low` and `high`"
+    if whole:
+        means = "the numbers are what the actuators are told"
     lines = [
-        f"An action every {robot['control_period_s']:g} s, {robot['kind']} control: the target of a joint is "
-        "`offset + scale * action`, within `low` and `high`.",
+        f"An action every {robot['control_period_s']:g} s, {robot['kind']} control: {means}.",
         "",
         f"| action | {' | '.join(columns)} |",
         "|---" * (len(columns) + 1) + "|",

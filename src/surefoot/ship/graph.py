@@ -128,14 +128,16 @@ def trace(
     """
     names = [port.name for port in inputs]
 
-    def flat(*arrays: jax.Array) -> list[jax.Array]:
-        return [jnp.asarray(x) for x in outputs_of(*arrays).values()]
-
     def outputs_of(*arrays: jax.Array) -> Mapping[str, jax.Array]:
         return function(dict(zip(names, arrays, strict=True)))
 
     shapes = [jax.ShapeDtypeStruct(port.shape, port.dtype) for port in inputs]
     made = jax.eval_shape(outputs_of, *shapes)
+
+    def flat(*arrays: jax.Array) -> list[jax.Array]:
+        found = outputs_of(*arrays)
+        return [jnp.asarray(found[name]) for name in made]
+
     jaxpr = jax.make_jaxpr(flat)(*shapes)
     tracer = _Tracer(inputs)
     given = [_Value(i, port.shape, np.dtype(port.dtype)) for i, port in enumerate(inputs)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,8 @@ OPERATORS = {
 _REDUCTIONS = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin"}
 
 
-def write_onnx(path: Path, graph: Graph, about: Mapping[str, Any]) -> None:
-    """Write a model; `about` goes into its metadata as JSON, under `surefoot`.
+def onnx_model(graph: Graph, about: Mapping[str, Any]) -> bytes:
+    """A model as a file's content; `about` goes into its metadata as JSON, under `surefoot`.
 
     Raises:
         ValueError: the package onnx is not installed.
@@ -71,7 +70,7 @@ def write_onnx(path: Path, graph: Graph, about: Mapping[str, Any]) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = "surefoot", json.dumps(about)
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
+    return model.SerializeToString()
 
 
 class _Writer:
