@@ -18,9 +18,10 @@ MUTANTS = (
         22,
         "the normalizer is not saved with the policy",
         "agent/saved.py",
-        "    save_arrays(folder / WEIGHTS, policy)\n",
-        "    fresh = policy.spec().template().normalizer\n"
-        "    save_arrays(folder / WEIGHTS, Policy(policy.actor, fresh, policy.torso, policy.action))\n",
+        "        save_arrays(staging / WEIGHTS, policy)\n",
+        "        fresh = policy.spec().template().normalizer\n"
+        "        kept = Policy(policy.actor, fresh, policy.torso, policy.action)\n"
+        "        save_arrays(staging / WEIGHTS, kept)\n",
         (f"{OF_POLICY_FILE}::test_loaded_policy_acts_as_the_trained_one",),
     ),
     Mutant(

@@ -555,10 +555,10 @@ def test_where_all_are_damaged_it_stops_and_nothing_is_begun_anew(
     shutil.copytree(sound, run)
     for step in steps(run):
         truncate(run / "checkpoints" / f"step-{step:012d}" / "policy.json")
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("[!.]*")}
     with pytest.raises(UserError, match=r"every checkpoint of .* is damaged: .*policy\.json"):
         api.resume(run, progress=False)
-    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("[!.]*")} == before
 
 
 @pytest.mark.parametrize(
@@ -602,10 +602,10 @@ def test_a_checkpoint_of_format_1_is_refused_with_what_to_do(sound: Path, tmp_pa
     with pytest.raises(UserError) as error:
         read_checkpoint(file.parent)
     assert str(error.value) == told
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("[!.]*")}
     with pytest.raises(UserError, match=r"format 1, this version reads 2; go on with it in the"):
         api.resume(run, progress=False)
-    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("[!.]*")} == before
     assert json.loads((run / "meta.json").read_text())["versions"]["surefoot"]  # there it is
 
 

@@ -115,6 +115,8 @@ def assert_true(run: Path) -> None:
         last = rows[checkpoint.iteration - 1]  # there is no hole before it
         assert (last["step"], last["wall_time_s"]) == (checkpoint.step, checkpoint.wall_time_s)
         assert checkpoint.best == best_of(rows[: checkpoint.iteration], steps(run))
+        named = {*checkpoint.milestones, *([checkpoint.best.step] if checkpoint.best else [])}
+        assert named <= {*steps(run)}  # what it says is kept is there
     if (run / "policy.json").exists():
         described = json.loads((run / "policy.json").read_text())
         same = run / "checkpoints" / f"step-{described['step']:012d}" / "policy.safetensors"

@@ -68,11 +68,13 @@ class _Found:
             case np.ndarray() | np.generic() | jax.Array():
                 self.values.append(hashlib.sha256(np.asarray(thing).tobytes()).hexdigest())
             case tuple() | list():
+                self.values.append(f"{len(thing)} in order")
                 for part in thing:
                     self.add(part)
             case set() | frozenset():
-                self.values += sorted(map(repr, thing))
+                self.values += [f"{len(thing)} in a set", *sorted(map(repr, thing))]
             case Mapping():
+                self.values.append(f"{len(thing)} by name")
                 for key in sorted(thing, key=repr):
                     self.values.append(repr(key))
                     self.add(thing[key])
