@@ -142,7 +142,9 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
             task: {"preset": TASK_PRESETS[task]} if task in TASK_PRESETS else {} for task in asked
         }
         new = {task: task_options(task, x, shared, PRESETS) for task, x in own.items()}
-        study = replace(study, tasks={task: study.tasks.get(task, new[task]) for task in asked})
+        bounds = {task: pair for task, pair in study.bounds.items() if task in asked}
+        tasks = {task: study.tasks.get(task, new[task]) for task in asked}
+        study = replace(study, tasks=tasks, bounds=bounds)
     if arguments.total_steps is not None:
         study = with_total_steps(study, arguments.total_steps)
     numbers = ("seeds", "tune_lr", "evaluations", "episodes")

@@ -148,6 +148,14 @@ def known_tasks() -> list[str]:
     return sorted(name for name in names if "/" not in name or name.split("/")[-1] not in names)
 
 
+def family(task: str) -> str:
+    """The part of EnvPool that a task belongs to, such as `mujoco.dmc`; empty if it has no such task."""
+    _import()
+    from envpool.registration import registry
+
+    return registry.specs[task][0].removeprefix("envpool.") if task in registry.specs else ""
+
+
 def _import() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -51,6 +51,8 @@ class Study:
     """Seeds that the choice is made on; they are not reported."""
     question: str = field(default="", compare=False)
     """What the study is about, for the report."""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    """The least and the most that an episode of a task can return: intervals of its scores end there."""
 
     def config(self, task: str, arm: str) -> Config:
         """The validated options of an arm on a task, seed 0."""
@@ -68,7 +70,7 @@ class Study:
         return [config.learning_rate * RATE_FACTOR ** (lowest + k) for k in range(self.tune_lr)]
 
 
-_SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms")]
+_SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "bounds")]
 # what would make scores incomparable: an arm may not have another budget, or another reward
 _SHARED = ("seed", "total_steps", "env_options")
 
@@ -101,6 +103,7 @@ def check(study: Study) -> Study:
         for name in _SHARED:
             if name in options:
                 raise UserError(f"arm {arm!r} sets {name}, which all arms of a study share")
+    check_names(study.bounds, study.tasks, what="task in bounds:")
     for task, config in study.tasks.items():
         if config.seed:
             raise UserError(f"{task} sets seed = {config.seed}: a study's seeds are 0 to seeds - 1")
@@ -150,7 +153,7 @@ def parse_study(
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where} is not valid TOML: {error}") from None
-    check_names(table, [*_SETTINGS, "tasks", "arms", "options"], what=f"key in {where}:")
+    check_names(table, [*_SETTINGS, "tasks", "arms", "options", "bounds"], what=f"key in {where}:")
     settings = {name: table[name] for name in _SETTINGS if name in table}
     for name, value in settings.items():
         wanted = {"name": str, "baseline": str, "question": str, "as_it_comes": bool}.get(name, int)
@@ -174,6 +177,7 @@ def parse_study(
     study = Study(
         tasks={task: task_options(task, table, shared, presets) for task, table in tasks.items()},
         arms={arm: {k: _from_toml(v) for k, v in table.items()} for arm, table in arms.items()},
+        bounds=_bounds(table.get("bounds", {}), where),
         **settings,
     )
     return study, shared
@@ -197,6 +201,18 @@ def task_options(task: str, own: Options, shared: Options, presets: Presets) -> 
         raise UserError(f"task {task!r}: {error}") from None
 
 
+def _bounds(value: Any, where: str) -> dict[str, tuple[float, float]]:
+    found = {}
+    for task, pair in value.items() if isinstance(value, Mapping) else [("", value)]:
+        numbers = isinstance(pair, list) and all(type(x) in (int, float) for x in pair)
+        if not (task and numbers and len(pair) == 2 and pair[0] < pair[1]):
+            raise UserError(
+                f"bounds in {where} must be [LEAST, MOST] of a task's returns by its name, not {pair!r}"
+            )
+        found[task] = (float(pair[0]), float(pair[1]))
+    return found
+
+
 def _tables(value: Any, *, what: str) -> dict[str, Options]:
     if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in value.values()):
         raise UserError(f"{what} must be tables of options by name, not {value!r}")
@@ -211,7 +227,8 @@ def write_study(study: Study) -> str:
     """The study as TOML text with every task's options written out; `parse_study` reads it back."""
     settings = {name: getattr(study, name) for name in _SETTINGS}
     tasks = {task: asdict(config) for task, config in study.tasks.items()}
-    return dump_toml({**settings, "tasks": tasks, "arms": study.arms})
+    bounds = {task: list(pair) for task, pair in study.bounds.items()}
+    return dump_toml({**settings, "tasks": tasks, "arms": study.arms, "bounds": bounds})
 
 
 def with_total_steps(study: Study, total_steps: int) -> Study:

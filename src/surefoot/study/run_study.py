@@ -113,7 +113,7 @@ def _difference(there: Study, here: Study) -> str:
                 old, new = (getattr(config, name) for config in configs)
                 if old != new:
                     return f"arm {arm!r} on {task} has {name} = {old} there and {new} here"
-    names = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "question")]
+    names = [f.name for f in fields(Study) if f.compare and f.name not in ("tasks", "arms")]
     name = next(name for name in names if getattr(there, name) != getattr(here, name))
     return f"{name} = {getattr(there, name)} there and {getattr(here, name)} here"
 
