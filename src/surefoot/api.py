@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,13 @@ import numpy as np
 from surefoot.agent import LoadedPolicy, load_policy
 from surefoot.config import Config, from_mapping, option_names, parse_options
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.tasks import names_code, own_options, task_fingerprint, task_name
+from surefoot.envs.tasks import (
+    names_code,
+    own_options,
+    refuse_code,
+    task_fingerprint,
+    task_name,
+)
 from surefoot.errors import UserError
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress
@@ -103,6 +110,7 @@ def resume(
     folder = Path(run)
     stored_task, config = read_config(folder)
     task = _task_again(stored_task, task)
+    refuse_code(task, config.env_options)
     asked = (
         config if total_steps is None else from_mapping({"total_steps": total_steps}, base=config)
     )
@@ -191,13 +199,14 @@ def _run(
     progress: bool,
     resume_point: ResumePoint | None = None,
 ) -> TrainResult:
-    if progress:
-        # some simulators load a model for each environment, which takes a while
-        say(f"Making {config.num_envs} environments of {task_name(task)}...")
-        hooks = [*hooks, ConsoleProgress(PlainConsole())]
-    state, _ = run_training(
-        task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
-    )
+    with contextlib.ExitStack() as console:
+        if progress:
+            making = f"Making {config.num_envs} environments of {task_name(task)}..."
+            shown = ConsoleProgress(PlainConsole(), making)
+            hooks = [*hooks, console.enter_context(shown)]
+        state, _ = run_training(
+            task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
+        )
     finished = state.step >= config.total_steps
     return TrainResult(folder.path, load_policy(folder.path), state.step, finished)
 
@@ -238,14 +247,18 @@ def train_seeds(
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
     own = [_services(folder, config, None, alone=False) for folder in folders]
-    if progress:
-        say(f"{num_seeds} seeds of {name} side by side; progress of the first:")
-        own[0].append(ConsoleProgress(PlainConsole()))
     further = hooks or [()] * num_seeds
-    listeners = [[*a, *b] for a, b in zip(own, further, strict=True)]
-    states = run_train_seeds(
-        task, config, hooks=listeners, should_stop=should_stop, reports=reports
-    )
+    with contextlib.ExitStack() as console:
+        if progress:
+            making = (
+                f"Making {config.num_envs} environments of {name} for each of {num_seeds} seeds..."
+            )
+            shown = ConsoleProgress(PlainConsole(), making, seeds=num_seeds)
+            own[0].append(console.enter_context(shown))
+        listeners = [[*a, *b] for a, b in zip(own, further, strict=True)]
+        states = run_train_seeds(
+            task, config, hooks=listeners, should_stop=should_stop, reports=reports
+        )
     return [
         TrainResult(
             folder.path, load_policy(folder.path), state.step, state.step >= config.total_steps
@@ -306,8 +319,10 @@ def open_run(
         if number is not None and number < 1:
             raise UserError(f"{name} = {number} must be at least 1")
     stored_task, config = read_config(Path(run))
-    policy = load_policy(run)
     task = _task_again(stored_task, task)
+    if env_options is None:
+        refuse_code(task, config.env_options)
+    policy = load_policy(run)
     streams = make_streams(config.seed if seed is None else seed).evaluation
     env = make_environment(
         task,

@@ -54,12 +54,12 @@ def measure(arguments: Arguments, config: Config) -> dict[str, Any]:
     from surefoot.training import environments
 
     task, seconds = arguments.task, arguments.seconds
-    if not arguments.json:
-        say(
-            f"Measuring {task}: about {(3 if arguments.quick else 5) * seconds:.0f} s, and the "
-            "start and compilation of each setting..."
-        )
     with environments(task, config) as env:
+        if not arguments.json:
+            say(
+                f"Measuring {task}: about {(3 if arguments.quick else 5) * seconds:.0f} s, and the "
+                "start and compilation of each setting..."
+            )
         limit = limits.measure(env, config, seconds=seconds)
         threads = env.spec.threads
     others = [{"options": "", "steps_per_second": limit.training.rate}]

@@ -11,7 +11,7 @@ from typing import Any
 
 from surefoot.config import Config, from_mapping, option_names
 from surefoot.config_file import dump_toml
-from surefoot.envs.tasks import names_code, own_options
+from surefoot.envs.tasks import names_code, own_options, refuse_code
 from surefoot.errors import UserError, check_names, near_matches
 
 Options = Mapping[str, Any]
@@ -187,7 +187,8 @@ def task_options(task: str, own: Options, shared: Options, presets: Presets) -> 
     """A task's options: those of its preset, changed by the study's, changed by its own.
 
     Raises:
-        ValueError: an unknown preset or option, or a value of the wrong kind, with the task's name.
+        ValueError: an unknown preset or option, a value of the wrong kind, or one that may name code,
+            with the task's name.
     """
     own = dict(own)
     name = own.pop("preset", None)
@@ -196,9 +197,11 @@ def task_options(task: str, own: Options, shared: Options, presets: Presets) -> 
     base = presets[str(name)]() if name is not None else own_options(task, known=True)
     changes = {**shared, **own}
     try:
-        return from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
+        config = from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
     except UserError as error:
         raise UserError(f"task {task!r}: {error}") from None
+    refuse_code(task, config.env_options)
+    return config
 
 
 def _bounds(value: Any, where: str) -> dict[str, tuple[float, float]]:
