@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from surefoot.cli.arguments import from_file
 from surefoot.cli.options import read_with_options
 from surefoot.config import Config
 from surefoot.errors import UserError
@@ -22,7 +23,7 @@ from surefoot.terminal import say
 class Arguments:
     """Measure what this machine allows on a task, what training reaches, and what would help."""
 
-    task: Annotated[str | None, tyro.conf.Positional] = None
+    task: Annotated[str | None, tyro.conf.Positional, from_file()] = None
     """As for `surefoot train`."""
     seconds: float = 5.0
     """Seconds of each measurement."""

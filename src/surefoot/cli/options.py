@@ -10,11 +10,11 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
+from surefoot.cli.arguments import from_file
 from surefoot.cli.presets import preset
 from surefoot.config import SECTIONS, Config, from_mapping, in_words, range_of
 from surefoot.config_file import read_toml
 from surefoot.errors import UserError
-from surefoot.terminal import plain
 
 T = TypeVar("T")
 
@@ -120,4 +120,4 @@ def _with_sections(arguments: type, base: Config) -> type:
 def _with_range(hint: Any) -> Any:
     interval = range_of(hint)
     within = f", range: {in_words(interval)}" if interval else ""
-    return tyro.conf.arg(help_behavior_hint=lambda default: f"(default: {plain(default)}{within})")
+    return from_file(within)
