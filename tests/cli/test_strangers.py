@@ -200,8 +200,8 @@ def test_a_setting_from_a_file_names_no_code(
     (stranger / "c.toml").write_text(f"{arms}[tasks.{json.dumps(TASK)}]\n{options}")
     (stranger / "d.toml").write_text(f"{arms}[options]\n{options}")
     for arguments in (
-        ["train", "--config", "a.toml"],
-        ["train", TASK, "--config", "b.toml"],
+        ["train", "--config", "a.toml", *flags()],
+        ["train", TASK, "--config", "b.toml", *flags()],
         ["bench", "--config", "a.toml"],
         ["eval", "run"],
         ["eval", "run", "--task", TASK],
