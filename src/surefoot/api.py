@@ -17,7 +17,13 @@ from surefoot.config import Config, from_mapping, option_names, parse_options
 from surefoot.config_file import toml_value
 from surefoot.envs import Environment, make_environment
 from surefoot.envs.contract import release
-from surefoot.envs.tasks import names_code, own_options, task_fingerprint, task_name
+from surefoot.envs.tasks import (
+    names_code,
+    own_options,
+    refuse_code,
+    task_fingerprint,
+    task_name,
+)
 from surefoot.errors import UserError
 from surefoot.files import hold
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint, later_than
@@ -116,6 +122,7 @@ def resume(
     folder = Path(run)
     stored_task, config = read_config(folder)
     task = _task_again(stored_task, task)
+    refuse_code(task, config.env_options)
     changes = {} if total_steps is None else {"total_steps": total_steps}
     config = from_mapping(changes, base=config)
     with contextlib.ExitStack() as at_end:
@@ -246,13 +253,14 @@ def _run(
     progress: bool,
     resume_point: ResumePoint | None = None,
 ) -> TrainResult:
-    if progress:
-        # some simulators load a model for each environment, which takes a while
-        say(f"Making {config.num_envs} environments of {task_name(task)}...")
-        hooks = [*hooks, ConsoleProgress(PlainConsole())]
-    trained = run_training(
-        task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
-    )
+    with contextlib.ExitStack() as console:
+        if progress:
+            making = f"Making {config.num_envs} environments of {task_name(task)}..."
+            shown = ConsoleProgress(PlainConsole(), making)
+            hooks = [*hooks, console.enter_context(shown)]
+        trained = run_training(
+            task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
+        )
     return _result(folder, task, config, *trained)
 
 
@@ -300,14 +308,18 @@ def train_seeds(
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
     own = [_services(folder, config, alone=False) for folder in folders]
-    if progress:
-        say(f"{num_seeds} seeds of {name} side by side; progress of the first:")
-        own[0].append(ConsoleProgress(PlainConsole()))
     further = hooks or [()] * num_seeds
-    listeners = [[*a, *b] for a, b in zip(own, further, strict=True)]
-    states = run_train_seeds(
-        task, config, hooks=listeners, should_stop=should_stop, reports=reports
-    )
+    with contextlib.ExitStack() as console:
+        if progress:
+            making = (
+                f"Making {config.num_envs} environments of {name} for each of {num_seeds} seeds..."
+            )
+            shown = ConsoleProgress(PlainConsole(), making, seeds=num_seeds)
+            own[0].append(console.enter_context(shown))
+        listeners = [[*a, *b] for a, b in zip(own, further, strict=True)]
+        states = run_train_seeds(
+            task, config, hooks=listeners, should_stop=should_stop, reports=reports
+        )
     return [
         _result(folder, task, config, *trained)
         for folder, trained in zip(folders, states, strict=True)
@@ -366,8 +378,10 @@ def open_run(
         if number is not None and number < 1:
             raise UserError(f"{name} = {number} must be at least 1")
     stored_task, config = read_config(Path(run))
-    policy = load_policy(run)
     task = _task_again(stored_task, task)
+    if env_options is None:
+        refuse_code(task, config.env_options)
+    policy = load_policy(run)
     streams = make_streams(config.seed if seed is None else seed).evaluation
     env = make_environment(
         task,

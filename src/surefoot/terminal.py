@@ -8,10 +8,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-# control characters but tabs and ends of lines, what turns the direction of writing, and lone surrogates
+# control characters but tabs and ends of lines, what turns the direction of writing, what is not seen
+# (tags), and lone surrogates
 _OBEYED = re.compile(
-    r"(?!\r\n)[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    r"(?!\r\n)[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
 )
+
+
+def plain(text: str) -> str:
+    """The text, with a question mark for each character that a terminal would obey."""
+    return _OBEYED.sub("?", text)
 
 
 class PlainConsole(Console):
@@ -21,8 +28,8 @@ class PlainConsole(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text, with a question mark for each character that a terminal would obey."""
-        return super().render_str(_OBEYED.sub("?", text), **options)
+        """The text, made plain."""
+        return super().render_str(plain(text), **options)
 
     def on_broken_pipe(self) -> None:
         """Leave it to the caller that the reader of a pipe has left."""

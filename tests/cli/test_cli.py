@@ -233,6 +233,88 @@ def test_tasks_lists_and_filters(capsys: pytest.CaptureFixture) -> None:
     assert "no task matches" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ("Pong-v5", "is an image"),
+        ("Sokoban-v0", "is an image"),
+        ("Maze-v0", "is a Dict space"),
+        ("gymnasium:Blackjack-v1", "is a Tuple space"),
+        ("gymnasium:GymV26Environment-v0", "shimmy"),
+        ("gymnasium:Pusher-v4", "mujoco<3"),
+        ("gymnax:FrozenLake-misc", "Discrete"),
+    ],
+)
+def test_a_task_that_is_refused_is_not_listed(
+    task: str, why: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["tasks", task.replace("[", "?")]) == 1
+    said = capsys.readouterr()
+    assert task not in said.out.split()
+    assert "--all" in said.err
+    assert main(["tasks", task, "--all"]) == 1
+    said = capsys.readouterr().out
+    assert f"{task}  (" in said
+    assert why in said
+
+
+@pytest.mark.extended
+@pytest.mark.filterwarnings("ignore")  # some versions are old
+def test_exactly_what_is_listed_has_spaces_that_can_be_served(monkeypatch, tmp_path: Path) -> None:
+    """Of every task of EnvPool's, from its own spec, and of every one of Gymnasium's, made."""
+    import envpool
+    import gymnasium
+
+    from surefoot.cli.tasks import known_tasks, refusals
+    from surefoot.envs.spaces import action_spec, observation_groups
+
+    monkeypatch.chdir(tmp_path)  # MuJoCo leaves a log
+    names = [name for name in known_tasks() if name.partition(":")[0] in (name, "gymnasium")]
+    refused = refusals(names)
+    assert len(names) > len(refused) > 0
+    for name in names:
+        try:
+            if ":" in name:
+                env = gymnasium.make(name.partition(":")[2])
+                spaces = env.observation_space, env.action_space
+                env.close()
+            else:
+                spec = envpool.make_spec(name)
+                spaces = spec.gymnasium_observation_space, spec.gymnasium_action_space
+            observation_groups(spaces[0], task=name)
+            action_spec(spaces[1], task=name)
+        except (ValueError, RuntimeError, ImportError, gymnasium.error.Error):
+            assert name in refused
+        else:
+            assert name not in refused
+
+
+def test_to_list_tasks_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tasks", "gymnasium:*"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "CartPol-v1"],
+        ["train", "CartPole-v1", "--env-options", "max_episode_step=9"],
+        ["train", "probe:bot", "--num-seeds", "2"],
+        ["bench", "CartPol-v1"],
+    ],
+)
+def test_a_mistake_is_all_that_is_said(
+    arguments: list[str], capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+
+
 def test_train_then_eval_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -53,3 +53,16 @@ def test_success_is_shown_where_the_task_reports_it() -> None:
     }
     progress._run = type("Run", (), {"config": TINY, "task": "t"})()
     assert "success 25%" in progress._line()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_shown_before_a_mistake_does_not_stay(terminal: bool) -> None:
+    out = io.StringIO()
+    console = PlainConsole(file=out, force_terminal=terminal, width=100, color_system=None)
+    with ConsoleProgress(console, "Making [red]4 environments..."):
+        shown_so_far = out.getvalue()
+    assert ("Making [red]4" in shown_so_far) == terminal
+    # the line is erased, and the cursor shown again
+    after = out.getvalue().removeprefix(shown_so_far)
+    assert after.rstrip("\n").endswith("\x1b[2K") == terminal
+    assert ("\x1b[?25h" in after) == terminal

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +15,14 @@ import pytest
 from tests.helpers import TINY
 
 from surefoot.cli.presets import preset
-from surefoot.cli.study import Progress, parse, plan
+from surefoot.cli.study import Progress, parse, plan, seconds_left
 from surefoot.config import Config
 from surefoot.study import jobs as module
+from surefoot.study.executors import Executor
 from surefoot.study.jobs import Evaluations, Job, diagnostics, outcome, write_failure
 from surefoot.study.plan import Study
-from surefoot.study.run_study import StudyFolder, choose_rates, reported_jobs
+from surefoot.study.run_study import StudyFolder, choose_rates, reported_jobs, run_study
+from surefoot.study.worker import claim_core
 
 
 def job(seeds: tuple[int, ...] = (0,), **changes: Any) -> Job:
@@ -136,15 +141,124 @@ def test_arms_can_be_chosen_and_the_baseline_stays() -> None:
     assert list(study.arms) == ["clip", "TRPO"]
 
 
+def left(steps: int, arm: str = "a", task: str = "t", seeds: int = 1) -> Job:
+    """A job, one of its kind."""
+    config = TINY.replace(total_steps=steps)
+    return Job(f"{task}/{arm}/{next(_numbers)}", task, arm, config, tuple(range(seeds)), 4, 2)
+
+
+_numbers = itertools.count()
+
+
+def done(seconds: float | None, **result: Any) -> dict[str, Any]:
+    return {"runs": {}, "errors": {}, "wall_time_s": seconds} | result
+
+
 def test_progress_tells_scores_failures_and_the_time_left(capsys: pytest.CaptureFixture) -> None:
-    progress = Progress()
+    progress = Progress(workers=1)
+    first, second, third = (job(seeds) for seeds in ((0, 1), (2,), (3,)))
     runs = {"0": {"final": 1.0}, "1": {"final": 2.0}}
-    progress(job((0, 1)), {"runs": runs, "errors": {}}, 1, 3)
-    progress(job((2,)), {"runs": {}, "errors": {"2": "[red]diverged:ant:\x1b[2J\nmore"}}, 2, 3)
-    progress(job((0,)), {"runs": {"0": {"final": 5.0}}, "errors": {}}, 1, 1)  # another phase
+    results: dict[Job, Any] = {first: done(60.0, runs=runs), second: None, third: None}
+    progress(first, results)
+    results[second] = done(None, errors={"2": "[red]diverged:ant:\x1b[2J\nmore"})
+    progress(second, results)
+    results[third] = done(30.0, runs={"3": {"final": 5.0}})
+    progress(third, results)
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("[1/3] probe:both, a, seeds 0 to 1: 1.5, about ")
-    assert said[1].startswith(
-        "[2/3] probe:both, a, seed 2: 1 failed: [red]diverged:ant:?[2J, about "
-    )
-    assert said[2] == "[1/1] probe:both, a, seed 0: 5.0"
+    assert said == [
+        "[1/3] probe:both, a, seeds 0 to 1: 1.5, about 60 s left",
+        "[2/3] probe:both, a, seed 2: 1 failed: [red]diverged:ant:?[2J, about 30 s left",
+        "[3/3] probe:both, a, seed 3: 5.0",
+    ]
+
+
+def test_the_time_left_is_by_the_steps_of_jobs_that_are_alike() -> None:
+    slow, quick = left(100, task="slow"), left(100, arm="b")
+    results: dict[Job, Any] = {slow: done(1000.0), quick: done(1.0)}
+    # 10 s a step on the one task, 0.01 s on the other
+    assert seconds_left({**results, left(50, arm="c", task="slow"): None}, 1) == 500.0
+    assert seconds_left({**results, left(300): None}, 1) == pytest.approx(3.0)
+    # an arm that is slower than the others of its task
+    assert seconds_left({**results, left(100): done(7.0), left(200): None}, 1) == pytest.approx(14)
+    # several seeds in one program, and a task of which none is done: as all are
+    assert seconds_left({quick: done(1.0), left(100, seeds=4): None}, 1) == pytest.approx(4.0)
+    assert seconds_left({**results, left(100, task="new"): None}, 1) == pytest.approx(500.5)
+
+
+def test_the_time_left_is_shared_by_workers_but_no_job_is_cut() -> None:
+    some = {left(100): done(10.0), **{left(100): None for _ in range(4)}}
+    assert seconds_left(some, 2) == pytest.approx(20.0)
+    assert seconds_left({left(100): done(10.0), left(500): None, left(100): None}, 2) == 50.0
+    assert seconds_left({left(100): done(10.0)}, 2) == 0.0
+
+
+def test_what_failed_early_says_nothing_of_the_time() -> None:
+    failed = {left(100): done(0.1, errors={"0": "diverged"})}
+    assert seconds_left({**failed, left(100): None}, 1) == 0.0
+    assert seconds_left({**failed, left(100): done(10.0), left(100): None}, 1) == 10.0
+
+
+def test_what_is_done_again_is_not_counted_as_done_and_both_phases_are(tmp_path: Path) -> None:
+    study = Study("s", {"probe:both": TINY}, {"a": {}, "b": {"gamma": 0.9}}, "a", 2, tune_lr=2)
+    heard: list[tuple[int, int]] = []
+
+    class Writes(Executor):
+        workers = 1
+
+        def run(self, jobs: Any, study: Path, should_stop: Any) -> Any:
+            for job in jobs:
+                if job.folder in broken:
+                    write_failure(job, study, "it failed")
+                else:
+                    runs = {seed: {"final": 1.0} for seed in job.seeds}
+                    module._write(job, study, runs, {}, wall_time_s=2.0)
+                yield job
+
+        def describe(self) -> str:
+            return "nobody"
+
+    def progress(job: Job, results: Any) -> None:
+        assert results[job]
+        heard.append((sum(bool(x) for x in results.values()), len(results)))
+
+    def run(**options: Any) -> None:
+        with StudyFolder(tmp_path / "run", study) as folder:
+            run_study(
+                folder,
+                Writes(),
+                shares_program=lambda task: False,
+                progress=progress,
+                should_stop=lambda: False,
+                **options,
+            )
+
+    broken = ["runs/probe-both/a/seed-1"]
+    run()
+    # two arms, two learning rates and two seeds to choose on; two arms and two seeds to report
+    assert heard == [(k, 12) for k in range(1, 13)]
+    heard, broken = [], []
+    run()
+    assert heard == []
+    run(retry_failed=True)
+    assert heard == [(12, 12)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are claimed on Linux")
+@pytest.mark.parametrize("cores", [{0}, {0, 1}, {0, 3, 5}])
+def test_workers_of_all_studies_share_the_cores_evenly(
+    cores: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: cores)
+    monkeypatch.setattr("os.sched_setaffinity", lambda _, core: chosen.extend(core))
+    claims = [claim_core() for _ in range(3 * len(cores))]
+    assert {core: chosen.count(core) for core in cores} == dict.fromkeys(cores, 3)
+    assert set(chosen[: len(cores)]) == cores
+    # whoever comes after one that has ended takes its core
+    claim = claims[1]
+    assert claim is not None
+    claim.release()
+    again = claim_core()
+    assert chosen[-1] == chosen[1]
+    assert again is not None

@@ -43,10 +43,10 @@ def test_a_lost_node_costs_nothing_and_the_result_is_the_local_one(
         said: list[int] = []
 
         class Losing(command.Progress):
-            def __call__(self, job, result, done, total) -> None:
-                super().__call__(job, result, done, total)
-                said.append(done)
-                if done == 1:
+            def __call__(self, job, results) -> None:
+                super().__call__(job, results)
+                said.append(sum(result is not None for result in results.values()))
+                if said == [1]:
                     cluster.remove_node(lost, allow_graceful=False)
 
         monkeypatch.setattr(command, "Progress", Losing)

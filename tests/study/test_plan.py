@@ -180,3 +180,20 @@ def test_a_task_that_the_user_named_may_be_code_and_has_the_files_options() -> N
     study, shared = parse_study(text, where="my.toml", presets=PRESETS, asked=["my_module:Env"])
     assert list(study.tasks) == ["my_module:Env"]
     assert shared == {"num_envs": 8}
+
+
+def test_bounds_of_returns_are_read_and_written() -> None:
+    study = check(parse(TEXT + "[bounds]\nHopper-v5 = [-1, inf]\n"))
+    assert study.bounds == {"Hopper-v5": (-1.0, math.inf)}
+    assert parse(write_study(study)).bounds == study.bounds
+    assert study == parse()  # they change no run
+
+
+@pytest.mark.parametrize("value", ["5", "[1]", "[2, 1]", "[1, 1]", '["a", "b"]', "[nan, 1]"])
+def test_bounds_that_cannot_be_are_refused(value: str) -> None:
+    assert "must be [LEAST, MOST]" in refused(TEXT + f"[bounds]\nHopper-v5 = {value}\n")
+
+
+def test_bounds_are_of_tasks_of_the_study() -> None:
+    assert "'Hopper-v5'" in refused(TEXT + "[bounds]\nHoper-v5 = [0, 1]\n")
+    assert "must be [LEAST, MOST]" in refused("bounds = 5\n" + TEXT)

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 from scipy import stats
 
 from surefoot.study import statistics as st
@@ -83,6 +85,54 @@ def test_a_few_differences_that_are_all_alike_have_no_bounds() -> None:
     assert math.isnan(few.low)
     assert verdict_of(few) == "no difference shown"
     assert enough == (1.0, 1.0, 1.0)
+
+
+@given(
+    some.lists(some.floats(-1e4, 1e4), min_size=2, max_size=8),
+    some.sampled_from([0.0, 0.1, -0.3, 1.0, 1e3]),
+    some.integers(0, 2**32 - 1),
+)
+def test_what_differs_by_rounding_alone_is_alike(
+    scores: list[float], difference: float, seed: int
+) -> None:
+    """Scores, and the same moved by a number, each with the last bits of float32 and float64 changed."""
+    random = np.random.default_rng(seed)
+    baseline = np.array(scores)
+    arm = baseline + difference
+    largest = max(abs(arm).max(), abs(baseline).max())
+    for x in (arm, baseline):
+        x *= 1 + random.uniform(-1, 1, len(x)) * np.finfo(np.float32).eps
+        x += random.uniform(-1, 1, len(x)) * largest * np.finfo(np.float64).eps
+    found = st.paired_difference([st.differences(arm, baseline)])
+    few = len(scores) < 6
+    if abs(difference) <= 1e-7 * largest:
+        assert verdict_of(found) == "no difference shown"
+    elif abs(difference) > 1e-5 * largest:
+        shown = "better" if difference > 0 else "worse"
+        assert verdict_of(found) == ("no difference shown" if few else shown)
+        assert st.seeds_to_show(st.differences(arm, baseline), 0.1 * abs(difference)) == 2
+    if not difference:
+        equal = np.full_like(arm, arm[0]), np.full_like(arm, arm[0] * (1 + 1e-7))
+        assert st.probability_of_improvement([equal[0]], [equal[1]]) == (0.5, 0.5, 0.5)
+
+
+def test_a_small_difference_that_is_no_rounding_counts() -> None:
+    random = np.random.default_rng(0)
+    baseline = random.uniform(900.0, 1100.0, 8)
+    arm = baseline + random.uniform(0.02, 0.03, 8)  # 2e-5 of it, twenty times what rounding makes
+    assert verdict_of(st.paired_difference([st.differences(arm, baseline)])) == "better"
+    assert st.probability_of_improvement([arm[:1]], [baseline[:1]]).estimate == 1.0
+
+
+def test_an_interval_ends_where_its_numbers_do() -> None:
+    found = st.Interval(450.0, 44.0, 856.0)
+    assert found.within(0.0, 500.0) == (450.0, 44.0, 500.0)
+    assert found.within(100.0, math.inf) == (450.0, 100.0, 856.0)
+    assert found.within(-math.inf, math.inf) == found
+    assert found.within(0.0, 400.0) == (450.0, 44.0, 450.0)  # the bounds are wrong, not the scores
+    alone = st.Interval(450.0, math.nan, math.nan).within(0.0, 500.0)
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.high)
 
 
 def test_an_arm_is_not_better_for_the_runs_that_did_not_fail() -> None:
@@ -190,7 +240,6 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_a_curve_is_the_mean_over_seeds_with_its_interval() -> None:
     found = st.curve_intervals(np.array([[1.0, 10.0], [3.0, 10.0]]))
-    assert found["mean"] == [2.0, 10.0]
     # Student's quantile for one degree of freedom is 12.706, the standard error 1
-    np.testing.assert_allclose(found["high"], [2.0 + 12.7062, 10.0], rtol=1e-4)
-    np.testing.assert_allclose(found["low"], [2.0 - 12.7062, 10.0], rtol=1e-4)
+    expected = [(2.0, 2.0 - 12.7062, 2.0 + 12.7062), (10.0, 10.0, 10.0)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

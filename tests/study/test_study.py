@@ -86,6 +86,8 @@ def finished(file: Path, run_dir: Path, *arguments: str) -> str:
 class ThisProcess(Executor):
     """Does one job after the other."""
 
+    workers = 1
+
     def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
         for job in jobs:
             run_job(job, study)

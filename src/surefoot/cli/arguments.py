@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from surefoot.terminal import plain
+
 T = TypeVar("T")
 
 
@@ -18,6 +20,11 @@ def read(kind: type[T], verb: str, argv: Sequence[str], **settings: Any) -> T:
     """
     config = (tyro.conf.DisallowNone,)
     return tyro.cli(kind, prog=f"surefoot {verb}", args=list(argv), config=config, **settings)
+
+
+def from_file(within: str = "") -> Any:
+    """What an argument is if it is not given may come from a file: `--help` shows it as text."""
+    return tyro.conf.arg(help_behavior_hint=lambda default: f"(default: {plain(default)}{within})")
 
 
 def default(text: str, *, metavar: str | None = None) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from surefoot.cli.arguments import from_file
 from surefoot.cli.options import read_with_options
 from surefoot.config import Config
 from surefoot.errors import UserError
@@ -22,7 +23,7 @@ from surefoot.terminal import say
 class Arguments:
     """Measure what this machine allows on a task, what training reaches, and what would help."""
 
-    task: Annotated[str | None, tyro.conf.Positional] = None
+    task: Annotated[str | None, tyro.conf.Positional, from_file()] = None
     """As for `surefoot train`."""
     seconds: float = 5.0
     """Seconds of each measurement."""
@@ -54,12 +55,12 @@ def measure(arguments: Arguments, config: Config) -> dict[str, Any]:
     from surefoot.training import environments
 
     task, seconds = arguments.task, arguments.seconds
-    if not arguments.json:
-        say(
-            f"Measuring {task}: about {(3 if arguments.quick else 5) * seconds:.0f} s, and the "
-            "start and compilation of each setting..."
-        )
     with environments(task, config) as env:
+        if not arguments.json:
+            say(
+                f"Measuring {task}: about {(3 if arguments.quick else 5) * seconds:.0f} s, and the "
+                "start and compilation of each setting..."
+            )
         limit = limits.measure(env, config, seconds=seconds)
         threads = env.spec.threads
     others = [{"options": "", "steps_per_second": limit.training.rate}]

@@ -6,10 +6,12 @@ import contextlib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from surefoot.errors import UserError, near_matches
+from surefoot.terminal import say
 
 VERBS = {
     "train": "train a policy on a task",
@@ -38,7 +40,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code (0 fine, 1 nothing found, 2 a mistake, 130 Ctrl-C)."""
+    """Run the command; the exit code is 0 (fine), 1 (nothing found, a fault), 2 (a mistake), 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -63,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
+    except Exception:  # a fault of ours or of a simulator's, which may speak of what is in a file
+        say(traceback.format_exc().rstrip(), stderr=True)
+        return 1
 
 
 def keep_compiled_programs() -> None:
@@ -104,7 +109,5 @@ def mend_compiled_programs(folder: Path) -> None:
 
 def fail(message: str, *, code: int = 2) -> int:
     """One line on stderr, and the exit code."""
-    from surefoot.terminal import say
-
     say(f"surefoot: error: {message}", stderr=True)
     return code

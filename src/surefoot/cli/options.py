@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
+from surefoot.cli.arguments import from_file
 from surefoot.cli.presets import preset
 from surefoot.config import SECTIONS, Config, from_mapping, in_words, range_of
 from surefoot.config_file import read_toml
@@ -21,7 +22,7 @@ T = TypeVar("T")
 def read_with_options(
     arguments: type[T], verb: str, argv: Sequence[str], *, description: str | None = None
 ) -> tuple[T, Config]:
-    """The arguments of a verb that takes every option, and the options.
+    """The arguments of a verb that takes every option, and the options; no code that a file names.
 
     Args:
         arguments: a dataclass with the fields `task`, `preset` and `config`.
@@ -43,7 +44,14 @@ def read_with_options(
         default=kind(task=task),
     )
     parts = [part for part in vars(given).values() if dataclasses.is_dataclass(part)]
-    return given, from_mapping({name: x for part in parts for name, x in vars(part).items()})
+    config = from_mapping({name: x for part in parts for name, x in vars(part).items()})
+    if config.env_options and not any(
+        word.replace("_", "-").startswith("--env-options") for word in argv
+    ):
+        from surefoot.envs.tasks import refuse_code
+
+        refuse_code(given.task, config.env_options)
+    return given, config
 
 
 def options_from(argv: Sequence[str]) -> tuple[Config, str | None]:
@@ -112,4 +120,4 @@ def _with_sections(arguments: type, base: Config) -> type:
 def _with_range(hint: Any) -> Any:
     interval = range_of(hint)
     within = f", range: {in_words(interval)}" if interval else ""
-    return tyro.conf.arg(help_behavior_hint=lambda default: f"(default: {default}{within})")
+    return from_file(within)

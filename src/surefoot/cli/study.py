@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -17,6 +16,10 @@ from surefoot.cli.signals import StopOnSignal
 from surefoot.config_file import read_text
 from surefoot.errors import UserError
 from surefoot.terminal import say
+
+if TYPE_CHECKING:
+    from surefoot.study.jobs import Job
+    from surefoot.study.run_study import Results
 
 _PRESET_SEEDS = 10
 
@@ -84,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
             folder,
             executor,
             shares_program=shares.__getitem__,
-            progress=Progress(),
+            progress=Progress(executor.workers),
             should_stop=stop,
             retry_failed=arguments.retry_failed,
         )
@@ -142,7 +145,9 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
             task: {"preset": TASK_PRESETS[task]} if task in TASK_PRESETS else {} for task in asked
         }
         new = {task: task_options(task, x, shared, PRESETS) for task, x in own.items()}
-        study = replace(study, tasks={task: study.tasks.get(task, new[task]) for task in asked})
+        bounds = {task: pair for task, pair in study.bounds.items() if task in asked}
+        tasks = {task: study.tasks.get(task, new[task]) for task in asked}
+        study = replace(study, tasks=tasks, bounds=bounds)
     if arguments.total_steps is not None:
         study = with_total_steps(study, arguments.total_steps)
     numbers = ("seeds", "tune_lr", "evaluations", "episodes")
@@ -192,19 +197,18 @@ def _executor(arguments: Arguments) -> Any:
 
 
 class Progress:
-    """A line for each finished job."""
+    """A line for each finished job.
 
-    def __init__(self) -> None:
-        self._began, self._first, self._last = time.monotonic(), 0, 0
+    Args:
+        workers: jobs at once.
+    """
 
-    def __call__(self, job: Any, result: Mapping[str, Any], done: int, total: int) -> None:
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def __call__(self, job: Job, results: Results) -> None:
         """Say what it gave and how long the rest may take."""
-        now = time.monotonic()
-        if done <= self._last:  # the jobs of the tuning are done, those of the report begin
-            self._began, self._first = now, done
-        elif self._last == 0:
-            self._first = done - 1
-        self._last = done
+        result = results[job] or {"runs": {}, "errors": {}}
         seeds = "seed " + str(job.seeds[0])
         if len(job.seeds) > 1:
             seeds = f"seeds {job.seeds[0]} to {job.seeds[-1]}"
@@ -213,11 +217,33 @@ class Progress:
         if result["errors"]:
             first = next(iter(result["errors"].values())).splitlines()[0]
             told = "; ".join(x for x in (told, f"{len(result['errors'])} failed: {first}") if x)
-        rest = ""
-        if self._first < done < total:
-            left = (now - self._began) / (done - self._first) * (total - done)
-            rest = f", about {_duration(left)} left"
-        say(f"[{done}/{total}] {job.task}, {job.arm}, {seeds}: {told}{rest}")
+        left = seconds_left(results, self._workers)
+        rest = f", about {_duration(left)} left" if left else ""
+        done = sum(result is not None for result in results.values())
+        say(f"[{done}/{len(results)}] {job.task}, {job.arm}, {seeds}: {told}{rest}")
+
+
+def seconds_left(results: Results, workers: int) -> float:
+    """How long the jobs that are not done may take; 0 where none is left, or nothing is known.
+
+    A job takes as long a step as those that are done of its arm and task, else of its task, else all.
+    """
+    paces: dict[tuple[str, ...], list[float]] = {}
+    for job, result in results.items():
+        if result and not result["errors"] and (seconds := result.get("wall_time_s")):
+            for kind in _kinds(job):
+                paces.setdefault(kind, []).append(seconds / job.steps)
+    known = [
+        job.steps * sum(pace) / len(pace)
+        for job, result in results.items()
+        if not result and (pace := next((paces[k] for k in _kinds(job) if k in paces), None))
+    ]
+    return max(sum(known) / workers, *known) if known else 0.0
+
+
+def _kinds(job: Job) -> tuple[tuple[str, ...], ...]:
+    """What a job's pace is like, the nearest first."""
+    return (job.task, job.arm), (job.task,), ()
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,8 @@ class Arguments:
 
     pattern: Annotated[str, tyro.conf.Positional, default("all", metavar="[PATTERN]")] = ""
     """Part of a name, or a pattern with * and ?."""
+    all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """List those too that cannot be trained here, and why."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,8 +36,30 @@ def main(argv: Sequence[str]) -> int:
         near = near_matches(arguments.pattern, names)
         say(f"surefoot: no task matches {arguments.pattern!r}{near}", stderr=True)
         return 1
-    say("\n".join(found))
-    return 0
+    refused = refusals(found)
+    shown = [f"{name}  ({refused[name]})" if name in refused else name for name in found]
+    say(
+        "\n".join(
+            x for x, name in zip(shown, found, strict=True) if arguments.all or name not in refused
+        )
+    )
+    if refused and not arguments.all:
+        say(f"{len(refused)} more cannot be trained here; --all lists them, and why", stderr=True)
+    return 0 if len(refused) < len(found) else 1
+
+
+def refusals(names: Sequence[str]) -> dict[str, str]:
+    """Why some of the known tasks cannot be trained here, such as those of images, by name."""
+    from surefoot.envs import envpool, gymnasium, gymnax
+
+    found = envpool.refusals()
+    for name in names:
+        prefix, _, task = name.rpartition(":")
+        if prefix == "gymnasium":
+            found[name] = gymnasium.refusal(task)
+        if prefix == "gymnax":
+            found[name] = gymnax.refusal(task)
+    return {name: " ".join(found[name].split()) for name in names if found.get(name)}
 
 
 def known_tasks() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from surefoot.cli.arguments import default
+from surefoot.cli.arguments import default, from_file
 from surefoot.cli.options import read_with_options
 from surefoot.cli.presets import PRESETS
 from surefoot.cli.resume import report
@@ -23,7 +23,7 @@ from surefoot.terminal import say
 class Arguments:
     """Train a policy on a task."""
 
-    task: Annotated[str | None, tyro.conf.Positional] = None
+    task: Annotated[str | None, tyro.conf.Positional, from_file()] = None
     """An EnvPool id, gymnasium:ID, gymnax:ID, robot:NAME, probe:NAME, or FILE.py:NAME for your own code.
     May be left out if the --config file names it."""
     preset: str | None = None

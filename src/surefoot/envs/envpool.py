@@ -148,6 +148,41 @@ def known_tasks() -> list[str]:
     return sorted(name for name in names if "/" not in name or name.split("/")[-1] not in names)
 
 
+def refusals() -> dict[str, str]:
+    """Why some of the known tasks cannot be trained, by id; tasks of one class have the same spaces."""
+    envpool = _import()
+    from envpool.registration import registry
+
+    found: dict[tuple[str, str], str] = {}
+    for task in known_tasks():
+        kind = registry.specs[task][:2]
+        if kind not in found:
+            found[kind] = _refusal(envpool, task)
+    return {task: why for task in known_tasks() if (why := found[registry.specs[task][:2]])}
+
+
+def _refusal(envpool: Any, task: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            spec = envpool.make_spec(task)
+            spaces.observation_groups(spec.gymnasium_observation_space, task=task)
+            spaces.action_spec(spec.gymnasium_action_space, task=task)
+        except UserError as error:
+            return str(error).partition(": ")[2]
+        except (ImportError, RuntimeError) as error:
+            return str(error)
+    return ""
+
+
+def family(task: str) -> str:
+    """The part of EnvPool that a task belongs to, such as `mujoco.dmc`; empty if it has no such task."""
+    _import()
+    from envpool.registration import registry
+
+    return registry.specs[task][0].removeprefix("envpool.") if task in registry.specs else ""
+
+
 def _import() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

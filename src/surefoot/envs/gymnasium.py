@@ -372,3 +372,24 @@ def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymna
             raise UserError(f"gymnasium:{task} cannot be made: {error}") from error
 
     return make
+
+
+def refusal(task: str) -> str:
+    """Why one of Gymnasium's own ids cannot be trained here; empty if it can be, or is another's."""
+    entry = gymnasium.registry[task].entry_point
+    module = f"{entry if isinstance(entry, str) else getattr(entry, '__module__', '')}."
+    if task == "Pusher-v4":
+        return "it needs mujoco<3"
+    # others may take long to make, or open windows; to load a model may leave a log of MuJoCo's
+    if not module.startswith("gymnasium.envs.") or module.startswith("gymnasium.envs.mujoco."):
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            env = make_registered(task, {})()
+            spaces.observation_groups(env.observation_space, task=task)
+            spaces.action_spec(env.action_space, task=task)
+        except UserError as error:
+            return str(error).rpartition(f"{task} cannot be made: ")[2].removeprefix(f"{task}: ")
+    env.close()
+    return ""

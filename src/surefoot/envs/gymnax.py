@@ -62,6 +62,17 @@ def known_tasks() -> list[str]:
     return [] if gymnax is None else sorted(gymnax.registered_envs)
 
 
+def refusal(task: str) -> str:
+    """Why a known task cannot be trained; empty if it can be."""
+    if task == "MNISTBandit-bsuite":  # not even for this is anything to be fetched
+        return "it fetches its images when it is made"
+    try:
+        GymnaxEnvironment(task)
+    except UserError as error:
+        return str(error).partition(": ")[2]
+    return ""
+
+
 def _import() -> Any:
     try:
         import gymnax

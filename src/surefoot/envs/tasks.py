@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +39,22 @@ def names_code(task: str) -> bool:
     `module:attribute`, `FILE.py:attribute`, and Gymnasium's own `gymnasium:module:ID`.
     """
     return is_import_path(task) or task.count(":") > 1
+
+
+def refuse_code(task: Any, env_options: Sequence[str]) -> None:
+    """Raise ValueError for a setting from a file that may name code, such as `env_id=module:ID`.
+
+    Some registered Gymnasium environments import what a setting names, and none of them says so. What
+    settings mean to the user's own code is the user's to say.
+    """
+    if not isinstance(task, str) or not task.startswith("gymnasium:"):
+        return
+    for item in env_options:
+        if ":" in item.partition("=")[2]:
+            raise UserError(
+                f"{task}: {item!r} may name code, which is not taken from a file; give --env-options on the "
+                "command line, or a function of yours that makes the task (FILE.py:NAME)"
+            )
 
 
 def make_environment(

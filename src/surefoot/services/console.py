@@ -29,24 +29,39 @@ _PLAIN += ("policy/clip_fraction", "value/explained_variance")
 
 
 class ConsoleProgress(Hook):
-    """Progress on the console.
+    """Progress on the console; used as a context, which leaves the terminal as it should be.
 
     Args:
         console: where to.
+        before: what is shown until training starts, and of which nothing stays: some simulators load a
+            model for each environment, which takes a while, and it may be a mistake that comes of it.
+        seeds: how many are trained, of which this is the first.
         every_s: least seconds between two plain lines.
     """
 
-    def __init__(self, console: PlainConsole, *, every_s: float = 5.0) -> None:
-        self._console = console
+    def __init__(
+        self, console: PlainConsole, before: str = "", *, seeds: int = 1, every_s: float = 5.0
+    ) -> None:
+        self._console, self._before, self._seeds = console, before, seeds
         self._every_s = every_s
         self._live: Live | None = None
         self._last_line = float("-inf")
         self._seen: dict[str, Any] = {}
         self._run: Run | None = None
 
+    def __enter__(self) -> ConsoleProgress:
+        self._show(Live(self._before, console=self._console, auto_refresh=False, transient=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
     def on_start(self, run: Run) -> None:
         """Say what is trained; the first iteration compiles, which takes a few seconds."""
+        self._leave()
         self._run = run
+        if self._seeds > 1:
+            self._console.print(f"{self._seeds} seeds side by side; progress of the first:")
         env, config = run.env, run.config
         size = sum(spec.size for spec in run.agent.observations.values())
         self._console.print(
@@ -55,9 +70,7 @@ class ConsoleProgress(Hook):
             f"{config.num_steps} steps, seed {config.seed}. Compiling...",
             soft_wrap=True,
         )
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=4)
-            self._live.start()
+        self._show(Live(console=self._console, refresh_per_second=4))
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Show the newest numbers; an episode mean stays until the next one."""
@@ -77,6 +90,15 @@ class ConsoleProgress(Hook):
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Leave the last table standing."""
+        self._leave()
+
+    def _show(self, live: Live) -> None:
+        """Begin what changes in place, where there is a terminal."""
+        if self._console.is_terminal:
+            self._live = live
+            live.start(refresh=True)
+
+    def _leave(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None

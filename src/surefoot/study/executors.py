@@ -19,7 +19,13 @@ Stop = Callable[[], bool]
 
 
 class Executor(abc.ABC):
-    """Does jobs; each leaves its folder in the study's."""
+    """Does jobs; each leaves its folder in the study's.
+
+    Attributes:
+        workers: how many at once.
+    """
+
+    workers: int
 
     @abc.abstractmethod
     def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +63,11 @@ class Job:
     evaluations: int
     episodes: int
     as_it_comes: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of all its seeds."""
+        return self.config.total_steps * len(self.seeds)
 
     def run_dir(self, seed: int) -> str:
         """The run folder of a seed, relative to the study's."""
@@ -134,6 +140,7 @@ def run_job(job: Job, study: Path) -> None:
         Exception: what is not the user's mistake, such as a simulator's fault.
     """
     shutil.rmtree(study / job.folder, ignore_errors=True)
+    began = time.monotonic()
     runs: dict[int, Any] = {}
     errors: dict[int, str] = {}
     try:
@@ -149,7 +156,7 @@ def run_job(job: Job, study: Path) -> None:
                 runs |= _train(job, study, (seed,))
             except UserError as error:
                 errors[seed] = str(error)
-    _write(job, study, runs, errors)
+    _write(job, study, runs, errors, time.monotonic() - began)
 
 
 def write_failure(job: Job, study: Path, error: str) -> None:
@@ -157,7 +164,13 @@ def write_failure(job: Job, study: Path, error: str) -> None:
     _write(job, study, {}, dict.fromkeys(job.seeds, error))
 
 
-def _write(job: Job, study: Path, runs: dict[int, Any], errors: dict[int, str]) -> None:
+def _write(
+    job: Job,
+    study: Path,
+    runs: dict[int, Any],
+    errors: dict[int, str],
+    wall_time_s: float | None = None,
+) -> None:
     folder = study / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     result = {
@@ -167,6 +180,7 @@ def _write(job: Job, study: Path, runs: dict[int, Any], errors: dict[int, str]) 
         "seeds": list(job.seeds),
         "runs": {str(seed): run for seed, run in runs.items()},
         "errors": {str(seed): error for seed, error in errors.items()},
+        "wall_time_s": wall_time_s,
     }
     write_json(folder / RESULT, result)
 

@@ -15,6 +15,7 @@ from surefoot.study.jobs import Job
 
 _PATIENCE_S = 4.0  # for a head node's port to answer
 _PATIENCE_TO_JOIN_S = 10.0
+_PATIENCE_TO_CANCEL_S = 10.0
 _TRIES = 5  # nodes that a run may be lost with
 _DEFAULT_PORT = 6379
 
@@ -56,12 +57,12 @@ class OnRay(Executor):
             )
         if failed:
             raise UserError(f"--ray {address}: {str(failed[0]).strip().splitlines()[0]}")
+        self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
 
     def describe(self) -> str:
         """E.g. `8 cores of a Ray cluster of 2 nodes`."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        cores = int(self._ray.cluster_resources().get("CPU", 0))
-        return f"{cores} cores of a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)}"
+        return f"{self.workers} cores of a Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)}"
 
     def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
         """See `Executor.run`."""
@@ -81,7 +82,14 @@ class OnRay(Executor):
                     _unpack(files, study / job.folder)
                     yield job
         finally:
-            for reference in waiting:
+            for reference in waiting:  # an interrupted task removes its folder, a killed one cannot
+                ray.cancel(reference)
+            _, left = (
+                ray.wait(list(waiting), num_returns=len(waiting), timeout=_PATIENCE_TO_CANCEL_S)
+                if waiting
+                else ([], [])
+            )
+            for reference in left:
                 ray.cancel(reference, force=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from surefoot.config import Config, from_mapping, option_names
 from surefoot.config_file import dump_toml
-from surefoot.envs.tasks import names_code, own_options
+from surefoot.envs.tasks import names_code, own_options, refuse_code
 from surefoot.errors import UserError, check_names, near_matches
 
 Options = Mapping[str, Any]
@@ -51,6 +51,8 @@ class Study:
     """Seeds that the choice is made on; they are not reported."""
     question: str = field(default="", compare=False)
     """What the study is about, for the report."""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    """The least and the most that an episode of a task can return: intervals of its scores end there."""
 
     def config(self, task: str, arm: str) -> Config:
         """The validated options of an arm on a task, seed 0."""
@@ -68,7 +70,7 @@ class Study:
         return [config.learning_rate * RATE_FACTOR ** (lowest + k) for k in range(self.tune_lr)]
 
 
-_SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms")]
+_SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "bounds")]
 # what would make scores incomparable: an arm may not have another budget, or another reward
 _SHARED = ("seed", "total_steps", "env_options")
 
@@ -101,6 +103,7 @@ def check(study: Study) -> Study:
         for name in _SHARED:
             if name in options:
                 raise UserError(f"arm {arm!r} sets {name}, which all arms of a study share")
+    check_names(study.bounds, study.tasks, what="task in bounds:")
     for task, config in study.tasks.items():
         if config.seed:
             raise UserError(f"{task} sets seed = {config.seed}: a study's seeds are 0 to seeds - 1")
@@ -150,7 +153,7 @@ def parse_study(
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where} is not valid TOML: {error}") from None
-    check_names(table, [*_SETTINGS, "tasks", "arms", "options"], what=f"key in {where}:")
+    check_names(table, [*_SETTINGS, "tasks", "arms", "options", "bounds"], what=f"key in {where}:")
     settings = {name: table[name] for name in _SETTINGS if name in table}
     for name, value in settings.items():
         wanted = {"name": str, "baseline": str, "question": str, "as_it_comes": bool}.get(name, int)
@@ -174,6 +177,7 @@ def parse_study(
     study = Study(
         tasks={task: task_options(task, table, shared, presets) for task, table in tasks.items()},
         arms={arm: {k: _from_toml(v) for k, v in table.items()} for arm, table in arms.items()},
+        bounds=_bounds(table.get("bounds", {}), where),
         **settings,
     )
     return study, shared
@@ -183,7 +187,8 @@ def task_options(task: str, own: Options, shared: Options, presets: Presets) -> 
     """A task's options: those of its preset, changed by the study's, changed by its own.
 
     Raises:
-        ValueError: an unknown preset or option, or a value of the wrong kind, with the task's name.
+        ValueError: an unknown preset or option, a value of the wrong kind, or one that may name code,
+            with the task's name.
     """
     own = dict(own)
     name = own.pop("preset", None)
@@ -192,9 +197,23 @@ def task_options(task: str, own: Options, shared: Options, presets: Presets) -> 
     base = presets[str(name)]() if name is not None else own_options(task, known=True)
     changes = {**shared, **own}
     try:
-        return from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
+        config = from_mapping({k: _from_toml(v) for k, v in changes.items()}, base=base)
     except UserError as error:
         raise UserError(f"task {task!r}: {error}") from None
+    refuse_code(task, config.env_options)
+    return config
+
+
+def _bounds(value: Any, where: str) -> dict[str, tuple[float, float]]:
+    found = {}
+    for task, pair in value.items() if isinstance(value, Mapping) else [("", value)]:
+        numbers = isinstance(pair, list) and all(type(x) in (int, float) for x in pair)
+        if not (task and numbers and len(pair) == 2 and pair[0] < pair[1]):
+            raise UserError(
+                f"bounds in {where} must be [LEAST, MOST] of a task's returns by its name, not {pair!r}"
+            )
+        found[task] = (float(pair[0]), float(pair[1]))
+    return found
 
 
 def _tables(value: Any, *, what: str) -> dict[str, Options]:
@@ -211,7 +230,8 @@ def write_study(study: Study) -> str:
     """The study as TOML text with every task's options written out; `parse_study` reads it back."""
     settings = {name: getattr(study, name) for name in _SETTINGS}
     tasks = {task: asdict(config) for task, config in study.tasks.items()}
-    return dump_toml({**settings, "tasks": tasks, "arms": study.arms})
+    bounds = {task: list(pair) for task, pair in study.bounds.items()}
+    return dump_toml({**settings, "tasks": tasks, "arms": study.arms, "bounds": bounds})
 
 
 def with_total_steps(study: Study, total_steps: int) -> Study:

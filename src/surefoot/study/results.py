@@ -15,6 +15,7 @@ import numpy as np
 
 from surefoot.config_file import toml_value
 from surefoot.study import statistics as st
+from surefoot.study.bounds import Bounds, around, return_bounds
 from surefoot.study.plan import Study
 from surefoot.study.statistics import Interval
 
@@ -47,10 +48,13 @@ def analyse(
         for seed, run in result["runs"].items():
             scores[task][arm][int(seed)] = run["final"]
             runs.setdefault((task, arm), {})[int(seed)] = run
+    bounds = {task: _bounds(study, task, runs) for task in study.tasks}
     tasks = {}
     for task in study.tasks:
         tasks[task] = {
-            arm: _of_arm(study, task, arm, scores[task], runs.get((task, arm), {}), rates)
+            arm: _of_arm(
+                study, task, arm, scores[task], runs.get((task, arm), {}), rates, bounds[task]
+            )
             for arm in study.arms
         }
     found = {
@@ -61,12 +65,21 @@ def analyse(
         "total_steps": {task: config.total_steps for task, config in study.tasks.items()},
         "level": st.LEVEL,
         "tasks": tasks,
-        "across_tasks": _across(study, scores),
+        "across_tasks": _across(study, scores, bounds),
         "gaps": _gaps(study, scores),
         "options": _options(study),
         "failed": sorted(failed, key=lambda x: (x["task"], x["arm"], x["seed"])),
     }
     return _finite(found)
+
+
+def _bounds(
+    study: Study, task: str, runs: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+) -> Bounds:
+    of_task = [run for arm in study.arms for run in runs.get((task, arm), {}).values()]
+    return around(
+        return_bounds(study, task), [x for run in of_task for x in (run["final"], *run["returns"])]
+    )
 
 
 def _finite(value: Any) -> Any:
@@ -85,6 +98,7 @@ def _of_arm(
     scores: Mapping[str, Mapping[int, float]],
     runs: Mapping[int, Mapping[str, Any]],
     rates: Mapping[tuple[str, str], float],
+    bounds: Bounds,
 ) -> dict[str, Any]:
     own, base = scores[arm], scores[study.baseline]
     found: dict[str, Any] = {
@@ -96,26 +110,32 @@ def _of_arm(
     if not own:
         return {**found, "sentence": f"{arm}: no run on {task} ended well"}
     mine = np.array([own[seed] for seed in sorted(own)])
-    found["mean"] = st.mean_interval([mine])._asdict()
-    found["iqm"] = st.iqm_interval([mine])._asdict()
-    found["curve"] = _curve(runs)
+    found["mean"] = st.mean_interval([mine]).within(*bounds)._asdict()
+    found["iqm"] = st.iqm_interval([mine]).within(*bounds)._asdict()
+    found["curve"] = _curve(runs, bounds)
     found["diagnostics"] = _diagnostics(runs)
     if arm != study.baseline:
-        found |= _compare(study, arm, task, own, base)
+        found |= _compare(study, arm, task, own, base, bounds)
     return found
 
 
 def _compare(
-    study: Study, arm: str, task: str, own: Mapping[int, float], base: Mapping[int, float]
+    study: Study,
+    arm: str,
+    task: str,
+    own: Mapping[int, float],
+    base: Mapping[int, float],
+    bounds: Bounds,
 ) -> dict[str, Any]:
     seeds = sorted(own.keys() & base.keys())
     if len(seeds) < 2:
         return {"sentence": f"{arm}: {len(seeds)} pair(s) of runs on {task} ended well, too few"}
     mine, theirs = (np.array([x[seed] for seed in seeds]) for x in (own, base))
-    difference = st.paired_difference([mine - theirs])
+    differences, widest = st.differences(mine, theirs), bounds[1] - bounds[0]
+    difference = st.paired_difference([differences]).within(-widest, widest)
     unit = abs(float(theirs.mean()))
     relative = difference.over(unit) if unit else None
-    needed = st.seeds_to_show(mine - theirs, EFFECT * unit) if unit else None
+    needed = st.seeds_to_show(differences, EFFECT * unit) if unit else None
     verdict = verdict_of(difference, more_failed=len(own) < len(base))
     told = sentence(arm, study.baseline, task, difference, relative, len(seeds), verdict)
     if missing := study.seeds - len(own):
@@ -174,28 +194,35 @@ def sentence(
     return f"{arm}: {found.estimate:+{form}}{bounds} against {baseline} on {where}, {seeds} seeds: {verdict}"
 
 
-def _across(study: Study, scores: Scores) -> dict[str, Any]:
+def _across(study: Study, scores: Scores, bounds: Mapping[str, Bounds]) -> dict[str, Any]:
     """Every arm over all tasks, in units of the baseline's mean on each; {} where that has no unit."""
     base = {task: np.array(list(scores[task][study.baseline].values())) for task in study.tasks}
     if any(len(x) == 0 or x.mean() == 0.0 for x in base.values()):
         return {}
     found: dict[str, Any] = {"thresholds": THRESHOLDS.tolist(), "arms": {}}
+    units = {task: float(x.mean()) for task, x in base.items()}
+    low, high = np.mean(
+        [st.normalized(np.array(bounds[task]), units[task]) for task in study.tasks], axis=0
+    )
     for arm in study.arms:
-        mine, theirs = [], []
-        for task in study.tasks:
+        mine, theirs, differences = [], [], []
+        for task, unit in units.items():
             own, others = scores[task][arm], scores[task][study.baseline]
-            seeds, unit = sorted(own.keys() & others.keys()), float(base[task].mean())
-            mine.append(st.normalized(np.array([own[s] for s in seeds]), unit))
-            theirs.append(st.normalized(np.array([others[s] for s in seeds]), unit))
+            seeds = sorted(own.keys() & others.keys())
+            pair = [np.array([x[seed] for seed in seeds]) for x in (own, others)]
+            mine.append(st.normalized(pair[0], unit))
+            theirs.append(st.normalized(pair[1], unit))
+            if seeds:
+                differences.append(st.differences(*pair) / abs(unit))
         if min(len(x) for x in mine) < 2:
             continue
         of_arm: dict[str, Any] = {
-            "mean": st.mean_interval(mine)._asdict(),
-            "iqm": st.iqm_interval(mine)._asdict(),
+            "mean": st.mean_interval(mine).within(low, high)._asdict(),
+            "iqm": st.iqm_interval(mine).within(low, high)._asdict(),
             "profile": st.performance_profile(mine, THRESHOLDS).tolist(),
         }
         if arm != study.baseline:
-            difference = st.paired_difference([x - y for x, y in zip(mine, theirs, strict=True)])
+            difference = st.paired_difference(differences).within(low - high, high - low)
             chance = st.probability_of_improvement(mine, theirs)
             where = f"{len(study.tasks)} tasks" if len(study.tasks) > 1 else next(iter(study.tasks))
             pairs, baseline = min(len(x) for x in mine), study.baseline
@@ -230,12 +257,14 @@ def _gaps(study: Study, scores: Scores) -> dict[str, Any]:
     return gaps
 
 
-def _curve(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def _curve(runs: Mapping[int, Mapping[str, Any]], bounds: Bounds) -> dict[str, Any]:
     """Returns against steps: mean over seeds at each evaluation, with its interval."""
     length = min(len(run["returns"]) for run in runs.values())
     returns = np.array([runs[seed]["returns"][:length] for seed in sorted(runs)])
     steps = np.mean([runs[seed]["steps"][:length] for seed in sorted(runs)], axis=0)
-    return {"steps": steps.tolist(), **st.curve_intervals(returns)}
+    points = [point.within(*bounds) for point in st.curve_intervals(returns)]
+    mean, low, high = map(list, zip(*points, strict=True))
+    return {"steps": steps.tolist(), "mean": mean, "low": low, "high": high}
 
 
 def _diagnostics(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[float | None]]:

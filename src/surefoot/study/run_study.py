@@ -22,7 +22,8 @@ from surefoot.study.plan import FIRST_TUNING_SEED, Study, parse_study, slug, wri
 
 STUDY = "study.toml"
 OUTPUTS = ("results.json", "results.csv", "provenance.json", "report.html")
-Progress = Callable[[Job, Mapping[str, Any], int, int], None]
+Results = Mapping[Job, Mapping[str, Any] | None]  # None: not done yet
+Progress = Callable[[Job, Results], None]
 Rates = dict[tuple[str, str], float]
 
 
@@ -113,7 +114,7 @@ def _difference(there: Study, here: Study) -> str:
                 old, new = (getattr(config, name) for config in configs)
                 if old != new:
                     return f"arm {arm!r} on {task} has {name} = {old} there and {new} here"
-    names = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "question")]
+    names = [f.name for f in fields(Study) if f.compare and f.name not in ("tasks", "arms")]
     name = next(name for name in names if getattr(there, name) != getattr(here, name))
     return f"{name} = {getattr(there, name)} there and {getattr(here, name)} here"
 
@@ -133,7 +134,7 @@ def run_study(
         folder: where, and what.
         executor: who.
         shares_program: whether all seeds of a task can be trained in one program.
-        progress: told of each finished job with its result, how many are done and how many there are.
+        progress: told of each finished job, with what all jobs of the study have left so far.
         should_stop: asked now and then.
         retry_failed: do failed runs again.
 
@@ -141,14 +142,14 @@ def run_study(
         The results of the reported jobs in the study's order and the learning rates that were
         chosen; None if it was stopped before its end.
     """
-    study, rates = folder.study, {}
+    study, rates, tuning = folder.study, {}, []
     work = partial(_work, folder, executor, progress, should_stop, retry_failed)
     if study.tune_lr:
         tuning = tuning_jobs(study, shares_program)
-        if (tried := work(tuning)) is None:
+        if (tried := work(tuning, reported_jobs(folder, shares_program, rates))) is None:
             return None
         rates = choose_rates(list(zip(tuning, tried, strict=True)))
-    results = work(reported_jobs(folder, shares_program, rates))
+    results = work(reported_jobs(folder, shares_program, rates), tuning)
     return None if results is None else (results, rates)
 
 
@@ -159,18 +160,21 @@ def _work(
     should_stop: Stop,
     retry_failed: bool,
     jobs: Sequence[Job],
+    others: Sequence[Job],
 ) -> list[dict[str, Any]] | None:
-    results = {job: folder.result(job) for job in jobs}
-    left = [job for job, done in results.items() if not done or (retry_failed and done["errors"])]
+    """Do what is left of the jobs; the others are done before or after them."""
+    results = {job: folder.result(job) for job in [*others, *jobs]}
+    for job in jobs:
+        if retry_failed and (done := results[job]) and done["errors"]:
+            results[job] = None
+    left = [job for job in jobs if not results[job]]
     for name in OUTPUTS if left else ():  # they are not this study's any more
         (folder.path / name).unlink(missing_ok=True)
-    for done, job in enumerate(
-        _run(executor, left, folder, should_stop), len(jobs) - len(left) + 1
-    ):
+    for job in _run(executor, left, folder, should_stop):
         results[job] = folder.result(job)
-        left.remove(job)
-        progress(job, results[job] or {}, done, len(jobs))
-    return None if left else [result for result in results.values() if result is not None]
+        progress(job, results)
+    done = [result for job in jobs if (result := results[job])]
+    return done if len(done) == len(jobs) else None
 
 
 def _run(

@@ -22,6 +22,7 @@ POWER = 0.8
 MOST_SEEDS = 10_000
 _RESAMPLES = 2_000
 _SIGNS = 6  # equal signs that a two-sided sign test at 5% believes: 2 / 2^6
+_ROUNDING = 1e-6  # of a score, which is a mean of sums of float32 rewards: eight of their last bits
 
 Strata = Sequence[np.ndarray]
 
@@ -36,6 +37,14 @@ class Interval(NamedTuple):
     def over(self, unit: float) -> Interval:
         """In units of `unit`, which is positive."""
         return Interval(*(x / unit for x in self))
+
+    def within(self, low: float, high: float) -> Interval:
+        """The part of it that can be true of what lies in [low, high]; the estimate stays inside."""
+        return Interval(
+            self.estimate,
+            min(max(self.low, low), self.estimate),
+            max(min(self.high, high), self.estimate),
+        )
 
 
 def mean_interval(strata: Strata) -> Interval:
@@ -92,11 +101,33 @@ def _resample(samples: Strata, statistic: Callable[..., Any]) -> Any:
     )
 
 
+def differences(arm: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """The arm's scores minus the baseline's of the same seeds [S]; what only rounding makes is none.
+
+    So pairs that differ by rounding alone are equal, and differences that are alike but for rounding
+    are the very same.
+    """
+    found = _subtract(arm, baseline)
+    alike = np.ptp(found) <= _rounding(arm, baseline)
+    return np.full_like(found, found.mean()) if alike else found
+
+
+def _subtract(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The difference x - y, and 0 where rounding alone may be what is left."""
+    difference = x - y
+    return np.where(np.abs(difference) <= _rounding(x, y), 0.0, difference)
+
+
+def _rounding(x: np.ndarray, y: np.ndarray) -> float:
+    """What may come of rounding in scores that are of one kind, so the largest of them tells."""
+    return _ROUNDING * float(max(np.abs(x).max(), np.abs(y).max()))
+
+
 def paired_difference(differences: Strata) -> Interval:
     """Mean difference of paired seeds, then over tasks, with Student's interval.
 
     Args:
-        differences: for each task [S_k], the arm's score minus the baseline's of the same seed.
+        differences: for each task [S_k], by `differences` above.
 
     Returns:
         The mean over tasks of the tasks' means; degrees of freedom by Welch and Satterthwaite. No
@@ -107,7 +138,7 @@ def paired_difference(differences: Strata) -> Interval:
     if min(len(x) for x in samples) < 2:
         return Interval(estimate, math.nan, math.nan)
     # variance of each task's part of the estimate, and its degrees of freedom
-    parts = np.array([x.var(ddof=1) / len(x) for x in samples]) / len(samples) ** 2
+    parts = np.array([_variance(x) / len(x) for x in samples]) / len(samples) ** 2
     if parts.sum() == 0.0:
         # all alike: the signs alone speak, and five of the same sign still happen by chance
         certain = estimate == 0.0 or min(len(x) for x in samples) >= _SIGNS
@@ -118,6 +149,11 @@ def paired_difference(differences: Strata) -> Interval:
     return Interval(estimate, float(low), float(high))
 
 
+def _variance(sample: np.ndarray) -> float:
+    """Of equal numbers it is 0, where their rounded mean would give another."""
+    return float(sample.var(ddof=1)) if np.ptp(sample) else 0.0
+
+
 def probability_of_improvement(arm: Strata, baseline: Strata) -> Interval:
     """Probability that a run of the arm beats one of the baseline, ties half, mean over tasks.
 
@@ -125,19 +161,20 @@ def probability_of_improvement(arm: Strata, baseline: Strata) -> Interval:
 
     Seeds are paired, so the bootstrap draws both arms' scores together. Percentile interval.
     """
-    pairs = [
-        (np.asarray(x, float), np.asarray(y, float)) for x, y in zip(arm, baseline, strict=True)
+    wins = [
+        (np.sign(_subtract(np.asarray(x)[:, None], np.asarray(y)[None, :])) + 1.0) / 2.0
+        for x, y in zip(arm, baseline, strict=True)
     ]
 
     def probability(*indices: np.ndarray, axis: int) -> Any:
         del axis  # the last one
-        parts = []
-        for (x, y), drawn in zip(pairs, indices, strict=True):
-            margins = x[drawn][..., :, None] - y[drawn][..., None, :]
-            parts.append(np.mean((np.sign(margins) + 1.0) / 2.0, axis=(-2, -1)))
+        parts = [
+            won[drawn[..., :, None], drawn[..., None, :]].mean(axis=(-2, -1))
+            for won, drawn in zip(wins, indices, strict=True)
+        ]
         return np.mean(parts, axis=0)
 
-    return _over_seeds([len(x) for x, _ in pairs], probability)
+    return _over_seeds([len(won) for won in wins], probability)
 
 
 def largest_gap(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
@@ -182,7 +219,7 @@ def seeds_to_show(differences: np.ndarray, effect: float) -> int:
     Returns:
         At least 2; `MOST_SEEDS` if that is not enough.
     """
-    spread = float(np.std(differences, ddof=1))
+    spread = math.sqrt(_variance(differences))
     if spread == 0.0:
         return 2
     low, high = 2, MOST_SEEDS
@@ -205,10 +242,10 @@ def _power(seeds: int, standardized: float) -> float:
     return float(upper + (0.0 if math.isnan(lower) else lower))
 
 
-def curve_intervals(curves: np.ndarray) -> dict[str, list[float]]:
+def curve_intervals(curves: np.ndarray) -> list[Interval]:
     """Mean over seeds at each evaluation [S, E], with Student's 95% interval (no band for one seed)."""
     mean = curves.mean(axis=0)
     reach = np.zeros_like(mean)
     if len(curves) > 1:
         reach = stats.t.ppf((1 + LEVEL) / 2, len(curves) - 1) * stats.sem(curves, axis=0)
-    return {"mean": mean.tolist(), "low": (mean - reach).tolist(), "high": (mean + reach).tolist()}
+    return [Interval(*map(float, (m, m - r, m + r))) for m, r in zip(mean, reach, strict=True)]

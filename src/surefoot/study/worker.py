@@ -6,6 +6,8 @@ how many there are; and it ends when whoever started it does.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -18,22 +20,22 @@ from surefoot.processes import end_with_parent
 
 
 def claim_core() -> FileLock | None:
-    """Run on one core that no other worker has, where the system can do that; hold the claim."""
+    """Run on one core, where the system can do that, and hold the claim; None where it cannot.
+
+    A core that no other worker has, of this study or another; where all have one, the core that has fewest.
+    """
     if sys.platform != "linux":
         return None
     cores = sorted(os.sched_getaffinity(0))
     folder = Path(tempfile.gettempdir()) / f"surefoot-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    for core in cores:
-        claim = FileLock(folder / f"core-{core}.lock")
-        try:
+    for place, core in ((place, core) for place in itertools.count() for core in cores):
+        claim = FileLock(folder / f"core-{core}-{place}.lock")
+        with contextlib.suppress(Timeout):
             claim.acquire(timeout=0)
-        except Timeout:
-            continue
-        os.sched_setaffinity(0, {core})
-        return claim
-    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})  # more workers than cores
-    return None
+            os.sched_setaffinity(0, {core})
+            return claim
+    raise AssertionError
 
 
 def main() -> int:
