@@ -31,8 +31,8 @@ from surefoot.agent import NormalizerSpec, PolicySpec, description, load_policy
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, ObservationSpec
 from surefoot.errors import UserError
-from surefoot.files import read_json
 from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec
+from surefoot.reading import read_json
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.training import Hook
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +39,17 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (0 fine, 1 nothing found, 2 a mistake, 130 Ctrl-C)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+        return 0
+    finally:
+        from surefoot.terminal import flush
+
+        flush()
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -54,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return importlib.import_module(f"surefoot.cli.{verb.replace('-', '_')}").main(rest)
     except UserError as error:
         return fail(str(error))
-    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
-        sys.stdout = None
-        return 0
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except KeyboardInterrupt:
@@ -78,8 +89,26 @@ def keep_compiled_programs() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    if all(os.environ[name] == value for name, value in settings.items()):
-        mend_compiled_programs(folder)
+    off = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "").lower() == "false"
+    if off or any(os.environ[name] != value for name, value in settings.items()):
+        return
+    try:
+        if (
+            not folder.is_absolute()
+        ):  # a `~` that stands for nothing would become a folder of that name
+            raise OSError(errno.ENOENT, "there is no home folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            mend_compiled_programs(folder)
+    except OSError as error:
+        from surefoot.terminal import say
+
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        say(
+            f"compiled programs are not kept in {folder} ({error.strerror}), so every start compiles them "
+            "anew; JAX_COMPILATION_CACHE_DIR names another folder",
+            stderr=True,
+        )
 
 
 def mend_compiled_programs(folder: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surefoot.files import save_arrays, write_json
+from surefoot.files import next_number, save_arrays, write_json
 from surefoot.training import Hook, Run, TrainState
 
 FOLDER, REPORT, STATE = "crash", "report.json", "state.safetensors"
@@ -45,13 +45,13 @@ class CrashReport(Hook):
         assert self._run is not None
         try:
             folder = self._write(state, error)
-        except OSError as refused:
-            self._run.log(f"no {FOLDER} report could be written ({refused.strerror})")
+        except (OSError, ValueError) as refused:  # the error that is reported must not be lost
+            self._run.log(f"no {FOLDER} report could be written ({refused})")
         else:
             self._run.log(f"what happened, the last metrics and the last state: {folder}")
 
     def _write(self, state: TrainState, error: Exception) -> Path:
-        number = len(list(self._run_folder.glob(f"{FOLDER}*"))) + 1
+        number = next_number(self._run_folder, FOLDER)
         folder = self._run_folder / (FOLDER if number == 1 else f"{FOLDER}-{number}")
         folder.mkdir()
         save_arrays(folder / STATE, state._replace(collector=None))

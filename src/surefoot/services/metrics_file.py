@@ -7,8 +7,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surefoot.files import write_text
+from surefoot.files import write_bytes
+from surefoot.reading import read_json_lines
 from surefoot.training import Hook, Run, TrainState
+
+REPLACED = "metrics-replaced.jsonl"
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The iterations of a run, and which lines of the file are none.
+
+    Returns:
+        A mapping for each iteration, whose `step`, `iteration` and `wall_time_s` are numbers and the
+        others numbers or None; and a sentence with file and line for each line that is left out.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    lines = list(read_json_lines(path, _check_row))
+    return [x.value for x in lines if x.value is not None], [x.fault for x in lines if x.fault]
+
+
+def _check_row(row: Mapping[str, Any]) -> None:
+    for name in ("step", "iteration"):
+        if type(row.get(name)) is not int or row[name] < 0:
+            raise ValueError(f"its {name} is {row.get(name)!r}")
+    odd = [name for name, value in row.items() if type(value) not in (int, float, type(None))]
+    if odd or row.get("wall_time_s") is None:
+        name = odd[0] if odd else "wall_time_s"
+        raise ValueError(f"its {name} is {row.get(name)!r}, no number")
 
 
 class MetricsFile(Hook):
@@ -61,14 +88,24 @@ class MetricsFile(Hook):
                 )
 
     def _keep_until(self, step: int) -> None:
-        """Put lines of later steps into `metrics-replaced.jsonl`; drop half a line at the end."""
-        kept, later = [], []
-        for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                (kept if json.loads(line)["step"] <= step else later).append(line)
-            except (ValueError, KeyError, TypeError):
+        """Put lines of later steps, and damaged ones, into a file beside; drop half a line at the end."""
+        assert self._run is not None
+        kept, aside, faults = [], [], []
+        for line in read_json_lines(self._path, _check_row):
+            if line.value is None and not line.raw.endswith(b"\n"):
                 continue
-        if later:
-            with self._path.with_name("metrics-replaced.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(later)
-        write_text(self._path, "".join(kept))
+            is_kept = line.value is not None and line.value["step"] <= step
+            (kept if is_kept else aside).append(_whole(line.raw))
+            faults += [line.fault] if line.fault else []
+        if aside:
+            beside = self._path.with_name(REPLACED)
+            before = beside.read_bytes() if beside.exists() else b""
+            write_bytes(beside, b"".join([_whole(before), *aside]))
+            for fault in faults:
+                self._run.log(f"{fault}; it is in {REPLACED} now")
+        write_bytes(self._path, b"".join(kept))
+
+
+def _whole(lines: bytes) -> bytes:
+    """With the end of the line that a kill or an editor left out."""
+    return lines if lines.endswith(b"\n") or not lines else lines + b"\n"

@@ -14,13 +14,23 @@ import jax
 from filelock import FileLock
 
 from surefoot.config import Config, from_mapping
-from surefoot.config_file import parse_toml, read_text, to_toml
+from surefoot.config_file import parse_toml, to_toml
 from surefoot.errors import UserError, near_matches
-from surefoot.files import LOCK, check_writable, hold, read_json, write_json, write_text
+from surefoot.files import (
+    check_writable,
+    contents,
+    hold,
+    next_number,
+    remove_staging,
+    write_json,
+    write_text,
+)
 from surefoot.machine import platform_info
+from surefoot.reading import read_json, read_text
 from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS = "config.toml", "meta.json", "metrics.jsonl"
+_DAMAGED = "meta-damaged"
 
 
 def default_run_dir(task: str, seed: int) -> Path:
@@ -54,13 +64,22 @@ class RunFolder(Hook):
         self._lock = hold(self.path, doing="training")
         if self.resumes is None:
             _check_usable(self.path)  # another process may have been quicker
+        remove_staging(self.path)
         write_text(self.path / CONFIG, to_toml(run.config, task=run.task))
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         now = describe(command, seed=run.config.seed, task=run.task)
         file = self.path / META
-        if self.resumes is not None and file.is_file():
-            first = read_json(file)
-            now = first | {"resumed": [*first.get("resumed", []), {**now, **self.resumes}]}
+        if self.resumes is not None and file.exists():
+            try:
+                first = read_json(file)
+            except UserError as error:  # it is for readers; the run needs nothing of it
+                number = next_number(self.path, _DAMAGED)
+                file.replace(aside := self.path / f"{_DAMAGED}-{number}")
+                run.log(f"{error}; it is in {aside} now")
+                first = {}
+            before = first.get("resumed", [])
+            before = before if isinstance(before, list) else [before]
+            now = {**(first or now), "resumed": [*before, {**now, **self.resumes}]}
         write_json(file, now)
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
@@ -72,8 +91,7 @@ class RunFolder(Hook):
 def _check_usable(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"run folder {str(path)!r} is a file; choose another --run-dir")
-    held = [e.name for e in path.iterdir() if e.name != LOCK] if path.is_dir() else []
-    if held := sorted(held):
+    if held := contents(path):
         what = "a run" if CONFIG in held else f"{len(held)} file(s), such as {held[0]!r}"
         raise UserError(
             f"run folder {str(path)!r} is in use: it holds {what}. Choose another --run-dir, go on "

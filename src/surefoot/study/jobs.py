@@ -22,6 +22,7 @@ from surefoot.envs import Environment, make_environment
 from surefoot.errors import UserError
 from surefoot.files import write_json
 from surefoot.rollout import make_collector
+from surefoot.services.metrics_file import read_metrics
 from surefoot.services.run_folder import METRICS
 from surefoot.training import CHUNK_STEPS, Hook, Run, TrainState, evaluate, make_streams, to_key
 
@@ -215,7 +216,7 @@ def outcome(rows: Sequence[tuple[int, float]], metrics: Path, evaluations: int) 
 
 def diagnostics(metrics: Path, points: int) -> dict[str, list[float | None]]:
     """Curves of what explains a result, thinned: the mean of each part of the run (maxima: the max)."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    rows, _ = read_metrics(metrics)
     parts = np.array_split(np.arange(len(rows)), min(points, len(rows)))
     curves: dict[str, list[float | None]] = {}
     for name in DIAGNOSTICS:
