@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, cast
@@ -48,17 +47,6 @@ def drop(stream: IO[str]) -> None:
     """Send nowhere what is printed from here on: the reader has left, as `head` does, or a disk is full."""
     with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
-
-
-def flush() -> None:
-    """Write what Python would write as it exits, where a reader that has left is a noisy failure."""
-    for stream in filter(
-        None, (sys.stdout, sys.stderr)
-    ):  # None where there is none, as of a service
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            drop(stream)
 
 
 def say(text: str, *, stderr: bool = False) -> None:

@@ -322,7 +322,7 @@ class Readers:
                 if other != file.parent and choice.random() < 0.5:
                     shutil.rmtree(other)
         words = [TASK if w == "X" else w for w in verb.split()]
-        words = [str(self.work / w) if (self.work / w).exists() else w for w in words]
+        words[1:] = [str(self.work / w) if (self.work / w).exists() else w for w in words[1:]]
         if words[0] == "report":
             words += ["--output", str(self.folder / "page.html")]
         out, err = io.StringIO(), io.StringIO()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
 import sys
@@ -44,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as `head` does
         return 0
     finally:
-        from surefoot.terminal import flush
-
         flush()
 
 
@@ -81,7 +78,12 @@ def keep_compiled_programs() -> None:
     """
     from platformdirs import user_cache_path
 
-    folder = user_cache_path("surefoot") / "programs"
+    try:
+        folder = user_cache_path("surefoot") / "programs"
+    except RuntimeError:  # nobody knows where that is
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            _without_cache("there is no home folder")
+        return
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_COMPILATION_CACHE_MAX_SIZE": str(256 * 2**20),
@@ -93,22 +95,24 @@ def keep_compiled_programs() -> None:
     if off or any(os.environ[name] != value for name, value in settings.items()):
         return
     try:
-        if (
-            not folder.is_absolute()
-        ):  # a `~` that stands for nothing would become a folder of that name
-            raise OSError(errno.ENOENT, "there is no home folder")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             mend_compiled_programs(folder)
     except OSError as error:
-        from surefoot.terminal import say
+        _without_cache(f"{folder}: {error.strerror}")
 
-        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-        say(
-            f"compiled programs are not kept in {folder} ({error.strerror}), so every start compiles them "
-            "anew; JAX_COMPILATION_CACHE_DIR names another folder",
-            stderr=True,
-        )
+
+def _without_cache(why: str) -> None:
+    if "JAX_ENABLE_COMPILATION_CACHE" in os.environ:
+        return
+    from surefoot.terminal import say
+
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    say(
+        f"compiled programs are not kept ({why}), so every start compiles them anew; "
+        "JAX_COMPILATION_CACHE_DIR names another folder",
+        stderr=True,
+    )
 
 
 def mend_compiled_programs(folder: Path) -> None:
@@ -127,6 +131,19 @@ def mend_compiled_programs(folder: Path) -> None:
         for key in keys:  # looked at again, as another process may just have been writing
             if not (folder / f"{key}-atime").exists():
                 (folder / f"{key}-cache").unlink(missing_ok=True)
+
+
+def flush() -> None:
+    """Write what Python would write as it exits, where a reader that has left is a noisy failure."""
+    for stream in filter(
+        None, (sys.stdout, sys.stderr)
+    ):  # None where there is none, as of a service
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            from surefoot.terminal import drop
+
+            drop(stream)
 
 
 def fail(message: str, *, code: int = 2) -> int:
