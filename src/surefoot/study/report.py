@@ -86,7 +86,8 @@ def runs_page(folders: Sequence[Path]) -> str:
         with _as_written(folder):
             rows[name], faults = read_metrics(file) if file.is_file() else ([], [])
             if not rows[name]:
-                raise UserError(f"{name!r} holds a run without a finished iteration")
+                why = f": {faults[0]}" if faults else ""
+                raise UserError(f"{name!r} holds a run without a finished iteration{why}")
             for fault in faults:
                 say(f"{fault}; it is left out", stderr=True)
             facts[name] = _facts(read_json(folder / META))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -17,7 +16,7 @@ from surefoot.errors import UserError
 from surefoot.files import check_writable, contents, hold, write_text
 from surefoot.reading import read_json, read_text
 from surefoot.study.executors import Executor, Stop
-from surefoot.study.jobs import RESULT, Job
+from surefoot.study.jobs import RESULT, Job, check_result
 from surefoot.study.plan import FIRST_TUNING_SEED, Study, parse_study, slug, write_study
 
 STUDY = "study.toml"
@@ -84,7 +83,15 @@ class StudyFolder:
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """What a job left, or None if it has not been finished."""
-        return _read(self.path / job.folder / RESULT)
+        file = self.path / job.folder / RESULT
+        found = _read(file)
+        if found and (found["task"], found["arm"], tuple(found["seeds"])) != (
+            job.task,
+            job.arm,
+            job.seeds,
+        ):
+            raise UserError(f"{file} is of another run; remove it to do its run again")
+        return found
 
     def groups(self, task: str, arm: str) -> list[tuple[int, ...]]:
         """Seeds of an arm that were trained together, by what is finished."""
@@ -95,9 +102,15 @@ class StudyFolder:
 
 def _read(file: Path) -> dict[str, Any] | None:
     """A result; None where there is none, or one that a power cut emptied."""
-    with contextlib.suppress(UserError):
-        return read_json(file)
-    return None
+    try:
+        result = read_json(file)
+    except UserError:
+        return None
+    try:
+        check_result(result)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}; remove it to do its run again") from None
+    return result
 
 
 def _difference(there: Study, here: Study) -> str:
