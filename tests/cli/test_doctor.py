@@ -96,7 +96,7 @@ def test_a_run_is_judged_by_its_numbers(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["doctor", str(run)]) == 1
     said = capsys.readouterr().out
     assert "LOOK since iteration 1: the ratio is off 1 by 0.500 before the first step" in said
-    assert f"LOOK metrics.jsonl: line {len(spoilt) + 1} is incomplete" in said
+    assert f"LOOK {run}/metrics.jsonl, line {len(spoilt) + 1} is damaged: Expecting" in said
     assert f"{newest / 'rng.safetensors'} cannot be read" in said
     assert said.endswith("3 thing(s) to look at.\n")
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.arguments import default, read
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     from surefoot.api import evaluate
 
     result = evaluate(
-        arguments.run,
+        user_path(arguments.run),
         episodes=arguments.episodes,
         deterministic=not arguments.stochastic,
         task=arguments.task,

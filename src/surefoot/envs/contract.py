@@ -32,6 +32,8 @@ Array = jax.Array | np.ndarray
 # scalars of `Step.info` that are logged: terms of a robot's reward, other numbers, and what is called success
 REWARD_TERM, MEASURE = "reward_", "measure_"
 SUCCESS = ("success", "is_success", "reward_success")
+# of actions, as NumPy writes them
+_DTYPES = tuple(str(np.dtype(code)) for code in "bBhHiIqQefd")
 
 
 class Step(NamedTuple):
@@ -77,15 +79,30 @@ class ActionSpec:
     start: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
-        continuous = self.kind == "continuous"
-        count = {"discrete": 1, "multi_discrete": len(self.sizes)}.get(self.kind, self.sizes[0])
-        for name, bounds in (("low", self.low), ("high", self.high)):
-            if continuous and len(bounds) != count:
-                raise UserError(
-                    f"action spec: {name} has {len(bounds)} bounds for {count} components"
-                )
-        if math.prod(self.shape) != count:
+        several = self.kind == "multi_discrete"
+        if min(self.sizes, default=0) < 1 or (len(self.sizes) > 1 and not several):
+            raise UserError(f"action spec: sizes {self.sizes} of {self.kind} actions")
+        count = {"discrete": 1, "multi_discrete": len(self.sizes)}.get(self.kind, sum(self.sizes))
+        if min(self.shape, default=1) < 1 or math.prod(self.shape) != count:
             raise UserError(f"action spec: shape {self.shape} does not hold {count} component(s)")
+        bounds = count if self.kind == "continuous" else 0
+        for name, values in (("low", self.low), ("high", self.high)):
+            if len(values) != bounds:
+                raise UserError(
+                    f"action spec: {name} has {len(values)} bounds for {bounds} components"
+                )
+        for low, high in zip(self.low, self.high, strict=True):
+            if not -math.inf <= low <= high <= math.inf or low == math.inf or high == -math.inf:
+                raise UserError(f"action spec: low {low} and high {high} are no bounds")
+        if isinstance(self.start, tuple) and not (several and len(self.start) == count):
+            raise UserError(f"action spec: start {self.start} for {count} component(s)")
+        starts = self.start if isinstance(self.start, tuple) else (self.start,) * len(self.sizes)
+        if any(not -(2**31) <= x <= 2**31 - n for x, n in zip(starts, self.sizes, strict=True)):
+            raise UserError(
+                f"action spec: start {self.start} of sizes {self.sizes} exceeds 32 bits"
+            )
+        if self.dtype not in _DTYPES:
+            raise UserError(f"action spec: dtype {self.dtype!r} is none of {', '.join(_DTYPES)}")
 
     @property
     def narrow(self) -> ActionSpec:
@@ -162,6 +179,8 @@ class ObservationSpec:
 
     def __post_init__(self) -> None:
         count = math.prod(self.shape)
+        if min(self.shape, default=0) < 0 or min(self.choices, default=1) < 1:
+            raise UserError(f"observation spec: shape {self.shape}, choices {self.choices}")
         if self.choices and not len(self.choices) == len(self.starts) == count:
             raise UserError(
                 f"observation spec: {self.choices} and {self.starts} for {count} integers"

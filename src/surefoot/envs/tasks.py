@@ -24,6 +24,7 @@ from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
 from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names, near_matches
+from surefoot.machine import user_path
 
 PREFIXES = ("envpool", "gymnasium", "gymnax", "robot", "probe")
 
@@ -280,7 +281,7 @@ def _attribute(task: str, module: Any, where: str, attribute: str) -> Any:
 
 def _module_of(file: Path) -> Any:
     """The module in a file, imported as Python would from its folder; once."""
-    file = file.expanduser().resolve()
+    file = user_path(file).resolve()
     if not file.is_file():
         siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
         near = near_matches(file.name, siblings)
