@@ -115,7 +115,7 @@ def test_nothing_is_said_of_a_sound_environment(task: object) -> None:
         (LimitAsEnd, "every episode terminates after exactly 20 steps: a time limit"),
         (NoReward, "no reward in 9"),
         (OtherEachTime, "the same seed and actions give other numbers"),
-        (OneWorld, "environment 0 plays otherwise beside others than alone, from step 1"),
+        (OneWorld, "environment 0 plays otherwise beside others than alone, from step 2"),
         (SameStart, "all 44 later episodes begin with the same observation"),
         (OwnStartAgain, "all 44 later episodes of an environment begin with the same observation"),
         (Clock, "python:Clock: observation 'observation', component [1]: it changes by"),

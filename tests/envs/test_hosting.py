@@ -498,3 +498,26 @@ def test_a_worker_is_light() -> None:
             return super().step(action)
 
     play(start_env(Loaded, APART), 3)
+
+
+def test_a_stopped_worker_is_given_up_however_large_the_message() -> None:
+    backend = Workers(robot(), 1, workers=1, timeout=1.0, name="ours:Robot")
+    backend.do([Command("make", 7)])
+    worker = backend._workers[0]
+    os.kill(worker._process.pid, signal.SIGSTOP)
+    (lost,) = backend.do([Command("step", np.zeros(2**20, np.float32))])
+    assert isinstance(lost, EnvError)
+    assert lost.what == "gave no answer within 1 s"
+    assert not worker.is_running
+    (again, _info) = backend.do([Command("make", 8)])[0]
+    np.testing.assert_array_equal(again, [8, 0])
+    backend.close()
+
+
+def test_large_actions_reach_a_worker() -> None:
+    backend = Workers(robot(), 1, workers=1, timeout=20.0, name="ours:Robot")
+    backend.do([Command("make", 7)])
+    for paid in (1.0, 2.0):
+        ((_, reward, *_),) = backend.do([Command("step", np.full(2**20, paid, np.float32))])
+        assert reward == paid
+    backend.close()

@@ -53,3 +53,10 @@ def test_success_is_shown_where_the_task_reports_it() -> None:
     }
     progress._run = type("Run", (), {"config": TINY, "task": "t"})()
     assert "success 25%" in progress._line()
+
+
+def test_before_the_first_step_of_experience_nobody_knows_what_is_left() -> None:
+    progress = ConsoleProgress(PlainConsole(file=io.StringIO()))
+    progress._seen = {"step": 0, "wall_time_s": 1.0, "time/env_steps_per_second": 0.0}
+    progress._run = type("Run", (), {"config": TINY, "task": "t"})()
+    assert "steps 0 / 300 (0%)  0 steps/s  left ?" in progress._line()

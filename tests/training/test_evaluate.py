@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -183,7 +184,7 @@ def test_one_environment_that_never_ends_ends_the_evaluation(ends: bool, says: s
 
 
 def test_progress_and_what_is_found_are_said_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("surefoot.training.evaluate.SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(sys.modules["surefoot.training.evaluate"], "SAY_EVERY_S", 0.0)
     said: list[str] = []
     env = HalfLost(ends=False)
     chunks = play(

@@ -99,8 +99,9 @@ class LoadedPolicy:
                 raise UserError(
                     f"observation {name!r} has shape {array.shape}, need {spec.shape} or ({batch})"
                 )
-            groups[name] = spec.cast(array[None] if single else array)
-            spec.check(groups[name], name)
+            rows = array[None] if single else array
+            spec.check(rows, name)
+            groups[name] = spec.cast(rows)
             batches.add(() if single else array.shape[:1])
         if len(batches) > 1:
             raise UserError(f"observation groups come in different batches: {sorted(batches)}")

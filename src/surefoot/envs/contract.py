@@ -305,12 +305,14 @@ class ObservationSpec:
         return rows.astype(self.dtype)
 
     def check(self, batch: np.ndarray, name: str) -> None:
-        """Raise ValueError for what networks cannot read in the contract's observations [N, *shape]."""
+        """Raise ValueError for what networks cannot read in a simulator's batch [N, *shape] of this group."""
         if self.choices:
-            bad = (batch < 0) | (batch >= np.reshape(self.choices, self.shape))
+            from_zero = batch - np.reshape(self.starts, self.shape)
+            bad = (from_zero < 0) | (from_zero >= np.reshape(self.choices, self.shape))
             wrong = "is none of the choices it was trained on"
         else:
-            bad, wrong = ~np.isfinite(batch), "must be finite"
+            bad = ~(np.abs(batch.astype(np.float64)) <= np.finfo(np.float32).max)
+            wrong = "must be finite, in float32"
         if bad.any():
             row, *component = np.argwhere(bad)[0].tolist()
             raise UserError(

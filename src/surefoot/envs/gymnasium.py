@@ -105,9 +105,9 @@ class _Resolution:
             return None
         where = tuple(coarse[0].tolist())
         return (
-            f"component {list(where)}: it changes by {change[where]:.3g} around {self._high[where]:.10g}, where "
-            f"float32 has steps of {resolved[where]:.3g}; subtract "
-            "where it begins (a clock, GPS, an encoder) before it is returned"
+            f"component {list(where)}: it changes by {change[where]:.3g} around {self._high[where]:.10g}, "
+            f"where float32, which networks read, has steps of {resolved[where]:.3g}; subtract where it "
+            "begins (a clock, GPS, an encoder) before it is returned"
         )
 
 
