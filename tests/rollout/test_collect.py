@@ -446,7 +446,11 @@ def test_an_environment_gets_while_collecting_what_a_loaded_policy_gives(
     _, rollout = make_collector(env, num_steps=5, deterministic=True)(
         policy, state, jax.random.key(0)
     )
-    given = LoadedPolicy(policy, "keeps")(np.asarray(rollout.observations["observation"])[:5, 0])
-    np.testing.assert_array_equal(given, np.stack(Keeps.got).reshape(given.shape))
+    loaded = LoadedPolicy(policy, "keeps")
+    seen = np.asarray(rollout.observations["observation"])[:5]
+    given = np.concatenate([loaded(row) for row in seen])
+    # two programs: the networks may round otherwise
+    fine = 1e-5 if kind == "continuous" else 0
+    np.testing.assert_allclose(given, np.stack(Keeps.got).reshape(given.shape), rtol=fine)
     assert given.dtype == space.dtype
     assert all(space.contains(row if row.ndim else row.item()) for row in given)
