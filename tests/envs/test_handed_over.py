@@ -46,10 +46,10 @@ class AwkwardMapping(Mapping[str, Any]):
         raise OSError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(["reward_a", "observation"])
+        return iter(["observation"])
 
     def __len__(self) -> int:
-        return 2
+        return 1
 
 
 class Silent(Exception):
@@ -219,6 +219,16 @@ def test_an_environment_without_spaces_is_told_what_it_lacks() -> None:
 
     with pytest.raises(UserError, match=r"ours:Task cannot be made: .* has no .*observation_space"):
         start(NoSpaces)
+
+
+def test_an_observation_that_fails_while_it_is_read_is_a_failure_with_its_traceback() -> None:
+    env = start(handing_over("observation", AwkwardMapping(), raises=False, seed=BAD_SEED))
+    env.step(None, np.zeros(2, np.int64))
+    with pytest.raises(
+        UserError, match=r"environment 1 .*cannot be read: raised OSError"
+    ) as caught:
+        env.step(None, np.zeros(2, np.int64))
+    assert "in __getitem__" in str(caught.value)
 
 
 @pytest.mark.parametrize(
