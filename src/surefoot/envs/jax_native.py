@@ -192,7 +192,7 @@ def _traced(name: str, call: str, function: Callable[..., Any], *args: Any) -> A
     try:
         return jax.eval_shape(function, *args)
     except Exception as error:
-        what = str(error).strip().partition("\n")[0]
+        what = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(
             f"{name}: {call}() cannot be traced, {type(error).__name__}: {what}{_instead(error)}"
             f"\n{_own_lines(error)}".rstrip()
