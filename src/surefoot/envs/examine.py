@@ -111,8 +111,8 @@ def examine_environment(
             (
                 f"{distinct} of {2 * _NUM_ENVS} first observations differ, over environments and two seeds"
                 if distinct > 1
-                else "every episode begins with the same observation, whatever the seed: seeds have no effect, "
-                "or the start is fixed on purpose"
+                else "every episode begins with the same observation, whatever the seed: seeds have no "
+                "effect, or the start is fixed on purpose"
             ),
         )
     if distinct > 1 and (repeats := _repeated_starts(trace)):
