@@ -75,7 +75,8 @@ class LoadedPolicy:
             The action in the environment's own bounds, shape and dtype; a batch for a batch.
 
         Raises:
-            ValueError: a missing group or a wrong size, with both numbers.
+            ValueError: a missing group or a wrong size, with both numbers; a number that is not finite, or
+                an integer that is none of the choices: nothing could be made of it.
         """
         groups, single = self._read(observation)
         count = len(next(iter(groups.values())))
@@ -109,7 +110,9 @@ class LoadedPolicy:
                 raise UserError(
                     f"observation {name!r} has shape {array.shape}, need {spec.shape} or ({batch})"
                 )
-            groups[name] = spec.cast(array[None] if single else array)
+            rows = array[None] if single else array
+            spec.check(rows, name)
+            groups[name] = spec.cast(rows)
             batches.add(() if single else array.shape[:1])
         if len(batches) > 1:
             raise UserError(f"observation groups come in different batches: {sorted(batches)}")

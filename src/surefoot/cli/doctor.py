@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import itertools
 import os
 import shutil
 import tempfile
@@ -110,15 +109,25 @@ def of_task(task: str, env_options: Sequence[str], steps: int) -> Iterator[Line]
     """Whether an environment keeps the contract, and how it behaves under random actions."""
     from surefoot.envs.examine import examine_environment
     from surefoot.envs.tasks import robot_task
+    from surefoot.host_process import failure
 
     options = parse_options(env_options)
-    findings = examine_environment(task, options, steps=steps)
-    if (robot := robot_task(task, options)) is not None:
-        from surefoot.robots.examine import examine_robot
 
-        findings = itertools.chain(findings, examine_robot(robot, steps=steps))
-    for fine, text in findings:
-        yield _FINE if fine else _ODD, text
+    def findings() -> Iterator[tuple[bool, str]]:
+        yield from examine_environment(task, options, steps=steps)
+        if (robot := robot_task(task, options)) is not None:
+            from surefoot.robots.examine import examine_robot
+
+            yield from examine_robot(robot, steps=steps)
+
+    try:
+        for fine, text in findings():
+            yield _FINE if fine else _ODD, text
+    except UserError:
+        raise
+    except Exception as error:  # the environment's own, where nothing else has named it
+        what, trace = failure(error)
+        yield _ODD, f"{task}: {what}\n{trace}".rstrip()
 
 
 def of_machine() -> Iterator[Line]:

@@ -167,7 +167,7 @@ class Evaluations(Hook):
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Close the environments."""
         if self._env is not None:
-            release(self._env, self._env.spec.name, self._run.log)
+            release(self._env, self._run.log)
 
 
 def run_job(job: Job, study: Path) -> None:
