@@ -15,7 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.helpers import described
 
-from surefoot.cli.train import parse
+from surefoot.cli.arguments import whole_number
+from surefoot.cli.options import read_with_options
+from surefoot.cli.train import Arguments, parse
 from surefoot.config import (
     SECTIONS,
     Config,
@@ -225,3 +227,23 @@ def test_options_import_little_so_that_the_command_line_has_its_help_at_once() -
     # the second is what the first imports where it is there
     known = {"annotated_types", "typing_extensions", "surefoot"}
     assert {"surefoot"} <= {*found.stdout.split()} <= known, found.stderr
+
+
+@pytest.mark.parametrize(("written", "number"), [(1e6, 1_000_000), (2e3, 2000), (10.0, 10)])
+def test_a_whole_number_may_be_written_with_an_exponent(written: float, number: int) -> None:
+    read = from_mapping({"total_steps": written}).total_steps
+    assert (read, type(read)) == (number, int)
+    assert whole_number(f"{written:.0e}") == number
+
+
+@pytest.mark.parametrize("written", ["1.5", "1e-3", "1.55e1", "x", "inf", "nan", "1e999", ""])
+def test_what_is_no_whole_number_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        whole_number(written)
+
+
+def test_the_command_line_takes_whole_numbers_with_an_exponent() -> None:
+    _, config = read_with_options(Arguments, "train", ["probe:both", "--total-steps", "2.5e6"])
+    assert config.total_steps == 2_500_000
+    with pytest.raises(SystemExit):
+        read_with_options(Arguments, "train", ["probe:both", "--total-steps", "2.5"])

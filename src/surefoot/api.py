@@ -41,7 +41,15 @@ from surefoot.services.run_folder import (
     read_config,
 )
 from surefoot.terminal import PlainConsole, say
-from surefoot.training import REPORTS, Hook, ResumePoint, TrainState, make_streams, to_key
+from surefoot.training import (
+    MAX_EPISODE_STEPS,
+    REPORTS,
+    Hook,
+    ResumePoint,
+    TrainState,
+    make_streams,
+    to_key,
+)
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
 from surefoot.training import train_seeds as run_train_seeds
@@ -335,6 +343,7 @@ def evaluate(
     seed: int | None = None,
     num_envs: int | None = None,
     env_options: Sequence[str] | None = None,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
 ) -> dict[str, Any]:
     """What the policy of a run is worth, over whole episodes on environments of its own.
 
@@ -349,19 +358,30 @@ def evaluate(
         num_envs: environments side by side.
         env_options: settings of the task as KEY=VALUE; by default those the run trained with, which
             may shape its reward. Empty: the task as it comes.
+        max_episode_steps: an episode that goes on for longer is an error: what it is worth is not known.
 
     Returns:
         `episodes`, `episode_return_mean`, `episode_return_std` (population), `episode_length_mean`;
         `truncated_share`, `success_rate`, `reward/NAME` and `measure/NAME` per step where the task has them.
     """
+    if max_episode_steps < 1:
+        raise UserError(f"max_episode_steps = {max_episode_steps} must be at least 1")
     env, policy, streams = open_run(
         run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
     )
     try:
         key = to_key(streams.spawn(1)[0])
-        return evaluate_policy(policy.policy, env, episodes, key=key, deterministic=deterministic)
+        return evaluate_policy(
+            policy.policy,
+            env,
+            episodes,
+            key=key,
+            deterministic=deterministic,
+            max_episode_steps=max_episode_steps,
+            log=lambda text: say(text, stderr=True),
+        )
     finally:
-        release(env, env.spec.name, warnings.warn)
+        release(env, warnings.warn)
 
 
 def open_run(
@@ -393,7 +413,7 @@ def open_run(
     try:
         check_fits(policy, env)
     except UserError:
-        release(env, env.spec.name, warnings.warn)
+        release(env, warnings.warn)
         raise
     return env, policy, streams
 
@@ -408,8 +428,8 @@ def check_fits(policy: LoadedPolicy, env: Environment) -> None:
                 f"the policy (trained on {policy.task}) reads observation {name!r} of size "
                 f"{group.size}; {spec.name} offers {offered}"
             )
-    if (spec.action.kind, spec.action.sizes) != (policy.action.kind, policy.action.sizes):
+    if differences := policy.action.differences(spec.action):
         raise UserError(
-            f"the policy (trained on {policy.task}) gives {policy.action.kind} actions "
-            f"{policy.action.sizes}; {spec.name} takes {spec.action.kind} {spec.action.sizes}"
+            f"the policy's actions (here; trained on {policy.task}) are not those of {spec.name} (there): "
+            f"{'; '.join(differences)}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +11,13 @@ import tomli_w
 
 from surefoot.config import Config, option_names
 from surefoot.errors import UserError, check_names
+from surefoot.machine import user_path
+from surefoot.reading import read_text, toml_table
 
 
 def parse_toml(text: str, *, where: str) -> dict[str, Any]:
     """Options in a TOML text as a mapping; unknown keys are refused with a suggestion."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is not valid TOML: {error}") from None
+    table = toml_table(text, where=where)
     check_names(table, [*option_names(), "task"], what=f"option in {where}:")
     if not isinstance(table.get("task", ""), str):
         raise UserError(f"task in {where} must be a text, not {table['task']!r}")
@@ -29,22 +27,7 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Options in a TOML file as a mapping; see `parse_toml`."""
-    return parse_toml(read_text(Path(path)), where=str(path))
-
-
-def read_text(path: Path) -> str:
-    """A text file of the user's.
-
-    Raises:
-        ValueError: it is not there, a folder, or not UTF-8.
-    """
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"file {str(path)!r} {state}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"file {str(path)!r} is not UTF-8 text: {error}") from None
+    return parse_toml(read_text(user_path(path)), where=str(path))
 
 
 def to_toml(config: Config, *, task: str) -> str:

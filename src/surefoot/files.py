@@ -1,4 +1,4 @@
-"""Files that survive: written whole or not at all, read within bounds, numbers and text only.
+"""Files that survive: written whole or not at all, numbers and text only (`reading` reads the text).
 
 A folder of files that belong together is written beside its place and moved there when it is complete:
 whoever looks, even after a power cut, finds all of it or nothing.
@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -26,10 +27,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from surefoot.errors import UserError
+from surefoot.reading import read_bytes
 
 LOCK = ".lock"
 _STAGING = ".tmp-"
-_MOST_TEXT = 2**24  # bytes of a JSON file that is read; ours have a few thousand
 _HEADER, _HEADER_PER_ARRAY = 2**16, 2**10  # bytes of a safetensors header at most
 
 
@@ -125,9 +126,12 @@ def whole_files(folder: Path, *, key: str) -> Iterator[Path]:
 
 
 def new_folder(path: Path) -> Path:
-    """Make a folder; where something has its name already, NAME-2, NAME-3, ..."""
-    later = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    for place in itertools.chain((path,), later):
+    """Make a folder; where its name is taken, NAME-2 or, of NAME-N, one more than the largest N."""
+    pattern = rf"{re.escape(path.name)}(?:-(\d{{1,9}}))?"
+    found = [re.fullmatch(pattern, entry.name) for entry in path.parent.iterdir()]
+    largest = max((int(match[1] or 1) for match in found if match), default=0)
+    for number in itertools.count(largest + 1):
+        place = path if number == 1 else path.with_name(f"{path.name}-{number}")
         with contextlib.suppress(FileExistsError):
             place.mkdir()
             return place
@@ -136,30 +140,23 @@ def new_folder(path: Path) -> Path:
 
 def remove_staging(folder: Path) -> None:
     """Remove what writers that were killed have left in a folder."""
-    for left in folder.glob(f"{_STAGING}*"):
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    for left in folder.iterdir():
+        if not _is_staging(left.name):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+def contents(folder: Path) -> list[str]:
+    """Names in a folder, but for its lock and what `remove_staging` removes; none where it is not there."""
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if name != LOCK and not _is_staging(name)]
 
-    Raises:
-        ValueError: it is not there, too large, or damaged.
-    """
-    try:
-        size = path.stat().st_size
-        if size > _MOST_TEXT:
-            raise UserError(f"{path}: {size:,} bytes, which is more than any such file has")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
-    return value
+
+def _is_staging(name: str) -> bool:
+    return re.fullmatch(f"{re.escape(_STAGING)}[0-9a-f]{{32}}", name) is not None
 
 
 def checksum(path: Path) -> dict[str, Any]:
@@ -198,15 +195,9 @@ def load_arrays(path: Path, template: Any) -> Any:
         _HEADER_PER_ARRAY + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         for dtype, shape in expected.values()
     )
+    content = read_bytes(path, most=most)
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise UserError(f"{path}: {size:,} bytes; its arrays need {most:,} at most")
-        arrays = load(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except UserError:
-        raise
+        arrays = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     if set(arrays) != set(wanted):

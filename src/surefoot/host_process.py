@@ -10,11 +10,14 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from surefoot.errors import UserError
 from surefoot.processes import end_with_parent
+
+Make = Callable[[], Any]
 
 
 def main() -> None:
@@ -28,54 +31,96 @@ def main() -> None:
         while True:
             sequence, commands = pickle.loads(pipe.recv_bytes())
             for index, kind, value in commands:
-                pipe.send_bytes(answer(sequence, index, kind, value, envs, pickled))
+                told = answer(index, kind, value, envs, lambda: pickle.loads(pickled)())
+                pipe.send_bytes(pickle.dumps((sequence, index, *told), protocol=5))
     for env in envs.values():
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*FAILURES):
             env.close()
 
 
-def answer(
-    sequence: int, index: int, kind: str, value: Any, envs: dict[int, Any], pickled: bytes
-) -> bytes:
-    """Carry out one command; what came of it, as bytes for the pipe."""
+def answer(index: int, kind: str, value: Any, envs: dict[int, Any], make: Make) -> tuple[str, Any]:
+    """Carry out one command: "answered" and what came, as bytes, or "raised" and how it failed."""
     try:
-        came = carry_out(index, kind, value, envs, pickled)
-        return pickle.dumps((sequence, index, "answered", came), protocol=5)
-    except Exception as error:
-        told = (f"raised {type(error).__name__}: {error}", traceback.format_exc())
-        return pickle.dumps((sequence, index, "raised", told), protocol=5)
+        came = carry_out(index, kind, value, envs, make)
+        if kind == "spaces":
+            import cloudpickle  # they may be of classes that only the user's script knows
+
+            return "answered", cloudpickle.dumps(came)
+        return "answered", pickle.dumps(came, protocol=5)
+    except FAILURES as error:
+        return "raised", failure(error)
 
 
-def carry_out(index: int, kind: str, value: Any, envs: dict[int, Any], pickled: bytes) -> Any:
-    """The environment's answer to one command."""
+def carry_out(index: int, kind: str, value: Any, envs: dict[int, Any], make: Make) -> Any:
+    """The environment's answer to one command (see `envs.hosting.Command`), without what nobody reads.
+
+    Args:
+        index: of the environment.
+        kind: of the command.
+        value: what it takes.
+        envs: those that are there, by index; under -1 - index one that was made and not yet used.
+        make: makes one.
+    """
     if kind == "step":
         return portable(envs[index].step(value))
     if kind == "reset":
         return portable(envs[index].reset(seed=value))
-    if index in envs:
-        with contextlib.suppress(Exception):  # it is broken: whatever its end says, it goes
-            envs.pop(index).close()
-    envs[index] = pickle.loads(pickled)()
+    if kind == "close":
+        for place in (index, -1 - index):
+            if place in envs:
+                envs.pop(place).close()
+        return None
     if kind == "spaces":
-        import cloudpickle  # spaces may be of classes that only the user's script knows
-
-        return cloudpickle.dumps((envs[index].observation_space, envs[index].action_space))
+        envs[-1 - index] = env = make()
+        return env.observation_space, env.action_space
+    if index in envs:
+        with contextlib.suppress(*FAILURES):  # it is broken: whatever its end says, it goes
+            envs.pop(index).close()
+    envs[index] = envs.pop(-1 - index) if -1 - index in envs else make()
     return portable(envs[index].reset(seed=value))
 
 
+# what an environment may end with; `sys.exit` in one is no reason to end the run without a word
+FAILURES = (Exception, SystemExit)
+
+
+def failure(error: BaseException) -> tuple[str, str]:
+    """What was raised, in words, and its traceback; what says already what is wrong, as it is."""
+    if isinstance(error, UserError):
+        return str(error), ""
+    try:
+        text = str(error)
+    except Exception:  # an author's own exception
+        text = "(its message cannot be shown)"
+    return f"raised {type(error).__name__}: {text}", "".join(traceback.format_exception(error))
+
+
 def portable(came: Any) -> Any:
-    """The answer without what nobody reads: of `info`, the last of a tuple, scalars alone."""
+    """The answer without what nobody reads: of `info`, the last of a tuple, numbers by their names alone."""
     if isinstance(came, tuple) and came and isinstance(came[-1], Mapping):
-        told = {name: x for name, x in came[-1].items() if is_scalar(x)}
-        return (*came[:-1], told)
+        numbers = {name: as_number(x) for name, x in came[-1].items() if isinstance(name, str)}
+        return (*came[:-1], {name: x for name, x in numbers.items() if x is not None})
     return came
 
 
-def is_scalar(x: Any) -> bool:
-    """Whether it is one number or flag."""
-    return isinstance(x, (bool, int, float)) or (
-        getattr(x, "ndim", None) == 0 and getattr(getattr(x, "dtype", None), "kind", "") in "fiub"
-    )
+def as_number(x: Any) -> float | None:
+    """The number that it is: one number or flag, or an array or a list of one."""
+    if isinstance(x, (list, tuple)):
+        return as_number(x[0]) if len(x) == 1 else None
+    if not isinstance(x, (bool, int, float)):
+        shape = getattr(x, "shape", None)
+        if not isinstance(shape, tuple) or any(size != 1 for size in shape):
+            return None
+        import numpy as np  # who returns arrays has it loaded
+
+        array = np.asarray(x)
+        if array.dtype.kind not in "fiub":
+            return None
+        x = array.item()
+    try:
+        return float(x)
+    except OverflowError:
+        return None
 
 
 if __name__ == "__main__":

@@ -100,9 +100,9 @@ def measure(env: Environment, config: Config, *, seconds: float) -> Limit:
 def simulator_pace(env: Environment, config: Config, *, seconds: float) -> Pace:
     """The simulator alone, under actions drawn before the clock starts."""
     streams = make_streams(config.seed)
-    canonical = env.spec.action.random(streams.training, (config.num_steps, env.spec.num_envs))
-    with jax.enable_x64(True):  # some simulators take 64-bit actions
-        actions = env.spec.action.to_env(canonical)
+    spec = env.spec.action
+    canonical = spec.random(streams.training, (config.num_steps, env.spec.num_envs))
+    actions = spec.widen(spec.narrow.to_env(canonical))
     advance = (_in_graph if env.spec.in_graph else _on_host)(env, actions)
     state = start(env, (), streams.reset).env_state
     state, _ = advance(state)  # compilation, warm-up

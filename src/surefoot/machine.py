@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
@@ -33,6 +34,13 @@ def platform_info() -> dict[str, Any]:
     }
 
 
+def user_path(path: str | Path) -> Path:
+    """A path of the user's, `~` being the home folder; as it is where there is no such home."""
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -41,10 +49,9 @@ def _version(name: str) -> str | None:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
-        if found:
+    with contextlib.suppress(OSError):  # no such file, or not to be read
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"model name\s*:\s*(.+)", text):
             return found.group(1)
     return platform.processor()
 
@@ -53,5 +60,5 @@ def _quota() -> float:
     try:
         quota, period = _CPU_QUOTA.read_text().split()
         return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such file, or no limit
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or no limit
         return math.inf

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from typing import Any
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -32,8 +36,24 @@ class PlainConsole(Console):
         return super().render_str(plain(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the caller that the reader of a pipe has left."""
-        raise BrokenPipeError
+        """See `drop`."""
+        drop(self.file)
+
+    def _check_buffer(self) -> None:
+        # where everything that is printed is written; that it cannot be must not end what is at work
+        try:
+            super()._check_buffer()
+        except OSError:
+            drop(self.file)
+        except UnicodeEncodeError:  # a terminal of few characters
+            cast("TextIOWrapper", self.file).reconfigure(errors="replace")
+            super()._check_buffer()
+
+
+def drop(stream: IO[str]) -> None:
+    """Send nowhere what is printed from here on: the reader has left, as `head` does, or a disk is full."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def say(text: str, *, stderr: bool = False) -> None:

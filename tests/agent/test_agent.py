@@ -202,3 +202,14 @@ def test_fresh_networks_are_those_of_the_options_and_the_key() -> None:
 
     assert bytes_of(0) == bytes_of(0)
     assert bytes_of(0) != bytes_of(1)
+
+
+def test_a_group_without_a_number_is_refused_unless_it_is_left_out() -> None:
+    action = ActionSpec("discrete", (2,), dtype="int32")
+    groups = {"seen": ObservationSpec((2,)), "none": ObservationSpec((0,))}
+    spec = EnvSpec("ours", 1, groups, action, in_graph=True)
+    with pytest.raises(
+        ValueError, match=r"ours: the observation group 'none' of shape .0,. is empty"
+    ):
+        make_agent(Config(), spec)
+    assert make_agent(Config(ignore_groups=("none",)), spec).actor.groups == ("seen",)

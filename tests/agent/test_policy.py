@@ -13,6 +13,7 @@ import pytest
 
 from surefoot.agent import (
     Act,
+    LoadedPolicy,
     Normalizer,
     NormalizerSpec,
     Policy,
@@ -22,7 +23,8 @@ from surefoot.agent import (
     make_policy,
     to_json,
 )
-from surefoot.envs import ActionSpec, ObservationSpec
+from surefoot.api import check_fits
+from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
 from surefoot.functional import count_of
 from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec, make_actor
 
@@ -214,3 +216,38 @@ def test_acting_is_one_program_for_all_batches_of_a_size() -> None:
         program(policy(), OBSERVATION, jax.random.key(seed))
         program(policy(), jax.tree.map(jnp.asarray, OBSERVATION), jax.random.key(seed))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_loaded_policy_refuses_numbers_that_are_not_finite(odd: float) -> None:
+    loaded = LoadedPolicy(policy(("place",)), "t")
+    rows = np.zeros((3, 2))
+    loaded(rows)
+    rows[1, 1] = odd
+    with np.errstate(over="ignore"):
+        with pytest.raises(
+            ValueError, match=r"'place': component \[1\] of row 1 is .*must be finite"
+        ):
+            loaded(rows)
+        with pytest.raises(ValueError, match=r"'place': component \[1\] of row 0"):
+            loaded(rows[1])
+
+
+@pytest.mark.parametrize("odd", [-1, 3, 2**40])
+def test_a_loaded_policy_refuses_integers_that_are_none_of_its_choices(odd: int) -> None:
+    loaded = LoadedPolicy(policy(("legs",)), "t")
+    loaded(np.array([1, 2]))
+    with pytest.raises(ValueError, match="none of the choices it was trained on"):
+        loaded(np.array([1, odd]))
+
+
+def test_an_environment_with_other_actions_is_refused_with_both() -> None:
+    class Env:
+        spec = EnvSpec("other", 1, {"place": GROUPS["place"]}, BOX, in_graph=False)
+
+    loaded = LoadedPolicy(policy(("place",)), "ours")
+    check_fits(loaded, Env())  # type: ignore[arg-type]
+    wider = dataclasses.replace(BOX, high=(20.0, 1.0))
+    Env.spec = dataclasses.replace(Env.spec, action=wider)
+    with pytest.raises(ValueError, match=r"component 0 from -2.0 to 2.0 here, -2.0 to 20.0 there"):
+        check_fits(loaded, Env())  # type: ignore[arg-type]

@@ -57,11 +57,54 @@ class NoSeed(Right):
         return np.full(2, self.count, np.float32) / 10
 
 
+class OneWorld(Right):
+    world = {"count": 0}
+
+    def reset(self, *, seed=None, options=None):
+        self.world["count"] = 0
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.world["count"] += 1
+        observation, reward, *rest = super().step(action)
+        return observation, reward + self.world["count"], *rest
+
+
+class SameStart(Right):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=0 if seed is None else seed)
+
+
+class OwnStartAgain(Right):
+    def reset(self, *, seed=None, options=None):
+        self.own = seed if seed is not None else self.own
+        return super().reset(seed=self.own)
+
+
+class Clock(Right):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+    def seen(self):
+        return super().seen().astype(np.float64) + 1.7e9
+
+
+class Latitude(Clock):
+    def seen(self):
+        return np.array([48.137 + self.np_random.uniform(0, 1e-4), self.np_random.uniform()])
+
+
+class Resting(Clock):
+    """Nothing wrong: a quaternion that hardly turns."""
+
+    def seen(self):
+        return np.array([1.0 - 1e-6 * self.np_random.uniform(), self.np_random.uniform()])
+
+
 def wrong(task: object) -> list[str]:
-    return [text for fine, text in examine_environment(task, {}, steps=100) if not fine]
+    return [text for fine, text in examine_environment(task, {}, steps=250) if not fine]
 
 
-@pytest.mark.parametrize("task", [Right, "CartPole-v1", "gymnax:CartPole-v1", "Hopper-v5"])
+@pytest.mark.parametrize("task", [Right, Resting, "CartPole-v1", "gymnax:CartPole-v1", "Hopper-v5"])
 def test_nothing_is_said_of_a_sound_environment(task: object) -> None:
     assert wrong(task) == []
 
@@ -70,8 +113,13 @@ def test_nothing_is_said_of_a_sound_environment(task: object) -> None:
     ("task", "says"),
     [
         (LimitAsEnd, "every episode terminates after exactly 20 steps: a time limit"),
-        (NoReward, "no reward in 384 random steps"),
+        (NoReward, "no reward in 9"),
         (OtherEachTime, "the same seed and actions give other numbers"),
+        (OneWorld, "environment 0 plays otherwise beside others than alone, from step 2"),
+        (SameStart, "all 44 later episodes begin with the same observation"),
+        (OwnStartAgain, "all 44 later episodes of an environment begin with the same observation"),
+        (Clock, "python:Clock: observation 'observation', component [0]: it changes by"),
+        (Latitude, "python:Latitude: observation 'observation', component [0]: it changes by"),
         (NoSeed, "every episode begins with the same observation, whatever the seed"),
     ],
 )
@@ -96,7 +144,7 @@ def test_a_run_is_judged_by_its_numbers(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["doctor", str(run)]) == 1
     said = capsys.readouterr().out
     assert "LOOK since iteration 1: the ratio is off 1 by 0.500 before the first step" in said
-    assert f"LOOK metrics.jsonl: line {len(spoilt) + 1} is incomplete" in said
+    assert f"LOOK {run}/metrics.jsonl, line {len(spoilt) + 1} is damaged: Expecting" in said
     assert f"{newest / 'rng.safetensors'} cannot be read" in said
     assert said.endswith("3 thing(s) to look at.\n")
 
@@ -145,3 +193,36 @@ def test_what_is_neither_run_nor_task_is_one_error(
     assert "is not a run folder" in capsys.readouterr().err
     assert main(["doctor", "CartPole-v1", "--steps", "0"]) == 2
     assert "steps = 0 must be at least 1" in capsys.readouterr().err
+
+
+class Awful(gymnasium.Env):
+    def __init__(self):
+        raise RuntimeError("no licence")
+
+
+class LateZero(Right):
+    def step(self, action):
+        if self.count == 7:
+            return 1 / 0
+        return super().step(action)
+
+
+@pytest.mark.parametrize("task", ["Awful", "LateZero"])
+def test_whatever_an_environment_raises_is_one_error_of_the_command(
+    task: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["doctor", f"tests.cli.test_doctor:{task}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"surefoot: error: tests.cli.test_doctor:{task}")
+    assert "test_doctor.py" in said
+
+
+def test_what_nothing_else_has_named_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise ZeroDivisionError("deep inside")
+
+    monkeypatch.setattr("surefoot.envs.examine._play", fails)
+    assert main(["doctor", "CartPole-v1"]) == 1
+    assert "LOOK CartPole-v1: raised ZeroDivisionError: deep inside" in capsys.readouterr().out

@@ -171,6 +171,9 @@ SETTINGS = [
     "make={entry_point='module_of_a_stranger:Env'}",
     'ids=["module_of_a_stranger:A", "module_of_a_stranger:B"]',
     "a=b=module_of_a_stranger:Env",
+    # TOML's ways to write a colon
+    'env_id="module_of_a_stranger\\u003aEnv-v0"',
+    'ids=[{a = ["module_of_a_stranger\\U0000003aA"]}]',
 ]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def robot(
     return Robot
 
 
-def start_env(make: type, hosting: Hosting) -> Environment:
+def start_env(make: Callable[[], gymnasium.Env], hosting: Hosting) -> Environment:
     return GymnasiumEnvironment(make, 3, seeds=SEEDS, name="ours:Robot", hosting=hosting)
 
 
@@ -270,8 +271,8 @@ def test_one_that_cannot_be_made_anew_is_a_failure_too(apart: bool, tmp_path: Pa
         made.touch()
         return robot()()
 
-    there = Workers(make, 1, workers=1, timeout=10.0, name="ours") if apart else InProcess(make, 1)
-    list(there.do([Command("make", 1)])) if not apart else None
+    there = Workers(make, 1, workers=1, timeout=10.0, name="ours") if apart else InProcess(make)
+    assert not any(isinstance(came, EnvError) for came in there.do([Command("make", 1)]))
     (failed,) = there.do([Command("make", 2)])
     there.close()
     assert isinstance(failed, EnvError)
@@ -351,12 +352,15 @@ def test_what_cannot_be_sent_to_a_worker_is_refused() -> None:
         Workers(make, 1, workers=1, timeout=1.0, name="ours")
 
 
-def test_one_that_cannot_be_made_at_all_is_refused_with_its_traceback() -> None:
+@pytest.mark.parametrize("hosting", [HERE, APART], ids=["here", "apart"])
+def test_one_that_cannot_be_made_at_all_is_refused_with_its_traceback(hosting: Hosting) -> None:
     def make() -> gymnasium.Env:
         raise OSError("no such robot")
 
-    with pytest.raises(ValueError, match="ours cannot be made: it raised OSError: no such robot"):
-        Workers(make, 1, workers=1, timeout=10.0, name="ours")
+    with pytest.raises(ValueError, match="cannot be made: raised OSError: no such robot") as caught:
+        start_env(make, hosting)
+    assert str(caught.value).startswith("ours:Robot cannot be made")
+    assert "in make" in str(caught.value)
 
 
 # --- what training makes of it
@@ -485,9 +489,35 @@ def test_a_worker_is_light() -> None:
 
     class Loaded(robot()):
         def step(self, action: Any) -> Any:
-            light = {"surefoot", "surefoot.processes", "surefoot.host_process"}
+            light = {
+                "surefoot",
+                *(f"surefoot.{name}" for name in ("errors", "host_process", "processes")),
+            }
             heavy = {name for name in sys.modules if name.split(".")[0] in ("jax", "surefoot")}
             assert heavy <= light, heavy - light
             return super().step(action)
 
     play(start_env(Loaded, APART), 3)
+
+
+def test_a_stopped_worker_is_given_up_however_large_the_message() -> None:
+    backend = Workers(robot(), 1, workers=1, timeout=1.0, name="ours:Robot")
+    backend.do([Command("make", 7)])
+    worker = backend._workers[0]
+    os.kill(worker._process.pid, signal.SIGSTOP)
+    (lost,) = backend.do([Command("step", np.zeros(2**20, np.float32))])
+    assert isinstance(lost, EnvError)
+    assert lost.what == "gave no answer within 1 s"
+    assert not worker.is_running
+    (again, _info) = backend.do([Command("make", 8)])[0]
+    np.testing.assert_array_equal(again, [8, 0])
+    backend.close()
+
+
+def test_large_actions_reach_a_worker() -> None:
+    backend = Workers(robot(), 1, workers=1, timeout=20.0, name="ours:Robot")
+    backend.do([Command("make", 7)])
+    for paid in (1.0, 2.0):
+        ((_, reward, *_),) = backend.do([Command("step", np.full(2**20, paid, np.float32))])
+        assert reward == paid
+    backend.close()

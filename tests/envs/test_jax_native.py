@@ -19,6 +19,7 @@ from surefoot.envs import (
     Step,
 )
 from surefoot.envs.probes import PROBES, Probe, make_probe
+from surefoot.errors import UserError
 
 LENGTH = 4
 
@@ -258,3 +259,102 @@ def test_a_missing_declaration_is_named() -> None:
 def test_every_probe_says_what_its_failure_points_to(name: str) -> None:
     assert PROBES[name].name == name
     assert PROBES[name].teaches
+
+
+class Cart(NamedTuple):
+    x: Any
+    t: Any
+
+
+def cart(*, after: Any = None, answer: Any = None, act: Any = None) -> SingleEnvironment:
+    """A cart whose step returns another state, another answer, or does something on the way."""
+
+    class Ours(SingleEnvironment):
+        name = "cart"
+        observations = {"observation": 1}
+        action = ActionSpec("continuous", (1,), low=(-1.0,), high=(1.0,), shape=(1,))
+        info = ("reward_x",)
+
+        def reset(self, key: jax.Array) -> Any:
+            return Cart(jax.random.uniform(key), jnp.int32(0)), jnp.zeros(1)
+
+        def step(self, state: Any, action: Any, key: jax.Array) -> Any:
+            if act is not None:
+                act(state)
+            x = state.x + action[0]
+            step = SingleStep(jnp.zeros(1), x, False, state.t >= 9, {"reward_x": x})
+            state = Cart(x, state.t + 1) if after is None else after(state)
+            return (state, step) if answer is None else answer(state, step)
+
+    return Ours()
+
+
+def test_a_sound_cart_is_taken() -> None:
+    JaxEnvironment(cart(), 2)
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [
+        (lambda s: s._replace(t=s.t + 0.02), "float32[] as state.t, reset() returned int32[]"),
+        (lambda s: s._replace(x=s.x[None]), "float32[1] as state.x, reset() returned float32[]"),
+        (lambda s: s._replace(t=None), "nothing as state.t, reset() returned int32[]"),
+        (lambda s: s._replace(t=(s.t, s.t)), "nothing as state.t, reset() returned int32[]"),
+        (lambda s: s._asdict(), "nothing as state.x, reset() returned float32[]"),
+        (lambda s: tuple(s), "nothing as state.x, reset() returned float32[]"),
+    ],
+)
+def test_a_state_that_does_not_keep_its_form_is_named_with_its_leaf(after: Any, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        JaxEnvironment(cart(after=after), 2)
+    assert f"cart: step() returns {says}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        (lambda s: 1 if s.x > 0 else 2, "jnp.where or jax.lax.cond"),
+        (lambda s: bool(s.x), "jnp.where or jax.lax.cond"),
+        (lambda s: float(s.x), "NumPy, `math`, float() and int(): jax.numpy"),
+        (lambda s: np.sin(s.x), "NumPy, `math`, float() and int(): jax.numpy"),
+        (lambda s: list(range(s.t)), "float() and int(): jax.numpy"),
+        (lambda s: jnp.arange(3)[jnp.arange(3) > s.t], "an index of booleans: jnp.where"),
+        (lambda s: jnp.zeros(2) + jnp.zeros(3), "cannot be traced, TypeError"),
+        (lambda s: s.velocity, "AttributeError: 'Cart' object has no attribute 'velocity'"),
+        (lambda s: {}["gain"], "KeyError: 'gain'"),
+    ],
+)
+def test_what_cannot_be_traced_is_told_with_the_authors_line_and_the_way_out(
+    act: Any, says: str
+) -> None:
+    with pytest.raises(UserError, match=r"cart: step\(\) cannot be traced") as caught:
+        JaxEnvironment(cart(act=act), 2)
+    said = str(caught.value)
+    assert says in said
+    files = [line for line in said.splitlines() if line.startswith("  File")]
+    assert files
+    assert all("test_jax_native.py" in line for line in files)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda state, step: step, "step() must return (state, SingleStep), not a SingleStep"),
+        (lambda state, step: None, "not a NoneType"),
+        (lambda state, step: (state, tuple(step)), "not (Cart, tuple)"),
+        (lambda state, step: (state, step._replace(info=None)), "one number info['reward_x']"),
+        (lambda state, step: (state, step._replace(info={})), "one number info['reward_x']"),
+        (lambda state, step: (state, step._replace(reward=jnp.zeros(2))), "reward has shape (2,)"),
+        (lambda state, step: (state, step._replace(reward=None)), "reward is None"),
+        (lambda state, step: (state, step._replace(truncated=None)), "truncated is None"),
+        (lambda state, step: (state, step._replace(observation=None)), "observation"),
+        (lambda state, step: (state, step._replace(observation={0: 1.0})), "observations of sizes"),
+        (lambda state, step: (state, step._replace(info="text")), "cannot be traced"),
+        (lambda state, step: (state, step._replace(reward=object())), "cannot be traced"),
+    ],
+)
+def test_what_a_step_returns_in_place_of_its_answer_is_named(answer: Any, says: str) -> None:
+    with pytest.raises(UserError, match=r"^cart: ") as caught:
+        JaxEnvironment(cart(answer=answer), 2)
+    assert says in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any
 
 import jax
@@ -12,8 +14,10 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.envs import ActionSpec
-from surefoot.envs.spaces import action_spec, observation_groups, observation_specs
+from surefoot.agent.description import from_json, to_json
+from surefoot.envs import ActionSpec, EnvSpec
+from surefoot.envs.spaces import action_spec, observation_groups, observation_specs, random_action
+from surefoot.errors import UserError
 
 INF = np.inf
 
@@ -238,3 +242,208 @@ def test_bounds_beyond_single_precision_count_as_none() -> None:
     largest = float(np.finfo(np.float64).max)
     spec = ActionSpec("continuous", (1,), low=(-largest,), high=(largest,), shape=(1,))
     np.testing.assert_array_equal(spec.to_env(jnp.float32([[-3.5], [42.0]])), [[-3.5], [42.0]])
+
+
+FLOATS = ("float16", "float32", "float64")
+INTEGERS = ("int8", "uint8", "int16", "int32", "uint32", "int64", "uint64")
+
+
+@st.composite
+def bounds(draw: st.DrawFn, dtype: str) -> tuple[Any, Any]:
+    """Of one component: bounded, on one side or on none, as Gymnasium holds them; -inf and inf for none."""
+    if dtype in INTEGERS:
+        limits = np.iinfo(dtype)
+        numbers = st.integers(int(limits.min), int(limits.max))
+        low, high = sorted(draw(st.lists(numbers, min_size=2, max_size=2, unique=True)))
+        return low, high
+    width = int(dtype.removeprefix("float"))
+    largest = min(float(np.finfo(dtype).max), float(np.float32(1e29)))
+    numbers = st.floats(-largest, largest, width=width)
+    low, high = sorted(draw(st.lists(numbers, min_size=2, max_size=2)))
+    if not low < high:
+        low, high = -1.0, 1.0
+    none = draw(st.sampled_from([INF, float(np.finfo(np.float32).max), float(np.finfo(dtype).max)]))
+    none = none if dtype != "float16" else INF
+    none = none if dtype == "float64" or none < 1e39 else INF
+    ends = draw(st.sampled_from([(low, high)] * 3 + [(-none, none), (low, none), (-none, high)]))
+    return ends if ends[0] < ends[1] else (low, high)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> spaces.Box:
+    dtype = draw(st.sampled_from(FLOATS + INTEGERS))
+    shape = draw(st.sampled_from([(), (1,), (3,), (2, 2)]))
+    ends = [draw(bounds(dtype)) for _ in range(int(np.prod(shape)))]
+    low, high = (np.array(column, dtype).reshape(shape) for column in zip(*ends, strict=True))
+    return spaces.Box(low, high, dtype=np.dtype(dtype).type)
+
+
+STARTS = st.integers(-(2**62), 2**62) | st.sampled_from([0, 1, -1, 2**31 - 2, 2**40, -(2**31)])
+OTHERS = st.one_of(
+    st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 9), STARTS),
+    st.builds(
+        lambda n, start: spaces.MultiDiscrete([n, 2], start=[start, 0]), st.integers(1, 9), STARTS
+    ),
+    st.builds(spaces.MultiBinary, st.integers(1, 4)),
+)
+
+
+def as_sent(space: spaces.Space, canonical: Any) -> np.ndarray:
+    """What collecting and a loaded policy both do."""
+    spec = action_spec(space, task="t")
+    return spec.widen(np.asarray(spec.narrow.to_env(jnp.asarray(canonical))))
+
+
+@given(space=boxes(), extra=st.lists(st.floats(-1e4, 1e4, width=32), min_size=4, max_size=4))
+@settings(max_examples=80, deadline=None)
+def test_every_action_lies_in_its_box_and_the_ends_and_the_middle_are_met(
+    space: spaces.Box, extra: list[float]
+) -> None:
+    spec = action_spec(space, task="t")
+    count = spec.sizes[0]
+    rows = [np.full(count, x, np.float32) for x in (-1, 0, 1, -1e30, 1e30)]
+    sent = as_sent(space, np.stack([*rows, np.float32(extra[:1] * count)]))
+    assert sent.dtype == space.dtype
+    assert all(space.contains(np.asarray(row)) for row in sent)
+    least, middle, most, *_ = sent.reshape(len(sent), -1).tolist()
+    for i, (low, high) in enumerate(zip(spec.low, spec.high, strict=True)):
+        if np.isfinite([low, high]).all():
+            fine = 0 if space.dtype != np.float64 else 2e-3 * (high - low)
+            assert abs(least[i] - low) <= fine
+            assert abs(most[i] - high) <= fine
+            largest = max(abs(low), abs(high))
+            step = np.finfo(np.float16 if space.dtype == np.float16 else np.float32)
+            rounding = (
+                0.5 if space.dtype.kind in "iu" else float(step.eps) * largest + float(step.tiny)
+            )
+            exact = low + (high - low) / 2
+            assert abs(middle[i] - exact) <= rounding + fine + 1e-15 * abs(exact)
+        else:  # a number that means no bound is never sent
+            assert abs(middle[i]) <= max(abs(b) for b in (low, high, 0) if np.isfinite(b))
+
+
+@given(space=OTHERS)
+@settings(max_examples=100, deadline=None)
+def test_every_choice_lies_in_its_space_counted_from_its_start(space: Any) -> None:
+    spec = action_spec(space, task="t")
+    if spec.kind == "discrete":
+        sent = as_sent(space, np.arange(space.n, dtype=np.int32))
+        np.testing.assert_array_equal(sent, [int(space.start) + i for i in range(space.n)])
+    elif spec.kind == "multi_discrete":
+        sent = as_sent(space, np.array([[space.nvec[0] - 1, 1]], np.int32))
+        np.testing.assert_array_equal(sent, [space.start + space.nvec - 1])
+    else:
+        sent = as_sent(space, np.eye(spec.sizes[0], dtype=np.int32))
+    assert all(space.contains(row) for row in sent)
+
+
+@given(space=boxes() | OTHERS)
+@settings(max_examples=50, deadline=None)
+def test_a_policy_keeps_its_actions_on_disk(space: Any) -> None:
+    spec = action_spec(space, task="t")
+    text = json.dumps(to_json(spec))
+    again = from_json(ActionSpec, json.loads(text))
+    assert again == spec
+    assert again.differences(spec) == []
+
+
+@pytest.mark.parametrize("none", [3.4028234663852886e38, 1.7976931348623157e308, 1e30])
+def test_a_random_action_is_no_bound_that_means_none(none: float) -> None:
+    dtype = np.float32 if none < 1e39 else np.float64
+    space = spaces.Box(np.array([-none, 0], dtype), np.array([none, 1], dtype), dtype=dtype)
+    for seed in range(20):
+        action = random_action(space, seed=seed)
+        assert np.abs(action).max() < 100
+        assert space.contains(action)
+
+
+def test_a_random_action_of_real_bounds_is_gymnasiums_own() -> None:
+    for space in (spaces.Box(-2, 3, (4,)), spaces.Box(-INF, 1, (2,)), spaces.Discrete(5, start=2)):
+        action = random_action(space, seed=3)
+        space.seed(3)
+        np.testing.assert_array_equal(action, space.sample())
+
+
+A = ActionSpec("continuous", (2,), low=(-1.0, -2.0), high=(1.0, 2.0), shape=(2,))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"high": (1.0, 3.0)}, ["component 1 from -2.0 to 2.0 here, -2.0 to 3.0 there"]),
+        ({"low": (-INF, -2.0)}, ["component 0 from -1.0 to 1.0 here, -inf to 1.0 there"]),
+        ({"shape": (1, 2)}, ["shape (2,) here, (1, 2) there"]),
+        ({"dtype": "int32"}, ["values numbers here, integers there"]),
+        ({"dtype": "float64"}, []),
+        ({"low": (-1.0 - 1e-9, -2.0)}, []),
+    ],
+)
+def test_what_makes_an_action_mean_something_else_is_named(change: Any, says: list[str]) -> None:
+    assert A.differences(dataclasses.replace(A, **change)) == says
+
+
+@pytest.mark.parametrize(
+    ("space", "start"),
+    [(spaces.Discrete(3), 1), (spaces.Discrete(3), 2**40), (spaces.MultiDiscrete([3, 3]), [1, 0])],
+)
+def test_another_start_makes_another_action(space: Any, start: Any) -> None:
+    kind = type(space)
+    other = kind(space.n if isinstance(space, spaces.Discrete) else space.nvec, start=start)
+    (said,) = action_spec(space, task="t").differences(action_spec(other, task="t"))
+    assert said.startswith("start 0 here, ")
+
+
+def test_actions_of_64_bits_are_refused_inside_a_program() -> None:
+    action = action_spec(spaces.Discrete(3, start=2**40), task="t")
+    with pytest.raises(UserError, match=r"ours: .* need 64 bits"):
+        EnvSpec("ours", 1, {}, action, in_graph=True)
+
+
+class Old:
+    """Stands for another package's space: right by name."""
+
+    shape, dtype, low, high = (2,), np.dtype("float32"), -np.ones(2), np.ones(2)
+
+
+Old.__name__ = Old.__qualname__ = "Box"
+NESTED = spaces.Dict({"a": spaces.Dict({"b": spaces.Box(-1, 1)})})
+
+
+@pytest.mark.parametrize(
+    ("space", "way"),
+    [
+        (
+            Old(),
+            "a .*test_spaces.Box, which is not Gymnasium's class: import spaces from gymnasium",
+        ),
+        (None, "observation_space is None; an environment declares one"),
+        (spaces.Box, "an environment declares one"),
+        (NESTED, "observation 'a' is a Dict space.*gymnasium.wrappers.FlattenObservation"),
+        (spaces.Tuple([spaces.Box(-1, 1)]), "FlattenObservation makes one Box of it"),
+        (spaces.Text(3), "a gymnasium.ObservationWrapper can make numbers of it"),
+        (spaces.Dict({0: spaces.Box(-1, 1)}), "has the key 0, a int"),  # type: ignore[dict-item]
+    ],
+    ids=repr,
+)
+def test_an_observation_space_that_is_none_of_ours_is_told_the_way_out(
+    space: Any, way: str
+) -> None:
+    with pytest.raises(UserError, match=way):
+        observation_groups(space, task="t")
+
+
+@pytest.mark.parametrize(
+    ("space", "way"),
+    [
+        (Old(), "which is not Gymnasium's class: import spaces from gymnasium"),
+        (None, "action_space is None; an environment declares one"),
+        (spaces.Tuple([spaces.Discrete(2)]), "a gymnasium.ActionWrapper can make one Box of it"),
+        (spaces.Box(-1, 1, (0,)), "there is nothing to choose"),
+        (spaces.Discrete(2**40), "1,099,511,627,776 choices.*Make it a Box"),
+        (spaces.Box(1, 1, (1,)), "component 0 has low 1.0 and high 1.0"),
+    ],
+    ids=repr,
+)
+def test_an_action_space_that_is_none_of_ours_is_told_the_way_out(space: Any, way: str) -> None:
+    with pytest.raises(UserError, match=way):
+        action_spec(space, task="t")

@@ -116,6 +116,40 @@ def test_options_reach_the_simulator(task: str, option: str) -> None:
     assert truncated == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("[0.5, 2.0]", [0.5, 2.0]),
+        ('["hip", "knee"]', ["hip", "knee"]),
+        ("[[1, 2], [3, 4]]", [[1, 2], [3, 4]]),
+        ("{stiffness = 20, names = ['a']}", {"stiffness": 20, "names": ["a"]}),
+        ('"12"', "12"),
+        ("'a, b'", "a, b"),
+        ("1_000", 1000),
+        ("1979-05-27", "1979-05-27"),
+        ("07:32:00", "07:32:00"),
+        ("models/leg [2].xml", "models/leg [2].xml"),
+        ("a\nb = 2", "a\nb = 2"),
+        ("1\nb = 2", "1\nb = 2"),
+        ("# x", "# x"),
+    ],
+)
+def test_option_values_are_toml(value: str, read: Any) -> None:
+    (found,) = parse_options([f"range={value}"]).values()
+    assert found == read
+    assert type(found) is type(read)
+
+
+@pytest.mark.parametrize(
+    "value", ["[0.5, 2.0", "[hip, knee]", "{a: 1}", '"open', "0.5,2.0", "-1, 1e3"]
+)
+def test_a_value_that_only_begins_as_toml_is_refused_with_the_way_to_write_it(value: str) -> None:
+    with pytest.raises(ValueError, match=r"env_options: range=") as caught:
+        parse_options([f"range={value}"])
+    assert value in str(caught.value)
+    assert "[" in str(caught.value)
+
+
 def test_option_values_are_read_as_bool_int_float_or_text() -> None:
     given = ["a=true", "b=False", "c=3", "d=-2", "e=0.5", "f=1e-4", "g=soft", "h=x=y", "i="]
     read = parse_options(given)
@@ -309,3 +343,107 @@ def test_only_names_outside_the_prefixes_are_import_paths() -> None:
     assert is_import_path("mine:Robot")
     for task in ("Hopper-v5", "envpool:Hopper-v5", "gymnasium:mine:Robot-v0", "probe:both"):
         assert not is_import_path(task)
+
+
+class Boom:
+    """A class of the user's whose own code raises."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.lines = list(None)  # type: ignore[call-overload]
+
+
+def raises(error: BaseException) -> Any:
+    def make() -> gymnasium.Env:
+        raise error
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (Boom, "raised TypeError: 'NoneType' object is not iterable"),
+        (raises(ZeroDivisionError("x")), "raised ZeroDivisionError: x"),
+        (raises(SystemExit(2)), "raised SystemExit: 2"),
+        (raises(OSError("no model")), "raised OSError: no model"),
+    ],
+)
+def test_what_raises_while_it_is_made_is_told_with_the_authors_line_and_not_blamed_on_options(
+    task: Any, says: str
+) -> None:
+    said = refusal(task)
+    assert says in said
+    assert "test_tasks.py" in said
+    assert "options" not in said.partition("\n")[0]
+
+
+def test_options_that_a_class_does_not_take_are_blamed_on_the_options() -> None:
+    said = refusal(Boom, weight=3)
+    assert "cannot be made with the options {'weight': 3}" in said
+    assert "Traceback" not in said
+
+
+def test_a_vector_env_and_an_old_gym_env_are_told_the_way_out() -> None:
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2)
+    assert "pass what makes one of them" in refusal(vector)
+    assert "pass what makes one of them" in refusal(lambda: vector)
+    old = type("OldEnv", (), {"__module__": "gym.envs.classic_control"})
+    assert "import gymnasium as gym" in refusal(old)
+    assert "import gymnasium as gym" in refusal(type("Mine", (old,), {})())
+
+
+def written(folder: Path, name: str, text: str = "") -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(
+        text or "from surefoot.envs.probes import make_probe\nThis = make_probe('both')\n"
+    )
+    return file
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    before = dict(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - set(before):
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["test", "this", "antigravity", "json", "turtle", "numpy"])
+def test_the_file_beside_the_user_wins_over_pythons_modules(name: str, here: Path) -> None:
+    written(here, f"{name}.py")
+    other = sys.modules.get(name)
+    assert make(f"{name}:This").spec.name == "both"
+    if other is not None:
+        assert sys.modules[name] is other  # those who use it go on with it
+
+
+def test_a_module_of_a_package_that_python_finds_elsewhere_is_refused_with_both(here: Path) -> None:
+    file = written(here, "json/decoder.py")
+    said = refusal("json.decoder:This")
+    assert str(file) in said
+    assert "json/decoder.py:This" in said
+    written(here, "json/leg.py")
+    said = refusal("json.leg:This")
+    assert "name the file, json/leg.py:" in said
+
+
+def test_a_module_of_a_folder_of_the_users_own_is_found(here: Path) -> None:
+    written(here, "my_legs_of_the_test/leg.py")
+    assert make("my_legs_of_the_test.leg:This").spec.name == "both"
+
+
+@pytest.mark.parametrize(
+    "text", ["def x(:", "import nothing_of_this_name", "1 / 0", "raise SystemExit(3)"]
+)
+@pytest.mark.parametrize("task", ["broken_of_the_test:This", "broken_of_the_test.py:This"])
+def test_a_file_that_cannot_be_imported_is_one_error_each_time(
+    task: str, text: str, here: Path
+) -> None:
+    written(here, "broken_of_the_test.py", text)
+    first, second = refusal(task), refusal(task)
+    assert "broken_of_the_test" in first
+    assert first == second

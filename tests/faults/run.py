@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
+from tests.faults.fuzz import fuzz
 
 from surefoot.agent import NormalizerSpec, PolicySpec, description, load_policy
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, ObservationSpec
 from surefoot.errors import UserError
-from surefoot.files import read_json
 from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec
+from surefoot.reading import read_json
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.training import Hook
 
@@ -291,7 +292,11 @@ def files(number: int) -> bool:
     )
     for line in odd[:10]:
         print(f"  {line}")
-    return sound
+    wrong = fuzz(number)
+    print(f"files: {number:,} damaged and read by every verb that reads, {len(wrong)} wrongly")
+    for line in wrong[:10]:
+        print(f"  {line}")
+    return sound and not wrong
 
 
 POLICY = ("policy.json", "policy.safetensors")

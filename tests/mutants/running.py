@@ -139,8 +139,8 @@ MUTANTS = (
         72,
         "short episodes are favoured",
         "training/evaluate.py",
-        "yield PlayedChunk(rollout, rollout.valid & (before < quota))",
-        "yield PlayedChunk(rollout, rollout.valid)",
+        "counted = rollout.valid & (before < quota)",
+        "counted = rollout.valid",
         ("tests/training/test_evaluate.py::test_short_episodes_are_not_favoured",),
     ),
     Mutant(

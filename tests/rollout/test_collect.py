@@ -7,12 +7,21 @@ import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 
-from surefoot.agent import Normalizer, NormalizerSpec, Policy, make_normalizer, make_policy
+from surefoot.agent import (
+    LoadedPolicy,
+    Normalizer,
+    NormalizerSpec,
+    Policy,
+    make_normalizer,
+    make_policy,
+)
 from surefoot.envs import (
     ActionSpec,
     Environment,
@@ -24,6 +33,7 @@ from surefoot.envs import (
     make_environment,
 )
 from surefoot.envs.envpool import EnvPoolEnvironment
+from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.networks import PolicyHead, TorsoSpec, make_actor
 from surefoot.rollout import CollectorState, Rollout, make_collector, start
 
@@ -394,3 +404,53 @@ def test_a_gymnasium_task_is_collected_from_the_host() -> None:
     assert rollout.episode_lengths.max() == 6
     ratio = np.exp(log_probs_again(policy, rollout) - rollout.log_probs)
     np.testing.assert_allclose(ratio, 1, atol=1e-5)
+
+
+SENT = {
+    "continuous": [
+        spaces.Box(-2, 3, (2,)),
+        spaces.Box(-3.4028234663852886e38, 3.4028234663852886e38, (2,)),
+        spaces.Box(0, 2**40, (2,), np.int64),
+        spaces.Box(-128, 127, (2,), np.int8),
+        spaces.Box(1e9, 1e9 + 1, (2,), np.float64),
+    ],
+    "discrete": [spaces.Discrete(3), spaces.Discrete(3, start=2**40)],
+    "multi_discrete": [spaces.MultiDiscrete([2, 3], start=[2**40, -1])],
+    "multi_binary": [spaces.MultiBinary(3)],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "space"), [(kind, space) for kind, some in SENT.items() for space in some], ids=str
+)
+def test_an_environment_gets_while_collecting_what_a_loaded_policy_gives(
+    kind: str, space: Any
+) -> None:
+    class Keeps(gymnasium.Env):
+        observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        action_space = space
+        got: list[Any] = []
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            super().reset(seed=seed)
+            return self.np_random.normal(size=1).astype(np.float32), {}
+
+        def step(self, action: Any) -> Any:
+            self.got.append(np.asarray(action))
+            return self.np_random.normal(size=1).astype(np.float32), 0.0, False, False, {}
+
+    env = GymnasiumEnvironment(Keeps, 1, seeds=[3], name="keeps")
+    policy = policy_for(env.spec, "gaussian" if kind == "continuous" else kind)
+    state = begin(env, policy)
+    Keeps.got.clear()
+    _, rollout = make_collector(env, num_steps=5, deterministic=True)(
+        policy, state, jax.random.key(0)
+    )
+    loaded = LoadedPolicy(policy, "keeps")
+    seen = np.asarray(rollout.observations["observation"])[:5]
+    given = np.concatenate([loaded(row) for row in seen])
+    # two programs: the networks may round otherwise
+    fine = 1e-5 if kind == "continuous" else 0
+    np.testing.assert_allclose(given, np.stack(Keeps.got).reshape(given.shape), rtol=fine)
+    assert given.dtype == space.dtype
+    assert all(space.contains(row if row.ndim else row.item()) for row in given)

@@ -565,7 +565,8 @@ def test_where_all_are_damaged_it_stops_and_nothing_is_begun_anew(
     ("change", "says"),
     [
         ({"format": 3}, "format 3, this version reads 2"),
-        ({"step": 10**30}, "is not a count"),
+        ({"step": 10**30}, "no finite number of 64 bits"),
+        ({"step": 2**62}, "is not a count"),
         ({"step": True}, "is not a count"),
         ({"step": 5}, "is of step 5, and its folder of another"),
         ({"environments": "gone"}, "environments = 'gone'"),
@@ -575,7 +576,9 @@ def test_where_all_are_damaged_it_stops_and_nothing_is_begun_anew(
         ({"best": [1]}, "is damaged"),
         ({"milestones": 3}, "is damaged"),
         ({"machine": None}, "is damaged"),
-        ({"wall_time_s": "soon"}, "is damaged"),
+        *(({"wall_time_s": x}, "is damaged") for x in ("soon", "1.5", True, -1.0, 1e300)),
+        *(({"exact": x}, r"is damaged: .*exact = ") for x in ("false", 1, None)),
+        ({"best": {"step": 1, "episode_return": "2.0"}}, "is damaged: .*'2.0' is not a number"),
     ],
 )
 def test_a_manifest_that_lies_is_refused(

@@ -66,3 +66,10 @@ def test_what_is_shown_before_a_mistake_does_not_stay(terminal: bool) -> None:
     after = out.getvalue().removeprefix(shown_so_far)
     assert after.rstrip("\n").endswith("\x1b[2K") == terminal
     assert ("\x1b[?25h" in after) == terminal
+
+
+def test_before_the_first_step_of_experience_nobody_knows_what_is_left() -> None:
+    progress = ConsoleProgress(PlainConsole(file=io.StringIO()))
+    progress._seen = {"step": 0, "wall_time_s": 1.0, "time/env_steps_per_second": 0.0}
+    progress._run = type("Run", (), {"config": TINY, "task": "t"})()
+    assert "steps 0 / 300 (0%)  0 steps/s  left ?" in progress._line()

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,11 +22,10 @@ from tests.training.helpers import After
 import surefoot
 from surefoot import api
 from surefoot.errors import UserError
-from surefoot.files import new_folder
 from surefoot.services import checkpoints
 from surefoot.services.checkpoints import find_checkpoint
 from surefoot.services.metrics_file import MetricsFile
-from surefoot.services.run_folder import GoesOn, put_aside
+from surefoot.services.run_folder import GoesOn, put_aside, read_metrics
 from surefoot.training import Hook
 
 OPTIONS: dict[str, Any] = {
@@ -270,37 +270,61 @@ def test_a_run_that_left_a_policy_and_no_checkpoint_is_not_begun_anew(
     assert contents(run) == before
 
 
-LINES = st.one_of(
-    st.integers(0, 9).map(lambda step: json.dumps({"step": step}).encode()),
-    st.sampled_from([b'{"step": ', b"\xff\xfe", b"[]", b"\0\0", b'{"step": null}', b'{"x": 1}']),
+def row(step: int, **more: Any) -> dict[str, Any]:
+    return {"step": step, "iteration": step // 10, "wall_time_s": step / 7, **more}
+
+
+DAMAGED = [b"", b"{", b"[1]", b"null", b'{"step": 3}', b"\xff\x00", b'{"step": NaN}', b"9" * 5000]
+DAMAGED += [b'{"step": ', b"\0\0", b" " * 2**18 + json.dumps(row(3)).encode()]  # the last: too long
+DAMAGED += [
+    json.dumps(row(7) | change).encode()
+    for change in (
+        *({"step": x} for x in ("7", 7.0, -1, True, None, [7])),
+        *({"iteration": x} for x in (None, 0.5)),
+        *({"wall_time_s": x} for x in (None, "1")),
+        *({"policy/entropy": x} for x in ("0.1", True, [], {})),
+    )
+]
+LINES = st.integers(0, 99).map(lambda step: json.dumps(row(step, a=None)).encode())
+
+
+@given(
+    lines=st.lists(LINES | st.sampled_from(DAMAGED), max_size=8),
+    ends=st.booleans(),
+    after=st.integers(0, 99),
+    times=st.integers(1, 3),
 )
-
-
-@given(lines=st.lists(LINES, max_size=8), ends=st.booleans(), times=st.integers(1, 3))
-def test_lines_of_later_steps_and_half_lines_are_put_aside_and_none_is_lost(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ends: bool, times: int
+def test_lines_of_later_steps_and_damaged_ones_are_put_aside_and_none_is_lost(
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[bytes],
+    ends: bool,
+    after: int,
+    times: int,
 ) -> None:
     run = tmp_path_factory.mktemp("run")
+    path, aside = run / "metrics.jsonl", run / "replaced" / f"after-{after}" / "metrics.jsonl"
     (run / "config.toml").write_text("task = 'x'\n")
-    (run / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n" * ends)
-    for _ in range(times):
-        assert put_aside(run, GoesOn(4, [], False, {})) == []
-    kept = [line for line in lines if line in {b'{"step": %d}' % step for step in range(5)}]
-    assert (run / "metrics.jsonl").read_bytes() == b"".join(line + b"\n" for line in kept)
-    aside = [x for f in run.glob("replaced/*/metrics.jsonl") for x in f.read_bytes().split(b"\n")]
-    assert sorted([*kept, *filter(None, aside)]) == sorted(lines)
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    if lines and not ends:  # a kill left half a line, or an editor a whole one
+        path.write_bytes(path.read_bytes()[:-1])
+        lines = lines if lines[-1] else lines[:-1]
+    wrong = [n for n, line in enumerate(lines, 1) if line in DAMAGED]
+    found, faults = read_metrics(path)
+    assert found == [json.loads(line) for line in lines if line not in DAMAGED]
+    assert [x.partition(" is damaged")[0] for x in faults] == [f"{path}, line {n}" for n in wrong]
 
-
-@given(taken=st.sets(st.sampled_from(["crash", "crash-2", "crash-3", "crash-5", "crash-old"])))
-def test_a_new_folder_takes_nothings_place(
-    tmp_path_factory: pytest.TempPathFactory, taken: set[str]
-) -> None:
-    parent = tmp_path_factory.mktemp("folders")
-    for name in taken:
-        (parent / name).touch()
-    names = ["crash", *(f"crash-{number}" for number in range(2, 9))]
-    free = [name for name in names if name not in taken]
-    assert [new_folder(parent / "crash").name for _ in range(2)] == free[:2]
+    said = [put_aside(run, GoesOn(after, [], False, {})) for _ in range(times)]
+    is_half = not ends and lines and lines[-1] in DAMAGED and len(lines[-1]) < 2**18
+    told = faults[:-1] if is_half else faults
+    assert said == [[f"{x}; it is in {aside.parent} now" for x in told], *[[]] * (times - 1)]
+    metrics = MetricsFile(path, goes_on=True)
+    metrics.on_start(SimpleNamespace(log=pytest.fail))  # type: ignore[arg-type]
+    metrics.on_iteration(None, row(100))  # type: ignore[arg-type]
+    metrics.on_end(None, None, finished=True)  # type: ignore[arg-type]
+    assert read_metrics(path) == ([x for x in found if x["step"] <= after] + [row(100)], [])
+    others = [x for x in lines if x in DAMAGED or json.loads(x)["step"] > after]
+    assert [*run.glob("replaced/*/metrics.jsonl")] == ([aside] if others else [])
+    assert not others or aside.read_bytes() == b"".join(line + b"\n" for line in others)
 
 
 def test_a_run_is_held_from_the_moment_it_is_looked_at(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from tests.helpers import PROBE, TINY, Recorder
 from tests.training.helpers import bytes_of, in_turn
@@ -25,7 +29,8 @@ from surefoot.agent import (
 )
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, Environment, ObservationSpec, make_environment
-from surefoot.networks import PolicyHead, TorsoSpec
+from surefoot.errors import UserError
+from surefoot.networks import ACTIVATIONS, MemorySpec, PolicyHead, TorsoSpec
 from surefoot.training import Trainer
 
 
@@ -257,7 +262,10 @@ TORSO = {
         ({"observations": {}}, "damaged"),
         ({"more": 1}, "is damaged: PolicySpec: 'more' is unknown"),
         ({"action": ACTION | {"dtype": float("nan")}}, "is damaged"),
-        ({"action": ACTION | {"dtype": "object"}}, "actions of dtype 'object'"),
+        (
+            {"action": ACTION | {"dtype": "object"}},
+            "is damaged: action spec: dtype 'object' is none of int8, ",
+        ),
     ],
 )
 def test_a_damaged_description_is_refused(
@@ -303,3 +311,228 @@ def test_a_policy_of_format_1_is_refused_with_what_to_do(hopper: Path, tmp_path:
         f"{file}: format 1, this version reads 2; play it with the version of Surefoot that meta.json "
         "names, or train it again (--config config.toml)"
     )
+
+
+# --- whatever policy.json says
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a description: what it is in, and its name or number there."""
+    if isinstance(value, (dict, list)):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from places(value[key])
+
+
+NUMBERS: list[Any] = [-1, 0, 1, 2, 3, 7, 11, 2**31, 2**40, 2**62, -(2**62), 0.5, -0.5, 1e300]
+TEXTS = ["inf", "-inf", "nan", "x", "float64", "object", "gru", "discrete", "beta", "relu"]
+LISTS: list[Any] = [[], [1], [-1, -3], [2**40, 3 - 2**40], [1] * 11, ["a"], {}]
+LISTS.append([["observation", {"places": [9], "signs": [1.0]}]])
+ODD = st.sampled_from([None, True, *NUMBERS, *TEXTS, *LISTS])
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 999), ODD), min_size=1, max_size=3),
+    drop=st.booleans(),
+)
+def test_whatever_a_description_says_it_is_one_error_or_a_policy_that_acts(
+    hopper: Path, tmp_path_factory: pytest.TempPathFactory, changes: list, drop: bool
+) -> None:
+    run = copy(hopper, tmp_path_factory.mktemp("odd"))
+    description = json.loads((run / "policy.json").read_text())
+    for number, value in changes:
+        every = list(places(description))
+        inside, key = every[number % len(every)]
+        if drop:
+            del inside[key]
+        else:
+            inside[key] = value
+    (run / "policy.json").write_text(json.dumps(description))
+    try:
+        loaded = load_policy(run)
+    except UserError:
+        return
+    spec = loaded.policy.spec()
+    assert spec == from_json(PolicySpec, {k: x for k, x in description.items() if k not in FACTS})
+    narrow = np.zeros((2, *spec.action.shape), spec.action.narrow.dtype)
+    assert loaded.action.widen(narrow).dtype == spec.action.dtype
+    if spec.action.kind == "continuous":
+        far = np.full((2, *spec.action.sizes), 5.0, np.float32)
+        action = np.asarray(spec.action.narrow.to_env(far))
+        assert np.isfinite(action).all()
+        assert (action <= np.reshape(spec.action.high, spec.action.shape)).all()
+
+
+FACTS = ("format", "task", "step", "finished")
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("action.low", [NAN, -1.0, -1.0], "line 1: NaN is no finite number"),
+        ("action.low", [2.0, -1.0, -1.0], "action component 0 has low 2.0 and high 1.0; the lower"),
+        ("action.low", ["inf", -1.0, -1.0], "action component 0 has low inf and high 1.0"),
+        ("action.low", ["a", -1.0, -1.0], "PolicySpec.action.low = 'a'"),
+        ("action.high", [1.0, "-inf", 1.0], "low -1.0 and high -inf"),
+        ("action.high", [1.0], "high has 1 bounds for 3 components"),
+        ("action.sizes", [-3], "sizes .-3,. of continuous actions"),
+        ("action.sizes", [], "sizes .. of continuous actions"),
+        ("action.sizes", [1, 3], "sizes .1, 3. of continuous actions"),
+        ("action.shape", [-1, -3], "shape .-1, -3. does not hold 3"),
+        ("action.start", [1, 2, 3], "start .1, 2, 3. for 3"),
+        ("action.start", 2**63 - 1, "exceeds 64 bits"),
+        ("action.dtype", "U3", "dtype 'U3' is none of int8"),
+        ("head.min_std", 0, "min_std 0"),
+        ("head.min_std", "inf", "min_std inf"),
+        ("head.sizes", [2**40], "a gaussian head of sizes .1099511627776,. for continuous actions"),
+        ("head.kind", "discrete", "a discrete head of sizes .3,. for continuous actions"),
+        ("normalizer.clip", NAN, "line 1: NaN is no finite number"),
+        ("normalizer.clip", -1, "clip -1.0 must be above 0"),
+        ("normalizer.clip", "-inf", "clip -inf must be above 0"),
+        ("normalizer.clip", "wide", "PolicySpec.normalizer.clip = 'wide'"),
+        ("observations.observation.shape", [-11], "observation spec: shape .-11,."),
+        ("observations.observation.choices", [12, -1], "choices .12, -1."),
+        ("torso.groups", ["observation", "observation"], "groups ..observation., .observation.."),
+        (
+            "torso.memory",
+            {"kind": "gru", "size": 2**40, "layers": 2**40, "bptt_steps": None},
+            "holds",
+        ),
+        ("torso.activation", "sin", "'sin' is none of tanh, elu, relu, swish"),
+        ("task", 3, "_Facts.task = 3"),
+        ("step", "7", "_Facts.step = '7'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_policy_is_refused_before_anything_is_allocated(
+    hopper: Path,
+    tmp_path: Path,
+    place: str,
+    value: Any,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PolicySpec, "template", lambda _: pytest.fail("allocated"))
+    run = copy(hopper, tmp_path)
+    description = json.loads((run / "policy.json").read_text())
+    inside, names = description, place.split(".")
+    for name in names[:-1]:
+        inside = inside[name]
+    inside[names[-1]] = value
+    (run / "policy.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=message):
+        load_policy(run)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(
+    hopper: Path, tmp_path: Path, value: float
+) -> None:
+    run = copy(hopper, tmp_path)
+    arrays = load_file(run / "policy.safetensors")
+    arrays["actor.output.bias"][1] = value
+    save_file(arrays, run / "policy.safetensors")
+    with pytest.raises(
+        UserError, match=r"policy\.safetensors is damaged: a number in it is not finite$"
+    ):
+        load_policy(run)
+
+
+def test_where_a_checkpoint_has_a_policy_it_is_named(hopper: Path, tmp_path: Path) -> None:
+    for step in (9, 10):
+        (folder := tmp_path / "checkpoints" / f"step-{step:012d}").mkdir(parents=True)
+        copy(hopper, folder)
+    for content in (None, b"{", b"\xff"):
+        if content is not None:
+            copy(hopper, tmp_path)
+            (tmp_path / "policy.json").write_bytes(content)
+        with pytest.raises(UserError) as error:
+            load_policy(tmp_path)
+        assert str(error.value).endswith(f"; its newest checkpoint has one: {folder}")
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> PolicySpec:
+    """Any policy without symmetry."""
+    kind = draw(st.sampled_from(["continuous", "discrete", "multi_discrete", "multi_binary"]))
+    sizes = tuple(
+        draw(st.lists(st.integers(2, 3), min_size=1, max_size=3 if kind == "multi_discrete" else 1))
+    )
+    shape = {"discrete": (), "multi_discrete": (len(sizes),)}.get(kind, sizes)
+    low = high = ()
+    dtype, start, head = "int64", 0, kind
+    if kind == "continuous":
+        bound = st.floats(-9, 9, width=32)
+        pair = st.lists(bound, min_size=2, max_size=2, unique=True).map(sorted)
+        bounds = [draw(pair, label="bounds") for _ in range(sizes[0])]
+        low, high = zip(*bounds, strict=True)
+        dtype = draw(st.sampled_from(["float32", "float64", "int32"]))
+        head = draw(st.sampled_from(["gaussian", "squashed_gaussian", "beta"]))
+    elif kind == "discrete":
+        start = draw(st.integers(-(2**63), 2**63 - 4) | st.integers(-99, 99))
+    elif kind == "multi_discrete":
+        start = draw(st.tuples(*(st.integers(-99, 99) for _ in sizes)) | st.just(0))
+    names = draw(
+        st.lists(
+            st.sampled_from(["observation", "state", "a.b", "é"]),
+            min_size=1,
+            max_size=2,
+            unique=True,
+        )
+    )
+    choices = st.lists(st.integers(2, 3), min_size=1, max_size=2)
+    groups = {}
+    for name in names:
+        if draw(st.booleans()):
+            counts = tuple(draw(choices))
+            starts = tuple(draw(st.integers(-5, 5)) for _ in counts)
+            groups[name] = ObservationSpec((len(counts),), counts, starts)
+        else:
+            groups[name] = ObservationSpec(tuple(draw(choices)))
+    memory = draw(
+        st.none()
+        | st.builds(
+            MemorySpec,
+            st.sampled_from(["gru", "lstm"]),
+            st.integers(2, 3),
+            st.integers(1, 2),
+            st.none() | st.integers(1, 9),
+        )
+    )
+    return PolicySpec(
+        groups,
+        TorsoSpec(
+            tuple(draw(st.permutations(names))),
+            sum(group.size for group in groups.values()),
+            tuple(draw(st.lists(st.integers(2, 3), max_size=2))),
+            draw(st.sampled_from(list(ACTIVATIONS))),
+            memory,
+        ),
+        PolicyHead(head, sizes, draw(st.booleans()), draw(st.floats(1e-3, 2.0))),
+        ActionSpec(kind, sizes, tuple(low), tuple(high), shape, dtype, start),
+        NormalizerSpec(draw(st.booleans()), draw(st.floats(0.1, 99) | st.just(float("inf")))),
+    )
+
+
+@settings(max_examples=8)
+@given(spec=specs())
+def test_what_is_loaded_is_what_was_saved(
+    spec: PolicySpec, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    random = np.random.default_rng(0)
+    policy = jax.tree.map(
+        lambda x: jnp.asarray(random.uniform(0.1, 1.0, x.shape), x.dtype), spec.template()
+    )
+    folder = tmp_path_factory.mktemp("saved")
+    save_policy(folder, policy, task="t", step=1, finished=False)
+    loaded = load_policy(folder)
+    assert loaded.policy.spec() == policy.spec() == spec
+    assert loaded.action == spec.action
+    assert loaded.policy.torso == spec.torso
+    assert loaded.policy.actor.torso.body.activation == spec.torso.activation
+    assert loaded.policy.actor.head.min_std == spec.head.min_std
+    assert jax.tree.structure(loaded.policy) == jax.tree.structure(
+        policy
+    )  # all that is not a number
+    assert bytes_of(loaded.policy) == bytes_of(policy)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.helpers import PROBE, TINY
 
 import surefoot
 from surefoot.config import option_names
-from surefoot.services.run_folder import default_run_dir, read_config
+from surefoot.services.run_folder import GoesOn, RunFolder, default_run_dir, read_config
 
 OPTIONS = {"config": TINY, "progress": False}
 
@@ -105,3 +108,54 @@ def test_reading_something_else_says_what_is_there(run: Path) -> None:
 def test_default_folder_names_task_and_seed() -> None:
     name = default_run_dir("gymnasium:ALE/Pong-v5", 7).name
     assert name.startswith("gymnasium-ALE-Pong-v5-seed7-")
+
+
+def begun(path: Path, from_step: int | None = None) -> list[str]:
+    """Begin a run in a folder, or go on with it, and leave it; what was said."""
+    said: list[str] = []
+    goes_on = None if from_step is None else GoesOn(from_step, [], False, {"from_step": from_step})
+    folder = RunFolder(path, goes_on=goes_on)
+    folder.on_start(SimpleNamespace(config=TINY, task=PROBE, log=said.append))  # type: ignore[arg-type]
+    folder.on_end(None, None, finished=False)  # type: ignore[arg-type]
+    return said
+
+
+DAMAGED = (b"", b"{", b"\xff", b"[]", b'{"seed": NaN}', b"[" * 5000, b'{"a": ' + b"9" * 5000 + b"}")
+
+
+def test_a_damaged_meta_json_is_put_aside_and_the_run_goes_on(tmp_path: Path) -> None:
+    begun(tmp_path)
+    meta = tmp_path / "meta.json"
+    for number, content in enumerate(DAMAGED, start=1):
+        meta.write_bytes(content)
+        (said,) = begun(tmp_path, number)
+        aside = tmp_path / "replaced" / f"damaged{f'-{number}' if number > 1 else ''}" / "meta.json"
+        assert said.startswith(f"{meta} is damaged, line 1: ")
+        assert said.endswith(f"; it is in {aside} now")
+        assert aside.read_bytes() == content
+        now = json.loads(meta.read_text())
+        assert (now["task"], [x["from_step"] for x in now["resumed"]]) == (PROBE, [number])
+    assert begun(tmp_path, 99) == []
+    assert [x["from_step"] for x in json.loads(meta.read_text())["resumed"]] == [number, 99]
+
+
+@pytest.mark.parametrize("odd", [3, None, "x", {"a": 1}])
+def test_what_meta_json_says_oddly_is_kept(odd: Any, tmp_path: Path) -> None:
+    begun(tmp_path)
+    meta = tmp_path / "meta.json"
+    meta.write_text(json.dumps({"mine": odd, "resumed": odd}))
+    assert begun(tmp_path, 1) == []
+    now = json.loads(meta.read_text())
+    assert (now["mine"], now["resumed"][0], now["resumed"][1]["from_step"]) == (odd, odd, 1)
+
+
+def test_what_a_killed_writer_left_is_not_a_run(tmp_path: Path) -> None:
+    left = tmp_path / f".tmp-{uuid.uuid4().hex}"
+    left.write_text("half")
+    begun(tmp_path)
+    assert not left.exists()
+    assert read_config(tmp_path) == (PROBE, TINY)
+    (mine := tmp_path / "b").mkdir()
+    (mine / ".tmp-notes").touch()  # not ours
+    with pytest.raises(ValueError, match=r"such as '\.tmp-notes'"):
+        RunFolder(mine)

@@ -46,6 +46,9 @@ class Odd(gymnasium.Env):
     SPACES = {
         "multi-discrete": gymnasium.spaces.MultiDiscrete([3, 2], start=[0, 5]),
         "multi-binary": gymnasium.spaces.MultiBinary(3),
+        "far choices": gymnasium.spaces.Discrete(3, start=2**40),
+        "far integers": gymnasium.spaces.Box(2**40, 2**40 + 9, (2,), np.int64),
+        "far numbers": gymnasium.spaces.Box(1e6, 1e6 + 1e-3, (2,), np.float64),
     }
     observation_space = gymnasium.spaces.Box(-1, 1, (3,))
 
@@ -124,6 +127,14 @@ def test_a_form_that_acts_otherwise_is_refused_and_nothing_is_written(
         export(run, forms=[form], episodes=0)
     assert not (run / "export").exists()
     assert not list(run.glob(".*")), "nothing is left over"
+
+
+@pytest.mark.parametrize("kind", ["far choices", "far integers", "far numbers"])
+def test_actions_that_32_bits_do_not_tell_apart_are_not_exported(kind: str, tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", kind)
+    with pytest.raises(ValueError, match="too far from 0 for 32 bits"):
+        export(run, forms=["numpy"], episodes=0)
+    assert not (run / "export").exists()
 
 
 def test_an_export_is_not_replaced_unasked(tmp_path: Path) -> None:

@@ -75,8 +75,11 @@ def test_the_policy_is_played_once_for_each_share_of_the_budget(
     assert [step for step, _ in watcher.rows] == [25, 80, 101]
 
 
+ROW = {"step": 1, "iteration": 1, "wall_time_s": 0.5}
+
+
 def test_the_final_score_is_the_mean_of_the_last_tenth_of_the_evaluations(tmp_path: Path) -> None:
-    (tmp_path / "m").write_text(json.dumps({"policy/entropy": 1.0}) + "\n")
+    (tmp_path / "m").write_text(json.dumps(ROW | {"policy/entropy": 1.0}) + "\n")
     rows = [(k, float(k % 20)) for k in range(20)]
     assert outcome(rows, tmp_path / "m", 20)["final"] == 18.5  # of 18 and 19, not the maximum
     assert outcome(rows[:4], tmp_path / "m", 20)["final"] == 3.0
@@ -84,7 +87,7 @@ def test_the_final_score_is_the_mean_of_the_last_tenth_of_the_evaluations(tmp_pa
 
 def test_diagnostics_are_means_of_parts_and_maxima_maxima(tmp_path: Path) -> None:
     rows: list[dict[str, float | None]] = [
-        {"policy/entropy": float(k), "policy/ratio_max": float(k)} for k in range(6)
+        {**ROW, "policy/entropy": float(k), "policy/ratio_max": float(k)} for k in range(6)
     ]
     rows[0]["policy/held_out_kl"] = None
     rows[1]["policy/held_out_kl"] = 0.5
@@ -94,6 +97,8 @@ def test_diagnostics_are_means_of_parts_and_maxima_maxima(tmp_path: Path) -> Non
     assert found["policy/ratio_max"] == [1.0, 3.0, 5.0]
     assert found["policy/held_out_kl"] == [0.5, None, None]
     assert "optim/grad_norm" not in found
+    (tmp_path / "m").write_text('{"step": 1')  # a disk that was full from the first line on
+    assert diagnostics(tmp_path / "m", 3) == {}
 
 
 def test_the_best_rate_is_chosen_and_one_with_a_failed_run_is_out() -> None:

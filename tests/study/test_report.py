@@ -476,23 +476,31 @@ def test_a_run_folder_s_name_need_not_be_text(runs: list[Path], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "says"),
     [
-        ("metrics.jsonl", "{\n{}\n"),
-        ("metrics.jsonl", '{"step": "<b>", "wall_time_s": 1}\n'),
-        ("metrics.jsonl", '{"step": 1, "wall_time_s": 1, "policy/entropy": "<b>"}\n'),
-        ("meta.json", "{}"),
+        ("metrics.jsonl", "{\n{}\n", "line 1 is damaged: Expecting"),
+        (
+            "metrics.jsonl",
+            '{"step": "<b>", "wall_time_s": 1}\n',
+            "line 1 is damaged: its step is '<b>'",
+        ),
+        (
+            "metrics.jsonl",
+            '{"step": 1, "iteration": 1, "wall_time_s": 1, "policy/entropy": "<b>"}\n',
+            "line 1 is damaged: its policy/entropy is '<b>', no number",
+        ),
+        ("meta.json", "{}", "not as Surefoot writes them"),
     ],
 )
 def test_a_run_with_a_damaged_file_is_one_error(
-    name: str, text: str, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    name: str, text: str, says: str, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = shutil.copytree(runs[0], tmp_path / "run")
     (folder / name).write_text(text)
     assert main(["report", str(folder)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "not as Surefoot writes them" in said
+    assert says in said
 
 
 def test_what_has_no_report_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path, page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -15,11 +16,14 @@ from surefoot.config import Config
 from surefoot.envs import (
     ActionSpec,
     Environment,
+    EnvSpec,
     JaxEnvironment,
     SingleEnvironment,
     SingleStep,
+    Step,
     make_environment,
 )
+from surefoot.envs.contract import as_specs
 from surefoot.rollout import make_collector
 from surefoot.training import Trainer, evaluate, play
 
@@ -115,3 +119,98 @@ def test_evaluation_is_deterministic_by_key_and_leaves_the_policy_alone() -> Non
     two = evaluate(policy, env, 8, key=jax.random.key(0), deterministic=False)
     assert one == two
     assert bytes_of(policy) == before
+
+
+class Spoilt(Uneven):
+    """Episodes of four steps; in environments that start with 9, a number is not finite, as `spoil` says."""
+
+    spoil = "end"
+
+    def reset(self, key: Any) -> Any:
+        bad = jnp.where(jax.random.bernoulli(key), 1, 0)
+        return jnp.stack([jnp.int32(4), bad]), jnp.ones(1)
+
+    def step(self, state: Any, action: Any, key: Any) -> Any:
+        left, bad = state[0] - 1, jnp.int32(1)
+        at = {"end": left == 0, "always": jnp.bool_(True), "reward": left == 2}[self.spoil]
+        nan = jnp.where(at & (bad > 0), jnp.nan, 1.0)
+        seen = jnp.ones(1) * (1.0 if self.spoil == "reward" else nan)
+        reward = jnp.float32(1) * (nan if self.spoil == "reward" else 1.0)
+        step = SingleStep(
+            seen, reward, left == 0, jnp.bool_(False), {"reward_step": 1.0, "success": True}
+        )
+        return jnp.stack([left, bad]), step
+
+
+@pytest.mark.parametrize("spoil", ["end", "always", "reward"])
+def test_episodes_that_all_end_in_nan_end_the_evaluation(spoil: str) -> None:
+    env = JaxEnvironment(type("Ours", (Spoilt,), {"spoil": spoil})(), 2)
+    with pytest.raises(
+        ValueError, match=r"environment 0: \d+ episodes were lost and none came to its"
+    ):
+        evaluate(policy_for(env), env, 2, key=jax.random.key(0))
+
+
+class HalfLost(Environment):
+    """On the host: one ends soundly every five steps, the other is never valid."""
+
+    def __init__(self, ends: bool) -> None:
+        self.ends = ends
+        self.spec = EnvSpec(
+            "half", 2, as_specs({"observation": 1}), Uneven.action, in_graph=False, saves_state=True
+        )
+
+    def reset(self, key: Any) -> Any:
+        no = np.zeros(2, bool)
+        return 0, Step(np.ones((2, 1), np.float32), np.zeros(2, np.float32), no, no, no, {})
+
+    def step(self, env_state: Any, action: Any) -> Any:
+        phase = env_state % 6
+        end, valid = np.array([phase == 4, self.ends]), np.array([phase != 5, False])
+        no = np.zeros(2, bool)
+        step = Step(np.ones((2, 1), np.float32), np.ones(2, np.float32), no, end, valid, {})
+        return env_state + 1, step
+
+
+@pytest.mark.parametrize(
+    ("ends", "says"),
+    [(True, "environment 1: .* episodes were lost"), (False, r"gone on for 500 steps .limit 300")],
+)
+def test_one_environment_that_never_ends_ends_the_evaluation(ends: bool, says: str) -> None:
+    env = HalfLost(ends)
+    chunks = play(policy_for(env), env, 4, key=jax.random.key(0), max_episode_steps=300)
+    with pytest.raises(ValueError, match=says):
+        list(chunks)
+
+
+def test_progress_and_what_is_found_are_said_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["surefoot.training.evaluate"], "SAY_EVERY_S", 0.0)
+    said: list[str] = []
+    env = HalfLost(ends=False)
+    chunks = play(
+        policy_for(env), env, 40, key=jax.random.key(0), max_episode_steps=600, log=said.append
+    )
+    with pytest.raises(ValueError, match="gone on for 750"):
+        list(chunks)
+    assert said == ["half: 20 of 40 episodes have ended"] * 2
+    said.clear()
+
+    class Endless(HalfLost):
+        def step(self, env_state: Any, action: Any) -> Any:
+            env_state, step = super().step(env_state, action)
+            no = np.zeros(2, bool)
+            return env_state, step._replace(truncated=no, valid=~no)
+
+    env = Endless(ends=False)
+    chunks = play(
+        policy_for(env), env, 2, key=jax.random.key(0), max_episode_steps=300, log=said.append
+    )
+    with pytest.raises(
+        ValueError, match=r"gone on for 500 steps .limit 300.; to evaluate it, the task"
+    ):
+        list(chunks)
+    assert len(said) == 1
+    assert (
+        "0 of 2 episodes have ended after 250 steps; to evaluate it, the task needs a time limit"
+        in said[0]
+    )

@@ -150,6 +150,11 @@ def _groups(config: Config, env: EnvSpec) -> tuple[list[str], tuple[str, ...], t
     by_custom = [n for n in used if n == "state" or n.startswith("privileged")]
     critic_groups = config.critic_groups or tuple(by_custom if "state" in used else used)
     for name in used:
+        if env.observations[name].size < 1:
+            raise UserError(
+                f"{env.name}: the observation group {name!r} of shape {env.observations[name].shape} is "
+                "empty; leave it out, with ignore_groups if there are others"
+            )
         if name not in actor_groups and name not in critic_groups:
             raise UserError(
                 f"{env.name}: nobody reads the observation group {name!r}; name it in actor_groups "

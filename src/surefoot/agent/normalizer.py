@@ -28,6 +28,10 @@ class NormalizerSpec:
     clip: float
     reflections: tuple[tuple[str, Reflection], ...] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.clip > 0.0:
+            raise ValueError(f"clip {self.clip} must be above 0")
+
 
 class Normalizer(eqx.Module):
     """Running moments of each observation group.

@@ -37,12 +37,29 @@ class PolicySpec:
 
     def check(self) -> None:
         """Raise ValueError for what cannot be a policy."""
-        widths = [spec.size for spec in self.observations.values()]
-        if set(self.torso.groups) != set(self.observations) or not widths or min(widths) < 1:
+        sizes = {name: spec.size for name, spec in self.observations.items()}
+        widths = list(sizes.values())
+        if sorted(self.torso.groups) != sorted(sizes) or min(widths, default=0) < 1:
             raise ValueError(f"groups {list(self.torso.groups)} of sizes {widths}")
         if sum(widths) != self.torso.size_in:
             raise ValueError(f"size_in = {self.torso.size_in} for groups of sizes {widths}")
         self.torso.check()
+        head, action = self.head, self.action
+        kind = "continuous" if head.has_std or head.kind == "beta" else head.kind
+        if (kind, head.sizes) != (action.kind, action.sizes):
+            raise ValueError(
+                f"a {head.kind} head of sizes {head.sizes} for {action.kind} actions of sizes {action.sizes}"
+            )
+        for name, reflection in self.normalizer.reflections or ():
+            reflection.check(sizes[name] if name in sizes else len(reflection.places))
+        if self.symmetry is not None:
+            if sorted(name for name, _ in self.symmetry.inputs) != sorted(sizes):
+                raise ValueError(f"symmetry of groups {[name for name, _ in self.symmetry.inputs]}")
+            for name, reflection in self.symmetry.inputs:
+                reflection.check(sizes[name])
+            if self.torso.memory is not None or not head.has_std:
+                raise ValueError(f"symmetry of a {head.kind} head, memory {self.torso.memory}")
+            self.symmetry.action.check(sum(head.sizes))
 
     @property
     def num_weights(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,21 @@ import numpy as np
 from surefoot.agent.description import from_json, to_json
 from surefoot.agent.policy import Policy, PolicySpec
 from surefoot.errors import UserError
-from surefoot.files import load_arrays, read_json, save_arrays, whole_files, write_json
+from surefoot.files import load_arrays, save_arrays, whole_files, write_json
+from surefoot.reading import open_file, read_json
 
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
 _FORMAT = 2
-_FACTS = ("format", "task", "step", "finished")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What policy.json says beside the spec."""
+
+    format: int
+    task: str
+    step: int
+    finished: bool
 
 
 class LoadedPolicy:
@@ -64,7 +75,8 @@ class LoadedPolicy:
             The action in the environment's own bounds, shape and dtype; a batch for a batch.
 
         Raises:
-            ValueError: a missing group or a wrong size, with both numbers.
+            ValueError: a missing group or a wrong size, with both numbers; a number that is not finite, or
+                an integer that is none of the choices: nothing could be made of it.
         """
         groups, single = self._read(observation)
         count = len(next(iter(groups.values())))
@@ -98,7 +110,9 @@ class LoadedPolicy:
                 raise UserError(
                     f"observation {name!r} has shape {array.shape}, need {spec.shape} or ({batch})"
                 )
-            groups[name] = spec.cast(array[None] if single else array)
+            rows = array[None] if single else array
+            spec.check(rows, name)
+            groups[name] = spec.cast(rows)
             batches.add(() if single else array.shape[:1])
         if len(batches) > 1:
             raise UserError(f"observation groups come in different batches: {sorted(batches)}")
@@ -107,7 +121,7 @@ class LoadedPolicy:
 
 def save_policy(folder: Path, policy: Policy, *, task: str, step: int, finished: bool) -> None:
     """Write a policy; what is described is never other numbers than those that are there."""
-    facts = dict(zip(_FACTS, (_FORMAT, task, step, finished), strict=True))
+    facts = to_json(_Facts(_FORMAT, task, step, finished))
     with whole_files(folder, key=DESCRIPTION) as staging:
         save_arrays(staging / WEIGHTS, policy)
         write_json(staging / DESCRIPTION, facts | to_json(policy.spec()))
@@ -120,31 +134,45 @@ def load_policy(run: str | Path) -> LoadedPolicy:
         ValueError: there is none, or its files do not fit each other.
     """
     folder = Path(run)
+    try:
+        return _load(folder)
+    except UserError as error:
+        others = sorted(folder.glob(f"checkpoints/step-*/{DESCRIPTION}"))
+        hint = f"; its newest checkpoint has one: {others[-1].parent}" if others else ""
+        raise UserError(f"{error}{hint}") from None
+
+
+def _load(folder: Path) -> LoadedPolicy:
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            saved = sorted(folder.glob("checkpoints/step-*"))
-            hint = f"; its newest checkpoint has one: {saved[-1]}" if saved else ""
-            raise UserError(f"{str(folder)!r} holds no policy (there is no {name}){hint}")
+            raise UserError(f"{str(folder)!r} holds no policy (there is no {name})")
     description = read_json(folder / DESCRIPTION)
     if (version := description.get("format")) != _FORMAT:
         raise UserError(
             f"{folder / DESCRIPTION}: format {version}, this version reads {_FORMAT}; play it with the "
             "version of Surefoot that meta.json names, or train it again (--config config.toml)"
         )
+    names = {field.name for field in fields(_Facts)}
     try:
-        spec = from_json(
-            PolicySpec, {name: x for name, x in description.items() if name not in _FACTS}
-        )
-        if np.dtype(spec.action.dtype).kind not in "fiu":
-            raise ValueError(f"actions of dtype {spec.action.dtype!r}")
+        facts = from_json(_Facts, {name: x for name, x in description.items() if name in names})
+        rest = {name: x for name, x in description.items() if name not in names}
+        spec = from_json(PolicySpec, rest)
         spec.check()
-        task = str(description["task"])
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except ValueError as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged: {error}") from None
-    most = (folder / WEIGHTS).stat().st_size // 4
+    return LoadedPolicy(_arrays(folder / WEIGHTS, spec), facts.task)
+
+
+def _arrays(file: Path, spec: PolicySpec) -> Policy:
+    """The numbers of a policy; nothing is allocated for a network that the file is too small for."""
+    with open_file(file) as (_, size):
+        most = size // 4
     if spec.num_weights > most:
         raise UserError(
-            f"{folder / WEIGHTS} is damaged: it holds {most:,} numbers at most, and {DESCRIPTION} "
+            f"{file} is damaged: it holds {most:,} numbers at most, and {DESCRIPTION} "
             f"describes a network of {spec.num_weights:,} weights"
         )
-    return LoadedPolicy(load_arrays(folder / WEIGHTS, spec.template()), task)
+    policy = load_arrays(file, spec.template())
+    if not all(np.isfinite(array).all() for array in jax.tree.leaves(policy)):
+        raise UserError(f"{file} is damaged: a number in it is not finite")
+    return policy

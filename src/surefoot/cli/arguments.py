@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import tyro
@@ -10,6 +12,32 @@ import tyro
 from surefoot.terminal import plain
 
 T = TypeVar("T")
+RULES = tyro.constructors.ConstructorRegistry()
+
+
+@RULES.primitive_rule
+def _whole_numbers(kind: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Whole numbers may be written as `1e6`."""
+    if kind.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: whole_number(words[0]),
+        is_instance=lambda x: isinstance(x, int) and not isinstance(x, bool),
+        str_from_instance=lambda x: [str(x)],
+    )
+
+
+def whole_number(text: str) -> int:
+    """`1000000`, `1_000_000` or `1e6`; ValueError for all else."""
+    try:
+        return int(text)
+    except ValueError:
+        number = Decimal(text) if re.fullmatch(r"[+-]?\d+(\.\d+)?[eE]\+?\d{1,2}", text) else None
+        if number is None or number != int(number):
+            raise
+        return int(number)
 
 
 def read(kind: type[T], verb: str, argv: Sequence[str], **settings: Any) -> T:
@@ -19,7 +47,9 @@ def read(kind: type[T], verb: str, argv: Sequence[str], **settings: Any) -> T:
         SystemExit: help was asked for, or an argument is not known or not of its kind.
     """
     config = (tyro.conf.DisallowNone,)
-    return tyro.cli(kind, prog=f"surefoot {verb}", args=list(argv), config=config, **settings)
+    return tyro.cli(
+        kind, prog=f"surefoot {verb}", args=list(argv), config=config, registry=RULES, **settings
+    )
 
 
 def from_file(within: str = "") -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import itertools
-import json
 import os
 import shutil
 import tempfile
@@ -19,6 +17,8 @@ import tyro
 from surefoot.cli.arguments import default, read
 from surefoot.config import parse_options
 from surefoot.errors import UserError
+from surefoot.machine import user_path
+from surefoot.reading import read_json
 from surefoot.terminal import say
 
 _SECONDS = 5.0  # of the training on this machine
@@ -47,8 +47,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"steps = {arguments.steps} must be at least 1")
     if arguments.what is None:
         lines = of_machine()
-    elif Path(arguments.what).expanduser().is_dir():
-        lines = of_run(Path(arguments.what).expanduser())
+    elif user_path(arguments.what).is_dir():
+        lines = of_run(user_path(arguments.what))
     else:
         lines = of_task(arguments.what, arguments.env_options, arguments.steps)
     odd = 0
@@ -63,16 +63,12 @@ def of_run(folder: Path) -> Iterator[Line]:
     """What a run's metrics say."""
     from surefoot.services.checkpoints import find_checkpoint
     from surefoot.services.health import RULES, examine
-    from surefoot.services.run_folder import METRICS, read_config
+    from surefoot.services.run_folder import METRICS, read_config, read_metrics
 
     task, config = read_config(folder)
-    rows = []
-    with (folder / METRICS).open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                yield _ODD, f"{METRICS}: line {len(rows) + 1} is incomplete (the run was killed)"
+    rows, faults = read_metrics(folder / METRICS)
+    for fault in faults:
+        yield _ODD, f"{fault} (a kill leaves half a line at the end)"
     if not rows:
         yield _ODD, f"{METRICS} is empty: no iteration was finished"
         return
@@ -97,22 +93,41 @@ def of_run(folder: Path) -> Iterator[Line]:
             kind = "exact" if checkpoint.exact else "statistically equal"
             yield _FINE, f"it can go on from step {checkpoint.step:,} ({kind})"
     for crash in sorted(folder.glob("crash*/report.json")):
-        yield _ODD, f"it failed: {json.loads(crash.read_text(encoding='utf-8'))['error']}"
+        yield _ODD, _failure(crash)
+
+
+def _failure(report: Path) -> str:
+    try:
+        return f"it failed: {read_json(report)['error']}"
+    except KeyError:
+        return f"it failed; {report} is damaged: it names no error"
+    except UserError as error:
+        return f"it failed; {error}"
 
 
 def of_task(task: str, env_options: Sequence[str], steps: int) -> Iterator[Line]:
     """Whether an environment keeps the contract, and how it behaves under random actions."""
     from surefoot.envs.examine import examine_environment
     from surefoot.envs.tasks import robot_task
+    from surefoot.host_process import failure
 
     options = parse_options(env_options)
-    findings = examine_environment(task, options, steps=steps)
-    if (robot := robot_task(task, options)) is not None:
-        from surefoot.robots.examine import examine_robot
 
-        findings = itertools.chain(findings, examine_robot(robot, steps=steps))
-    for fine, text in findings:
-        yield _FINE if fine else _ODD, text
+    def findings() -> Iterator[tuple[bool, str]]:
+        yield from examine_environment(task, options, steps=steps)
+        if (robot := robot_task(task, options)) is not None:
+            from surefoot.robots.examine import examine_robot
+
+            yield from examine_robot(robot, steps=steps)
+
+    try:
+        for fine, text in findings():
+            yield _FINE if fine else _ODD, text
+    except UserError:
+        raise
+    except Exception as error:  # the environment's own, where nothing else has named it
+        what, trace = failure(error)
+        yield _ODD, f"{task}: {what}\n{trace}".rstrip()
 
 
 def of_machine() -> Iterator[Line]:

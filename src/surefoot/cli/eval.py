@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.arguments import default, read
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 
@@ -24,6 +25,8 @@ class Arguments:
     """Episodes to play."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object and nothing else."""
+    max_episode_steps: int = 100_000
+    """Longest episode; one that goes on for longer is an error."""
     stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Sample actions instead of taking the most likely one."""
     task: Annotated[str | None, default("the run's")] = None
@@ -40,12 +43,13 @@ def main(argv: Sequence[str]) -> int:
     from surefoot.api import evaluate
 
     result = evaluate(
-        arguments.run,
+        user_path(arguments.run),
         episodes=arguments.episodes,
         deterministic=not arguments.stochastic,
         task=arguments.task,
         seed=arguments.seed,
         env_options=arguments.env_options,
+        max_episode_steps=arguments.max_episode_steps,
     )
     say(json.dumps(result) if arguments.json else describe(result))
     return 0

@@ -6,12 +6,13 @@ import contextlib
 import importlib
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from surefoot.errors import UserError, near_matches
-from surefoot.terminal import say
+from surefoot.terminal import drop, say
 
 VERBS = {
     "train": "train a policy on a task",
@@ -41,7 +42,15 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0 (fine), 1 (nothing found, a fault), 2 (a mistake), 130 (Ctrl-C)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+        return 0
+    finally:
+        flush()
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -58,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return importlib.import_module(f"surefoot.cli.{verb.replace('-', '_')}").main(rest)
     except UserError as error:
         return fail(str(error))
-    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
-        sys.stdout = None
-        return 0
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except KeyboardInterrupt:
@@ -77,7 +85,12 @@ def keep_compiled_programs() -> None:
     """
     from platformdirs import user_cache_path
 
-    folder = user_cache_path("surefoot") / "programs"
+    try:
+        folder = user_cache_path("surefoot") / "programs"
+    except RuntimeError:  # nobody knows where that is
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            _without_cache("there is no home folder")
+        return
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_COMPILATION_CACHE_MAX_SIZE": str(256 * 2**20),
@@ -85,8 +98,26 @@ def keep_compiled_programs() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    if all(os.environ[name] == value for name, value in settings.items()):
-        mend_compiled_programs(folder)
+    off = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "").lower() == "false"
+    if off or any(os.environ[name] != value for name, value in settings.items()):
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            mend_compiled_programs(folder)
+    except OSError as error:
+        _without_cache(f"{folder}: {error.strerror}")
+
+
+def _without_cache(why: str) -> None:
+    if "JAX_ENABLE_COMPILATION_CACHE" in os.environ:
+        return
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    say(
+        f"compiled programs are not kept ({why}), so every start compiles them anew; "
+        "JAX_COMPILATION_CACHE_DIR names another folder",
+        stderr=True,
+    )
 
 
 def mend_compiled_programs(folder: Path) -> None:
@@ -105,6 +136,17 @@ def mend_compiled_programs(folder: Path) -> None:
         for key in keys:  # looked at again, as another process may just have been writing
             if not (folder / f"{key}-atime").exists():
                 (folder / f"{key}-cache").unlink(missing_ok=True)
+
+
+def flush() -> None:
+    """Write what Python would write as it exits, where a reader that has left is a noisy failure."""
+    for stream in filter(
+        None, (sys.stdout, sys.stderr)
+    ):  # None where there is none, as of a service
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            drop(stream)
 
 
 def fail(message: str, *, code: int = 2) -> int:

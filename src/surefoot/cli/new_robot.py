@@ -21,6 +21,7 @@ import tyro
 from surefoot.cli.arguments import default, read
 from surefoot.cli.signals import StopOnSignal
 from surefoot.errors import UserError, near_matches
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def locate(model: str) -> tuple[Path, str]:
     """
     from surefoot.robots.model import installed
 
-    path = Path(model).expanduser()
+    path = user_path(model)
     if path.suffix == ".xacro":
         raise UserError(
             f"{model} is a template: make a URDF of it first, `xacro {model} > {path.stem}`, and give that"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
-from surefoot.cli.arguments import from_file
+from surefoot.cli.arguments import RULES, from_file
 from surefoot.cli.presets import preset
 from surefoot.config import SECTIONS, Config, from_mapping, in_words, range_of
 from surefoot.config_file import read_toml
@@ -42,6 +42,7 @@ def read_with_options(
         description=description,
         args=list(argv),
         default=kind(task=task),
+        registry=RULES,
     )
     parts = [part for part in vars(given).values() if dataclasses.is_dataclass(part)]
     config = from_mapping({name: x for part in parts for name, x in vars(part).items()})

@@ -11,6 +11,7 @@ import tyro
 
 from surefoot.cli.arguments import default, read
 from surefoot.errors import UserError
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 
@@ -31,7 +32,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Write the page and say where it is."""
     arguments = read(Arguments, "report", argv)
-    folders = [folder.expanduser() for folder in arguments.folders]
+    folders = [user_path(folder) for folder in arguments.folders]
     if not folders:
         raise UserError("no folder given; for example `surefoot report studies/clipping`")
     from surefoot.study.report import runs_page, study_page
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     if studies and len(folders) > 1:
         raise UserError(f"one study at a time: {str(studies[0])!r} is a study; give it alone")
     page = study_page(folders[0]) if studies else runs_page(folders)
-    file = arguments.output or folders[0] / "report.html"
+    file = user_path(arguments.output or folders[0] / "report.html")
     file.write_text(page, encoding="utf-8")
     say(f"Report: {file}")
     return 0

@@ -11,6 +11,7 @@ import tyro
 
 from surefoot.cli.arguments import default, read
 from surefoot.cli.signals import StopOnSignal
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
     with StopOnSignal() as stop:
         result = resume(
-            arguments.run.expanduser(),
+            user_path(arguments.run),
             task=arguments.task,
             total_steps=arguments.total_steps,
             from_step=arguments.from_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -48,4 +49,5 @@ class StopOnSignal:
             os._exit(code)
         self.code = code
         again = "Ctrl-C again" if number == signal.SIGINT else "the same signal again"
-        print(f"\n{self._say} ({again}: leave now)", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody may be listening any more
+            print(f"\n{self._say} ({again}: leave now)", file=sys.stderr, flush=True)

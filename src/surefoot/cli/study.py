@@ -13,8 +13,9 @@ import tyro
 from surefoot.cli.arguments import default, read
 from surefoot.cli.presets import PRESETS
 from surefoot.cli.signals import StopOnSignal
-from surefoot.config_file import read_text
 from surefoot.errors import UserError
+from surefoot.machine import user_path
+from surefoot.reading import read_text
 from surefoot.terminal import say
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
     from surefoot.study.presets import STUDIES, TASK_PRESETS, study_preset
     from surefoot.study.run_study import STUDY
 
-    name, given = arguments.study, Path(arguments.study).expanduser()
+    name, given = arguments.study, user_path(arguments.study)
     run_dir, asked = arguments.run_dir, arguments.tasks
     if (given / STUDY).is_file():
         run_dir, given = run_dir or given, given / STUDY
@@ -152,7 +153,7 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
         study = with_total_steps(study, arguments.total_steps)
     numbers = ("seeds", "tune_lr", "evaluations", "episodes")
     changes = {n: getattr(arguments, n) for n in numbers if getattr(arguments, n) is not None}
-    return replace(study, **changes, arms=_chosen(study, arguments.arms)), run_dir.expanduser()
+    return replace(study, **changes, arms=_chosen(study, arguments.arms)), user_path(run_dir)
 
 
 def _chosen(study: Any, names: Sequence[str] | None) -> Mapping[str, Any]:

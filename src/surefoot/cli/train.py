@@ -16,6 +16,7 @@ from surefoot.cli.resume import report
 from surefoot.cli.signals import StopOnSignal
 from surefoot.config import Config
 from surefoot.errors import UserError
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 
@@ -50,7 +51,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Path | None, int | None, Config]:
             "no TASK given (it comes first); for example `surefoot train CartPole-v1` "
             "(`surefoot tasks` lists them)"
         )
-    run_dir = arguments.run_dir and arguments.run_dir.expanduser()
+    run_dir = arguments.run_dir and user_path(arguments.run_dir)
     return arguments.task, run_dir, arguments.num_seeds, config
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -24,6 +27,7 @@ from surefoot.config.options import (
     TrustRegionOptions,
 )
 from surefoot.errors import UserError, check_names, near_matches
+from surefoot.reading import toml_table
 
 
 @dataclass(frozen=True)
@@ -214,26 +218,38 @@ def _check_combinations(config: Config) -> None:
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` strings as a mapping; values are read as bool, int, float, else text.
+    """`KEY=VALUE` strings as a mapping; values are read as TOML, and as text where they are none.
 
     Raises:
-        ValueError: an item without `=`.
+        ValueError: an item without `=`, or a value that begins as TOML and does not end so.
     """
     for item in options:
         if "=" not in item:
             raise UserError(f"env_options: {item!r} is not of the form KEY=VALUE")
-    return {key: _literal(value) for key, value in (item.split("=", 1) for item in options)}
+    pairs = (item.split("=", 1) for item in options)
+    return {key: _literal(key, value) for key, value in pairs}
 
 
-def _literal(text: str) -> Any:
+def _literal(key: str, text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        (value,) = toml_table(f"value = {text}", where=f"env_options: {key}={text}").values()
+    except ValueError as error:
+        if text.startswith(("[", "{", '"', "'")):
+            raise UserError(
+                f"{error}; lists are written as [1, 2], tables as "
+                '{a = 1}, texts in them as "x" (and all of it in the shell\'s own quotes)'
+            ) from None
+        if re.fullmatch(r"[\d.eE+-]+(\s*,\s*[\d.eE+-]+)+", text):
+            raise UserError(
+                f"env_options: {key}={text}: a list is written as {key}=[{text}]"
+            ) from None
+        return text
+    return text if isinstance(value, (datetime.date, datetime.time)) else value
 
 
 def _near_divisors(number: int, wanted: int) -> str:
@@ -268,6 +284,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return None if value is None else _typed(name, value, optional[0])
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e6
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise UserError(f"{name} = {value!r} must be {hint.__name__}, not {type(value).__name__}")
     if hint is float and math.isnan(value):

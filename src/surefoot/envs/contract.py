@@ -18,7 +18,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,20 @@ import numpy as np
 
 from surefoot.errors import UserError
 from surefoot.functional import Reflection
+from surefoot.host_process import FAILURES, failure
 
 Array = jax.Array | np.ndarray
 
 # scalars of `Step.info` that are logged: terms of a robot's reward, other numbers, and what is called success
 REWARD_TERM, MEASURE = "reward_", "measure_"
 SUCCESS = ("success", "is_success", "reward_success")
+NOT_CLOSED = "could not be closed, and nothing is lost by that"
+# of actions, as NumPy writes them
+_DTYPES = tuple(str(np.dtype(code)) for code in "bBhHiIqQefd")
+# no actuator has such a bound: it is how simulators write "none", as the largest float32, 3.4e38, or float64
+_NO_BOUND = 1e30
+_COARSE = 1e-3  # share of a float64 range that float32 must resolve there
+_MOST_CHOICES = 1_000_000  # of a categorical: networks read or write a number for each
 
 
 class Step(NamedTuple):
@@ -61,7 +69,8 @@ class ActionSpec:
         kind: `continuous` (Box), `discrete`, `multi_discrete` or `multi_binary`.
         sizes: continuous: (number of components,); discrete: (choices,); multi_discrete: choices per
             component; multi_binary: (number of bits,).
-        low: lower bounds of a continuous action, flattened; -inf where unbounded.
+        low: lower bounds of a continuous action, flattened; -inf where unbounded, which a bound of the
+            size of the largest float32 is too.
         high: upper bounds, likewise.
         shape: the shape the environment wants for one action.
         dtype: the dtype the environment wants.
@@ -70,32 +79,145 @@ class ActionSpec:
 
     kind: Literal["continuous", "discrete", "multi_discrete", "multi_binary"]
     sizes: tuple[int, ...]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
+    low: tuple[int | float, ...] = ()
+    high: tuple[int | float, ...] = ()
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
     start: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
-        continuous = self.kind == "continuous"
-        count = {"discrete": 1, "multi_discrete": len(self.sizes)}.get(self.kind, self.sizes[0])
-        for name, bounds in (("low", self.low), ("high", self.high)):
-            if continuous and len(bounds) != count:
-                raise UserError(
-                    f"action spec: {name} has {len(bounds)} bounds for {count} components"
-                )
-        if math.prod(self.shape) != count:
+        several, continuous = self.kind == "multi_discrete", self.kind == "continuous"
+        what = f"action spec: sizes {self.sizes} of {self.kind} actions"
+        if min(self.sizes, default=0) < 1:
+            raise UserError(f"{what}: there is nothing to choose")
+        if len(self.sizes) > 1 and not several:
+            raise UserError(f"{what}, which have one")
+        if not continuous:
+            _check_choices(self.sizes, "action spec")
+        count = {"discrete": 1, "multi_discrete": len(self.sizes)}.get(self.kind, sum(self.sizes))
+        if min(self.shape, default=1) < 1 or math.prod(self.shape) != count:
             raise UserError(f"action spec: shape {self.shape} does not hold {count} component(s)")
+        wanted = count if continuous else 0
+        for name in ("low", "high"):
+            bounds = getattr(self, name)
+            if len(bounds) != wanted:
+                raise UserError(
+                    f"action spec: {name} has {len(bounds)} bounds for {wanted} components"
+                )
+            real = tuple(math.copysign(math.inf, b) if abs(b) >= _NO_BOUND else b for b in bounds)
+            object.__setattr__(self, name, real)
+        for i, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            if not low < high:
+                raise UserError(
+                    f"action component {i} has low {low} and high {high}; the lower bound must lie below "
+                    "the upper one"
+                )
+        if isinstance(self.start, tuple) and not (several and len(self.start) == count):
+            raise UserError(f"action spec: start {self.start} for {count} component(s)")
+        starts = self.start if isinstance(self.start, tuple) else (self.start,) * len(self.sizes)
+        if any(not -(2**63) <= x <= 2**63 - n for x, n in zip(starts, self.sizes, strict=True)):
+            raise UserError(
+                f"action spec: start {self.start} of sizes {self.sizes} exceeds 64 bits"
+            )
+        if self.dtype not in _DTYPES:
+            raise UserError(f"action spec: dtype {self.dtype!r} is none of {', '.join(_DTYPES)}")
+
+    @functools.cached_property
+    def is_wide(self) -> bool:
+        """Whether 32 bits do not tell its actions apart: it is then mapped on the host, in 64."""
+        if self.kind != "continuous":
+            starts = np.ravel(np.asarray(self.start, object)).tolist()
+            return max(map(abs, starts)) + max(self.sizes) > np.iinfo(np.int32).max
+        for low, high in zip(self.low, self.high, strict=True):
+            largest = max((abs(b) for b in (low, high) if math.isfinite(b)), default=0)
+            if np.dtype(self.dtype).kind in "iu":
+                if largest > 2**24:  # the integers that float32 counts
+                    return True
+            elif self.dtype == "float64" and float(np.spacing(np.float32(largest))) > _COARSE * (
+                high - low
+            ):
+                return True
+        return False
 
     @property
     def narrow(self) -> ActionSpec:
-        """The same in 32 bits, as jitted programs write it; `widen` brings it to the environment's dtype."""
-        kind = np.dtype(self.dtype).kind
-        return dataclasses.replace(self, dtype="float32" if kind == "f" else "int32")
+        """The same in 32 bits, as jitted programs write it; `widen` brings it to the environment's own."""
+        number = self.kind == "continuous" and (self.is_wide or np.dtype(self.dtype).kind == "f")
+        dtype = "float32" if number else "int32"
+        if not self.is_wide:
+            return dataclasses.replace(self, dtype=dtype)
+        ends = [
+            1.0 if math.isfinite(low) and math.isfinite(high) else math.inf
+            for low, high in zip(self.low, self.high, strict=True)
+        ]
+        low, high = tuple(-end for end in ends), tuple(ends)
+        return dataclasses.replace(self, low=low, high=high, start=0, dtype=dtype)
 
     def widen(self, action: Any) -> np.ndarray:
-        """An action of `narrow` on the host, in the environment's dtype."""
-        return np.asarray(action).astype(self.dtype, copy=False)
+        """An action [..., *shape] of `narrow` on the host, as the environment wants it."""
+        rows, dtype = np.asarray(action), np.dtype(self.dtype)
+        if self.is_wide:
+            return self._map_exactly(rows)
+        if self.kind == "continuous" and dtype != rows.dtype:
+            # what is not bounded, or but on one side, still has to fit into the dtype
+            if dtype.kind in "iu":
+                limits = np.iinfo(dtype)
+                rows = np.clip(
+                    rows.astype(np.int64), max(limits.min, -(2**63)), min(limits.max, 2**63 - 1)
+                )
+            elif dtype.itemsize < rows.dtype.itemsize:
+                rows = np.clip(rows, np.finfo(dtype).min, np.finfo(dtype).max)
+        return rows.astype(dtype, copy=False)
+
+    def _map_exactly(self, rows: np.ndarray) -> np.ndarray:
+        """What `to_env` does, in 64 bits, for canonical actions [..., *shape]."""
+        dtype = np.dtype(self.dtype)
+        if self.kind != "continuous":
+            start = np.broadcast_to(np.asarray(self.start, np.int64), len(self.sizes))
+            return (rows + start.reshape(self.shape)).astype(dtype)
+        low, high = (np.asarray(b, np.float64).reshape(self.shape) for b in (self.low, self.high))
+        bounded = np.isfinite(low) & np.isfinite(high)
+        bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        mapped = bottom + (top - bottom) * ((rows.astype(np.float64) + 1.0) / 2.0)
+        if dtype.kind == "f":
+            return np.clip(mapped, low, high).astype(dtype)
+        limits = np.iinfo(dtype)
+        # the ends in integers: float64 does not have all of them
+        ends = [
+            np.asarray([b if math.isfinite(b) else none for b in bounds], dtype).reshape(self.shape)
+            for bounds, none in ((self.low, limits.min), (self.high, limits.max))
+        ]
+        inside = np.nextafter(np.asarray([limits.min, limits.max], np.float64), 0.0)
+        whole = np.clip(np.round(mapped), *inside).astype(dtype)
+        whole = np.where(mapped <= low, ends[0], np.where(mapped >= high, ends[1], whole))
+        return np.clip(whole, *ends).astype(dtype)
+
+    def differences(self, other: ActionSpec) -> list[str]:
+        """What makes an action of this one mean something else there, in words; none if nothing does.
+
+        Integers or numbers of another width are no difference: `widen` brings them to it.
+        """
+        kinds = [np.dtype(spec.dtype).kind == "f" for spec in (self, other)]
+        words = ("integers", "numbers")
+        found = [
+            f"{name} {mine} here, {its} there"
+            for name, mine, its in (
+                ("kind", self.kind, other.kind),
+                ("sizes", self.sizes, other.sizes),
+                ("shape", self.shape, other.shape),
+                ("start", self.start, other.start),
+                ("values", words[kinds[0]], words[kinds[1]]),
+            )
+            if mine != its
+        ]
+        ends = [list(zip(spec.low, spec.high, strict=True)) for spec in (self, other)]
+        for i, (mine, its) in enumerate(zip(*ends, strict=False)):
+            # simulators write the same bound in float32 and in float64
+            if mine != its and (np.asarray(mine, np.float32) != np.asarray(its, np.float32)).any():
+                found.append(
+                    f"component {i} from {mine[0]} to {mine[1]} here, {its[0]} to {its[1]} there"
+                )
+        return found[:3]
 
     def random(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Canonical actions [*shape, ...]: uniform within [-1, 1], or over the choices."""
@@ -137,6 +259,14 @@ class ActionSpec:
         return action.reshape(*batch_shape, *self.shape).astype(self.dtype)
 
 
+def _check_choices(choices: tuple[int, ...], what: str) -> None:
+    if not all(1 <= count <= _MOST_CHOICES for count in choices):
+        raise UserError(
+            f"{what}: {max(choices):,} choices; 1 to {_MOST_CHOICES:,} can be, as networks have a number "
+            "for each. Make it a Box"
+        )
+
+
 def _inside(bounds: tuple[float, ...], inwards: float) -> np.ndarray:
     """Bounds as float32, rounded inwards where a float64 bound lies between two of them."""
     exact = np.asarray(bounds, np.float64)
@@ -162,10 +292,14 @@ class ObservationSpec:
 
     def __post_init__(self) -> None:
         count = math.prod(self.shape)
+        if min(self.shape, default=0) < 0 or min(self.choices, default=1) < 1:
+            raise UserError(f"observation spec: shape {self.shape}, choices {self.choices}")
         if self.choices and not len(self.choices) == len(self.starts) == count:
             raise UserError(
                 f"observation spec: {self.choices} and {self.starts} for {count} integers"
             )
+        if self.choices:
+            _check_choices(self.choices, "observation spec")
 
     @property
     def dtype(self) -> str:
@@ -188,6 +322,22 @@ class ObservationSpec:
         if self.choices:
             rows = rows - np.asarray(self.starts).reshape(self.shape)
         return rows.astype(self.dtype)
+
+    def check(self, batch: np.ndarray, name: str) -> None:
+        """Raise ValueError for what networks cannot read in a simulator's batch [N, *shape] of this group."""
+        if self.choices:
+            from_zero = batch - np.reshape(self.starts, self.shape)
+            bad = (from_zero < 0) | (from_zero >= np.reshape(self.choices, self.shape))
+            wrong = "is none of the choices it was trained on"
+        else:
+            bad = ~(np.abs(batch.astype(np.float64)) <= np.finfo(np.float32).max)
+            wrong = "must be finite, in float32"
+        if bad.any():
+            row, *component = np.argwhere(bad)[0].tolist()
+            raise UserError(
+                f"observation {name!r}: component {component} of row {row} is "
+                f"{batch[(row, *component)]}; it {wrong}"
+            )
 
     def encode(self, batch: jax.Array) -> jax.Array:
         """The contract's observations [..., *shape] as flat float32 [..., size]."""
@@ -262,6 +412,14 @@ class EnvSpec:
     symmetry: Symmetry | None = None
     fingerprint: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.in_graph and self.action.is_wide:
+            raise UserError(
+                f"{self.name}: actions from {self.action.low or self.action.start} to "
+                f"{self.action.high or self.action.sizes} need 64 bits, and it is stepped in a program of "
+                "32: declare smaller bounds, and add the offset in the task"
+            )
+
     @property
     def exact_truncation(self) -> bool:
         """Whether the true last observation arrives at a truncation."""
@@ -302,18 +460,13 @@ class Environment(abc.ABC):
         return
 
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-def release(env: _Closable, name: str, log: Callable[[str], None]) -> None:
+def release(env: Environment, log: Callable[[str], None]) -> None:
     """Close environments; an error of their own is said and not raised: what was earned with them is kept."""
+    env.log_to(log)
     try:
         env.close()
-    except (Exception, SystemExit) as error:  # some leave their window with sys.exit
-        log(
-            f"{name} could not be closed ({type(error).__name__}: {error}); nothing is lost by that"
-        )
+    except FAILURES as error:
+        log(f"{env.spec.name} {failure(error)[0]}; it {NOT_CLOSED}")
 
 
 class HostPhysics(Environment):

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 
 from surefoot.envs.contract import ActionSpec, Environment, Step, as_groups
+from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.tasks import make_environment
 
 _NUM_ENVS = 4
+_ALONE_STEPS = 250
 Finding = tuple[bool, str]
 
 
@@ -29,6 +31,19 @@ class _Trace:
             np.stack([np.asarray(getattr(step, field)) for step in steps])
             for field in ("reward", "terminated", "truncated", "valid")
         )
+
+    def differs(self, other: _Trace) -> int | None:
+        """The first step at which the environments that both have differ, as far as both go."""
+        for t in range(min(len(self.reward), len(other.reward))):
+            pairs = [(self.reward, other.reward), (self.terminated, other.terminated)]
+            pairs += [(x, other.observations[name]) for name, x in self.observations.items()]
+            for ours, theirs in pairs:
+                both = min(ours.shape[1], theirs.shape[1])
+                if not np.array_equal(
+                    ours[t, :both], theirs[t, :both], equal_nan=ours.dtype.kind == "f"
+                ):
+                    return t
+        return None
 
     @property
     def ended(self) -> np.ndarray:
@@ -49,7 +64,7 @@ class _Trace:
 def examine_environment(
     task: Any, options: Mapping[str, Any], *, steps: int = 1000
 ) -> Iterator[Finding]:
-    """Play four environments with random actions, three times, and compare.
+    """Play four environments with random actions, a few times, and compare.
 
     Args:
         task: a task name, or what makes an environment.
@@ -62,19 +77,17 @@ def examine_environment(
     Raises:
         ValueError: the task is unknown, or breaks the contract so that it cannot be played.
     """
-    first = _play(task, options, seed=0, steps=steps)
-    env_spec, trace = first
-    action = env_spec.action
+    env, trace, said = _play(task, options, seed=0, steps=steps)
+    action = env.spec.action
     kind = f"{action.kind} actions {action.sizes}"
-    sizes = {name: spec.size for name, spec in env_spec.observations.items()}
-    yield True, f"{env_spec.name}: observations {sizes}, {kind}"
+    sizes = {name: spec.size for name, spec in env.spec.observations.items()}
+    yield True, f"{env.spec.name}: observations {sizes}, {kind}"
+    yield from ((False, text) for text in said)
+    yield from _actions_of(action)
     yield from _numbers(trace)
     yield from _episodes(trace)
-    _, again = _play(task, options, seed=0, steps=steps)
-    same = all(
-        np.array_equal(a, again.observations[name], equal_nan=True)
-        for name, a in trace.observations.items()
-    ) and np.array_equal(trace.reward, again.reward, equal_nan=True)
+    _, again, _ = _play(task, options, seed=0, steps=steps)
+    same = trace.differs(again) is None
     yield (
         same,
         (
@@ -84,31 +97,45 @@ def examine_environment(
             "repeated"
         ),
     )
-    _, other = _play(task, options, seed=1, steps=min(steps, 10))
+    if same and isinstance(env, GymnasiumEnvironment):
+        yield _beside_others(trace, task, options, min(steps, _ALONE_STEPS))
+    _, other, _ = _play(task, options, seed=1, steps=min(steps, 10))
     starts = {
         name: np.concatenate([trace.observations[name][0], other.observations[name][0]])
         for name in trace.observations
     }
     distinct = max(len(np.unique(rows, axis=0)) for rows in starts.values())
-    yield (
-        distinct > 1,
-        (
-            f"{distinct} of {2 * _NUM_ENVS} first observations differ, over environments and two seeds"
-            if distinct > 1
-            else "every episode begins with the same observation, whatever the seed: seeds have no effect, "
-            "or the start is fixed on purpose"
-        ),
-    )
+    if distinct > 1 or not said:  # what float32 loses may be all that differs
+        yield (
+            distinct > 1,
+            (
+                f"{distinct} of {2 * _NUM_ENVS} first observations differ, over environments and two seeds"
+                if distinct > 1
+                else "every episode begins with the same observation, whatever the seed: seeds have no "
+                "effect, or the start is fixed on purpose"
+            ),
+        )
+    if distinct > 1 and (repeats := _repeated_starts(trace)):
+        yield False, repeats
     rate = steps * _NUM_ENVS / again.seconds
     yield True, f"{rate:,.0f} steps/s with {_NUM_ENVS} environments, one call a step"
 
 
-def _play(task: Any, options: Mapping[str, Any], *, seed: int, steps: int) -> tuple[Any, _Trace]:
+def _play(
+    task: Any, options: Mapping[str, Any], *, seed: int, steps: int, num_envs: int = _NUM_ENVS
+) -> tuple[Environment, _Trace, list[str]]:
+    """Play the first environments of `_NUM_ENVS`, whose actions and seeds do not depend on how many play.
+
+    Returns:
+        The environments, closed unless `task` is them; what they answered; what they said in words.
+    """
     env: Environment = make_environment(
-        task, _NUM_ENVS, seed=np.random.SeedSequence(seed), options=dict(options)
+        task, num_envs, seed=np.random.SeedSequence(seed), options=dict(options)
     )
+    said: list[str] = []
+    env.log_to(said.append)
     try:
-        first, *actions = _actions(env.spec.action, steps)
+        first, *actions = (rows[:num_envs] for rows in _actions(env.spec.action, steps))
         with jax.enable_x64(env.spec.needs_float64):
             state, step = env.reset(jax.random.key(seed))
             made = [step]
@@ -119,10 +146,66 @@ def _play(task: Any, options: Mapping[str, Any], *, seed: int, steps: int) -> tu
             for action in actions:
                 state, step = call(state, action)
                 made.append(step)
-            return env.spec, _Trace(jax.device_get(made), time.perf_counter() - began)
+            trace = _Trace(jax.device_get(made), time.perf_counter() - began)
     finally:
         if env is not task:
             env.close()
+    return env, trace, said
+
+
+def _beside_others(trace: _Trace, task: Any, options: Mapping[str, Any], steps: int) -> Finding:
+    """Whether environment 0 plays alone as it does beside others."""
+    _, alone, _ = _play(task, options, seed=0, steps=steps, num_envs=1)
+    step = trace.differs(alone)
+    if step is None:
+        return True, "environment 0 plays beside others as it does alone"
+    return (
+        False,
+        f"environment 0 plays otherwise beside others than alone, from step {step}: the environments share "
+        "state. Give each its own (no class attributes or globals that a step changes), or a process: "
+        "--env-workers with the number of --num-envs",
+    )
+
+
+def _repeated_starts(trace: _Trace) -> str | None:
+    """In words, if the first observations of later episodes are all the same, over all or within each."""
+    seen = np.concatenate(
+        [x.reshape(*x.shape[:2], -1) for x in trace.observations.values()], axis=-1
+    )
+    later = [seen[1:, i][~trace.valid[1:, i]] for i in range(seen.shape[1])]
+    count = sum(map(len, later))
+    if count < 4:
+        return None
+    kinds = len(np.unique(np.concatenate(later), axis=0))
+    within = max(
+        len(np.unique(np.concatenate([seen[:1, i], x] if len(x) < 2 else [x]), axis=0))
+        for i, x in enumerate(later)
+        if len(x)
+    )
+    if kinds > 1 and within > 1:
+        return None
+    which = "" if kinds == 1 else " of an environment"
+    return (
+        f"all {count} later episodes{which} begin with the same observation, though the first ones differ: "
+        "reset() without a seed must go on with the random numbers of the last one (call "
+        "super().reset(seed=seed), draw from self.np_random)"
+    )
+
+
+def _actions_of(spec: ActionSpec) -> Iterator[Finding]:
+    """Components that have no bound: nothing keeps a policy from sending any number."""
+    free = [
+        i
+        for i, ends in enumerate(zip(spec.low, spec.high, strict=True))
+        if not np.isfinite(ends).all()
+    ]
+    if free:
+        which = ", ".join(map(str, free[:8])) + (", ..." if len(free) > 8 else "")
+        yield (
+            True,
+            f"action component(s) {which} are not bounded on both sides: what a policy says is sent "
+            "as it is, about -1 to 1 at first",
+        )
 
 
 def _actions(spec: ActionSpec, steps: int) -> list[np.ndarray]:

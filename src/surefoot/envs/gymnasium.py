@@ -7,9 +7,10 @@ modes. What an environment returns is checked at every step, and copied.
 from __future__ import annotations
 
 import functools
+import reprlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import gymnasium
 import jax
@@ -17,14 +18,22 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from surefoot.envs import spaces
-from surefoot.envs.contract import REWARD_TERM, Environment, EnvSpec, Step
+from surefoot.envs.contract import NOT_CLOSED, REWARD_TERM, Environment, EnvSpec, Step
 from surefoot.envs.hosting import Backend, Command, EnvError, Hosting, InProcess
 from surefoot.errors import UserError, near_matches
+from surefoot.host_process import as_number, failure
 
 _MOST_FAILURES = (
     5  # of one environment, made anew each time, without an episode finished in between
 )
+_LARGEST = float(np.finfo(np.float32).max)
+_FINITE = "it must be finite, in float32"
+_LOOKS = 200  # steps after which it is known what float32 loses of observations
+_STEPS = 100  # of float32 that a component's changes should span, at least
+_OFFSET = 10.0  # below it lie angles, cosines and quaternions, which may well rest
 Groups = dict[str, np.ndarray]
+Info = dict[str, float]
+T = TypeVar("T")
 
 
 class _Answer(NamedTuple):
@@ -34,7 +43,7 @@ class _Answer(NamedTuple):
     reward: float
     terminated: bool
     truncated: bool
-    info: dict[str, Any]
+    info: Info
 
 
 class _Record:
@@ -74,6 +83,36 @@ class _Record:
             self.has_ended, self.failures = True, 0
 
 
+class _Resolution:
+    """Finds components that change by less than float32 tells apart where they are: clocks, GPS, encoders."""
+
+    def __init__(self) -> None:
+        self._left = _LOOKS
+        self._low, self._high = np.array(np.inf), np.array(-np.inf)
+
+    def look(self, rows: np.ndarray) -> str | None:
+        """Look at raw observations [N, ...], a few hundred times; what was found, once, in words."""
+        if not self._left or rows.dtype.itemsize <= 4 or not rows.size:
+            return None
+        self._left -= 1
+        self._low = np.minimum(self._low, rows.min(axis=0))
+        self._high = np.maximum(self._high, rows.max(axis=0))
+        if self._left:
+            return None
+        change = self._high - self._low
+        largest = np.maximum(np.abs(self._low), np.abs(self._high))
+        resolved = np.spacing(largest.astype(np.float32))
+        coarse = np.argwhere((largest > _OFFSET) & (change > 0) & (change < _STEPS * resolved))
+        if not len(coarse):
+            return None
+        where = tuple(coarse[0].tolist())
+        return (
+            f"component {list(where)}: it changes by {change[where]:.3g} around {self._high[where]:.10g}, "
+            f"where float32, which networks read, has steps of {resolved[where]:.3g}; subtract where it "
+            "begins (a clock, GPS, an encoder) before it is returned"
+        )
+
+
 class GymnasiumEnvironment(Environment):
     """N instances of one Gymnasium environment.
 
@@ -110,16 +149,19 @@ class GymnasiumEnvironment(Environment):
         self._records = [_Record(int(seed)) for seed in seeds]
         self._backend = _make_backend(make, num_envs, hosting, name)
         try:
-            self._groups = spaces.observation_groups(self._backend.observation_space, task=name)
-            action = spaces.action_spec(self._backend.action_space, task=name)
+            observation_space, self._action_space = self._spaces()
+            self._groups = spaces.observation_groups(observation_space, task=name)
+            action = spaces.action_spec(self._action_space, task=name)
             info = self._trial_step()
         except BaseException:
-            self._backend.close()
+            self.close()
             raise
+        observations = spaces.observation_specs(self._groups)
+        self._watched = {k: _Resolution() for k, spec in observations.items() if not spec.choices}
         self.spec = EnvSpec(
             name=name,
             num_envs=num_envs,
-            observations=spaces.observation_specs(self._groups),
+            observations=observations,
             action=action,
             in_graph=False,
             info=info,
@@ -149,12 +191,12 @@ class GymnasiumEnvironment(Environment):
                 continue
             try:
                 if command.kind != "step":
-                    record.begin(self._read_reset(came)[0])
+                    record.begin(self._read(came, self._reset_of)[0])
                     continue
-                answer = self._read_step(came)
-            except EnvError as failure:
+                answer = self._read(came, self._step_of)
+            except EnvError as lost:
                 truncated[i] = command.kind == "step"  # and not valid: its episode is lost
-                self._handle_failure(i, failure, command)
+                self._handle_failure(i, lost, command)
                 continue
             record.go_on(answer)
             valid[i] = True
@@ -164,37 +206,47 @@ class GymnasiumEnvironment(Environment):
         return None, Step(self._observation(), reward, terminated, truncated, valid, info)
 
     def close(self) -> None:
-        """Close every instance."""
+        """Close every instance; the first that fails there is named, and has nothing left to lose."""
+        answers = [*self._backend.do([Command("close")] * len(self._records))]
         self._backend.close()
+        failed = [(i, came) for i, came in enumerate(answers) if isinstance(came, EnvError)]
+        if failed:
+            index, error = failed[0]
+            what = f"{error.what}; {len(failed)} of {len(answers)} {NOT_CLOSED}"
+            self._log(str(self._error(index, EnvError(what, error.trace), "close()")))
 
     def log_to(self, log: Callable[[str], None]) -> None:
         """Where to say which environment failed, and how."""
         self._log = log
 
+    def _spaces(self) -> tuple[Any, Any]:
+        """What the first instance says of its observations and actions."""
+        came, *_ = self._backend.do([Command("spaces"), *[None] * (len(self._records) - 1)])
+        if isinstance(came, EnvError):
+            raise UserError(f"{self._name} cannot be made: {came.what}\n{came.trace}".rstrip())
+        return came
+
     def _trial_step(self) -> tuple[str, ...]:
         """Make all, and step the first once before any training, to refuse what is broken; its info."""
         names = self._begin("make")
-        space = self._backend.action_space
-        space.seed(self._records[0].seed % 2**31)
-        others: list[Command | None] = [None] * (len(self._records) - 1)
-        came, *_ = self._backend.do([Command("step", space.sample()), *others])
+        action = spaces.random_action(self._action_space, seed=self._records[0].seed % 2**31)
+        came, *_ = self._backend.do([Command("step", action), *[None] * (len(self._records) - 1)])
         try:
-            names |= self._read_step(came).info
-        except EnvError as failure:
-            raise self._error(0, failure, "the first step") from None
-        terms = {k for k, v in names.items() if k.startswith(REWARD_TERM) and _is_number(v)}
+            names |= self._read(came, self._step_of).info
+        except EnvError as lost:
+            raise self._error(0, lost, "the first step") from None
         # success is often told at the end of an episode alone: room for it is kept in any case
-        return (*sorted(terms), "success")
+        return (*sorted(name for name in names if name.startswith(REWARD_TERM)), "success")
 
-    def _begin(self, kind: Literal["make", "reset"]) -> dict[str, Any]:
+    def _begin(self, kind: Literal["make", "reset"]) -> Info:
         """The first episode of every environment, from its seed; what the first one tells."""
         commands = [Command(kind, record.seed) for record in self._records]
         told = []
         for i, came in enumerate(self._backend.do(commands)):
             try:
-                observation, info = self._read_reset(came)
-            except EnvError as failure:
-                raise self._error(i, failure, "the first reset") from None
+                observation, info = self._read(came, self._reset_of)
+            except EnvError as lost:
+                raise self._error(i, lost, "the first reset") from None
             self._records[i] = _Record(self._records[i].seed)
             self._records[i].begin(observation)
             told.append(info)
@@ -234,20 +286,28 @@ class GymnasiumEnvironment(Environment):
         text = f"{self._name}, environment {index} (seed {seed}), {where}: {failure.what}"
         return UserError(f"{text}\n{failure.trace.rstrip()}" if failure.trace else text)
 
-    def _read_reset(self, came: Any) -> tuple[Groups, dict[str, Any]]:
-        """What a reset returned; EnvError if it is not what Gymnasium's API says."""
+    def _read(self, came: Any, read: Callable[[Any], T]) -> T:
+        """What an environment handed over, read; EnvError for whatever is wrong with it."""
         if isinstance(came, EnvError):
             raise came
+        try:
+            return read(came)
+        except EnvError:
+            raise
+        except Exception as error:
+            what, trace = failure(error)
+            raise EnvError(f"what it returned cannot be read: {what}", trace) from error
+
+    def _reset_of(self, came: Any) -> tuple[Groups, Info]:
+        """What a reset returned."""
         if not (isinstance(came, tuple) and len(came) == 2):
             raise EnvError(
                 "reset() must return (observation, info) as in Gymnasium, not " + _shape_of(came)
             )
-        return self._groups_of(came[0]), dict(came[1])
+        return self._groups_of(came[0]), _info_of(came[1])
 
-    def _read_step(self, came: Any) -> _Answer:
-        """What a step returned; EnvError if it is not what Gymnasium's API says."""
-        if isinstance(came, EnvError):
-            raise came
+    def _step_of(self, came: Any) -> _Answer:
+        """What a step returned."""
         if not (isinstance(came, tuple) and len(came) == 5):
             raise EnvError(
                 "step() must return (observation, reward, terminated, truncated, info) as in "
@@ -259,13 +319,13 @@ class GymnasiumEnvironment(Environment):
             _reward_of(reward),
             _flag_of(terminated, field="terminated"),
             _flag_of(truncated, field="truncated"),
-            dict(info),
+            _info_of(info),
         )
 
-    def _logged(self, info: dict[str, Any]) -> dict[str, Any]:
+    def _logged(self, info: Info) -> Info:
         """Of what a step tells, the numbers that every step has room for."""
         info.setdefault("success", info.get("is_success", np.nan))
-        return {name: info[name] for name in self.spec.info if _is_number(info.get(name))}
+        return {name: info[name] for name in self.spec.info if name in info}
 
     def _groups_of(self, observation: Any) -> Groups:
         """One observation by groups, copied; EnvError if it is not what its space says."""
@@ -273,7 +333,7 @@ class GymnasiumEnvironment(Environment):
             observation = {"observation": observation}
         if set(observation) != set(self._groups):
             raise EnvError(
-                f"observation has the keys {sorted(observation)}, its space says "
+                f"observation has the keys {sorted(observation, key=str)}, its space says "
                 f"{sorted(self._groups)}"
             )
         return {
@@ -283,46 +343,64 @@ class GymnasiumEnvironment(Environment):
 
     def _observation(self) -> Groups:
         """The last observation of every environment."""
-        return {
-            name: spec.cast(np.stack([record.observation[name] for record in self._records]))
-            for name, spec in self.spec.observations.items()
+        stacked = {
+            name: np.stack([record.observation[name] for record in self._records])
+            for name in self.spec.observations
         }
+        for name, rows in stacked.items():
+            if name in self._watched and (lost := self._watched[name].look(rows)):
+                self._log(f"{self._name}: observation {name!r}, {lost}")
+        return {name: spec.cast(stacked[name]) for name, spec in self.spec.observations.items()}
 
 
 def _checked(value: Any, space: Any, *, field: str) -> np.ndarray:
-    where = f"observation {field!r}"
-    array = np.array(value)  # a copy: environments may reuse their buffers
-    if array.shape != tuple(space.shape or ()):
-        raise EnvError(f"{where}: shape {array.shape}, its space says {tuple(space.shape or ())}")
+    where, shape = f"observation {field!r}", tuple(space.shape or ())
+    try:
+        array = np.array(value)  # a copy: environments may reuse their buffers
+    except Exception as error:
+        raise EnvError(f"{where} is no array of numbers: {error}") from error
+    if array.size == 1 and not shape:
+        array = array.reshape(())
+    if array.shape != shape:
+        raise EnvError(f"{where}: shape {array.shape}, its space says {shape}")
     if array.dtype.kind not in "fiub":
         raise EnvError(f"{where}: dtype {array.dtype} is not numeric ({space.dtype} declared)")
     if array.dtype.kind == "f" and np.dtype(space.dtype).kind in "iu":
         raise EnvError(f"{where}: dtype {array.dtype}, its space says {space.dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise EnvError(f"{where}: component {bad} is {array[tuple(bad)]}; it must be finite")
+    if array.dtype.kind == "f":
+        # what float32 has no room for is infinite for the networks
+        sound = np.isfinite(array) if array.itemsize <= 4 else np.abs(array) <= _LARGEST
+        if not sound.all():
+            bad = np.argwhere(~sound)[0].tolist()
+            raise EnvError(f"{where}: component {bad} is {array[tuple(bad)]}; {_FINITE}")
     if not spaces.in_range(space, array):
         raise EnvError(f"{where}: {array} is outside its space {space}")
     return array
 
 
 def _reward_of(reward: Any) -> float:
-    if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "fiub":
-        raise EnvError(f"reward: {reward!r} is not one number")
-    number = float(np.asarray(reward).reshape(()))
-    if not np.isfinite(number):
-        raise EnvError(f"reward: {number}; it must be finite")
+    number = as_number(reward)
+    if number is None:
+        raise EnvError(f"reward: {reprlib.repr(reward)} is not one number")
+    if not abs(number) <= _LARGEST:
+        raise EnvError(f"reward: {number}; {_FINITE}")
     return number
 
 
 def _flag_of(flag: Any, *, field: str) -> bool:
-    if np.size(flag) != 1 or np.asarray(flag).dtype.kind not in "biu":
-        raise EnvError(f"{field}: {flag!r} is not one flag")
-    return bool(np.asarray(flag).reshape(()))
+    number = as_number(flag)
+    if number is None or isinstance(flag, float) or np.asarray(flag).dtype.kind == "f":
+        raise EnvError(f"{field}: {reprlib.repr(flag)} is not one flag")
+    return bool(number)
 
 
-def _is_number(value: Any) -> bool:
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiub"
+def _info_of(info: Any) -> Info:
+    """The numbers that it tells, those beyond float32 aside (its backend has left out all else)."""
+    if not isinstance(info, Mapping):
+        raise EnvError(
+            f"info: {reprlib.repr(info)} is not a dict; return {{}} where there is nothing"
+        )
+    return {name: x for name, x in info.items() if not abs(x) > _LARGEST}
 
 
 def _shape_of(answer: Any) -> str:
@@ -333,7 +411,7 @@ def _make_backend(
     make: Callable[[], gymnasium.Env], count: int, hosting: Hosting, name: str
 ) -> Backend:
     if not hosting.workers:
-        return InProcess(make, count)
+        return InProcess(make)
     from surefoot.envs.workers import Workers
 
     return Workers(make, count, workers=hosting.workers, timeout=hosting.timeout, name=name)
@@ -369,7 +447,7 @@ def make_registered(task: str, options: Mapping[str, Any]) -> Callable[[], gymna
         try:
             return gymnasium.make(task, **options)
         except (gymnasium.error.Error, ImportError, TypeError, AssertionError) as error:
-            raise UserError(f"gymnasium:{task} cannot be made: {error}") from error
+            raise UserError(str(error)) from error
 
     return make
 
@@ -390,6 +468,6 @@ def refusal(task: str) -> str:
             spaces.observation_groups(env.observation_space, task=task)
             spaces.action_spec(env.action_space, task=task)
         except UserError as error:
-            return str(error).rpartition(f"{task} cannot be made: ")[2].removeprefix(f"{task}: ")
+            return str(error).removeprefix(f"{task}: ")
     env.close()
     return ""

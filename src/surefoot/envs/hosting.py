@@ -8,13 +8,11 @@ their own, which can be given up on.
 from __future__ import annotations
 
 import abc
-import contextlib
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from surefoot.config import OnEnvFailure
-from surefoot.errors import UserError
+from surefoot.host_process import FAILURES, carry_out, failure
 
 if TYPE_CHECKING:
     import gymnasium
@@ -49,32 +47,29 @@ class EnvError(Exception):
 
 
 class Command(NamedTuple):
-    """What one environment is to do: be made anew and reset (`make`), `reset`, `step`, or be made and tell
-    its `spaces`.
+    """What one environment is to do: be made and tell its `spaces`, be made anew and reset (`make`),
+    `reset`, `step`, or `close`.
     """
 
-    kind: Literal["make", "reset", "step", "spaces"]
+    kind: Literal["spaces", "make", "reset", "step", "close"]
     value: Any = None  # make, reset: the seed or None; step: the action
 
 
 class Backend(abc.ABC):
-    """Some environments, each there from its first `make` on."""
-
-    observation_space: gymnasium.Space
-    action_space: gymnasium.Space
+    """Carries out commands, one for each environment at a time."""
 
     @abc.abstractmethod
     def do(self, commands: Sequence[Command | None]) -> Iterable[Any]:
-        """Carry out an command for each environment (None: nothing).
+        """Carry out a command for each environment (None: nothing).
 
         Returns:
-            For each environment what it returned, or an `EnvError`. To be read before the next is
-            asked for: environments may answer in buffers that they share.
+            For each environment what it returned, of `info` the numbers alone, or an `EnvError`. To be read
+            before the next is asked for: environments may answer in buffers that they share.
         """
 
-    @abc.abstractmethod
     def close(self) -> None:
-        """Close every environment."""
+        """Release what is left, once every environment is closed."""
+        return
 
 
 class InProcess(Backend):
@@ -82,45 +77,19 @@ class InProcess(Backend):
 
     Args:
         make: makes one.
-        count: how many.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env], count: int) -> None:
-        first = make()
-        self.observation_space, self.action_space = first.observation_space, first.action_space
-        self._unused = [first]  # some are slow to make
+    def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
         self._make = make
-        self._envs: list[gymnasium.Env | None] = [None] * count
+        self._envs: dict[int, gymnasium.Env] = {}
 
     def do(self, commands: Sequence[Command | None]) -> Iterator[Any]:
         """Carry out each command when its answer is asked for."""
         for index, command in enumerate(commands):
             yield None if command is None else self._answer(index, command)
 
-    def close(self) -> None:
-        """Close every environment."""
-        with contextlib.ExitStack() as at_end:  # every one, even if another's end fails
-            for env in (*self._envs, *self._unused):
-                if env is not None:
-                    at_end.callback(env.close)
-
     def _answer(self, index: int, command: Command) -> Any:
         try:
-            if command.kind == "make":
-                self._envs[index] = self._made_anew(self._envs[index])
-            env = self._envs[index]
-            assert env is not None
-            return (
-                env.step(command.value) if command.kind == "step" else env.reset(seed=command.value)
-            )
-        except UserError:
-            raise  # says already what is wrong
-        except Exception as error:
-            trace = "".join(traceback.format_exception(error))
-            return EnvError(f"raised {type(error).__name__}: {error}", trace)
-
-    def _made_anew(self, old: gymnasium.Env | None) -> gymnasium.Env:
-        if old is not None:
-            with contextlib.suppress(Exception):  # it is broken: whatever its end says, it goes
-                old.close()
-        return self._unused.pop() if self._unused else self._make()
+            return carry_out(index, *command, self._envs, self._make)
+        except FAILURES as error:
+            return EnvError(*failure(error))

@@ -10,20 +10,25 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import json
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import cloudpickle
 import numpy as np
 
-from surefoot.config import Config
-from surefoot.envs.contract import Environment, EnvSpec, release
+from surefoot.config import Config, parse_options
+from surefoot.envs.contract import NOT_CLOSED, Environment, EnvSpec
 from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
 from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names, near_matches
+from surefoot.host_process import FAILURES, failure
+from surefoot.machine import user_path
 
 PREFIXES = ("envpool", "gymnasium", "gymnax", "robot", "probe")
 
@@ -50,7 +55,9 @@ def refuse_code(task: Any, env_options: Sequence[str]) -> None:
     if not isinstance(task, str) or not task.startswith("gymnasium:"):
         return
     for item in env_options:
-        if ":" in item.partition("=")[2]:
+        # as the task will see it: TOML may write a colon as \u003a
+        values = list(parse_options([item]).values())
+        if ":" in json.dumps(values, separators=(",", "="), default=str):
             raise UserError(
                 f"{task}: {item!r} may name code, which is not taken from a file; give --env-options on the "
                 "command line, or a function of yours that makes the task (FILE.py:NAME)"
@@ -193,29 +200,33 @@ def _from_object(
     if not callable(task):
         raise UserError(
             f"{name} is a {type(task).__name__}: a task must be a name, an Environment, a "
-            "SingleEnvironment, or a class or function that makes one"
+            f"SingleEnvironment, or a class or function that makes one{_way_out(task)}"
         )
     if _is_robot(task, a_class=True):
-        return _from_object(task(), num_envs, seeds, options, hosting, name, training)
+        task = _call(task, {}, name)
+        return _from_object(task, num_envs, seeds, options, hosting, name, training)
     made = _call(task, options, name)
     if isinstance(made, (Environment, SingleEnvironment)) or _is_robot(made):
         return _from_object(made, num_envs, seeds, {}, hosting, name, training)
     if not isinstance(made, gymnasium.Env):
         raise UserError(
             f"{name} made a {type(made).__name__}, not a gymnasium.Env or a surefoot environment"
+            f"{_way_out(made)}"
         )
     from surefoot.envs.gymnasium import GymnasiumEnvironment
 
     ready = [made]  # the first instance is not thrown away: some are slow to make
+    anew = functools.partial(cast("Callable[..., gymnasium.Env]", task), **options)
 
     def make() -> gymnasium.Env:
-        return ready.pop() if ready else _call(task, options, name)
+        return ready.pop() if ready else anew()
 
     if hosting.workers:
-        release(made, name, warnings.warn)
-        make = functools.partial(
-            cast("Callable[..., gymnasium.Env]", task), **options
-        )  # what is sent need not import this module
+        try:  # it has served: workers make their own
+            made.close()
+        except FAILURES as error:
+            warnings.warn(_failed(f"{name} {NOT_CLOSED}", error), stacklevel=1)
+        make = anew  # what is sent need not import this module
     return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=name, hosting=hosting)
 
 
@@ -228,22 +239,53 @@ def _with_options(task: Any, options: dict[str, Any], name: str) -> Any:
         if value == "none" and "None" in str(fields[option].type):
             options[option] = value = None
         kind = type(now)
+        if kind is tuple and isinstance(value, list):
+            options[option] = value = tuple(value)
         wanted = (int, float) if kind is float else (kind,)
         right = (
             value is None
             or now is None
             or (isinstance(value, wanted) and (kind is bool) == isinstance(value, bool))
         )
-        if kind in (bool, int, float, str) and not right:
+        if kind in (bool, int, float, str, tuple) and not right:
             raise UserError(f"{name}: {option} = {value!r}, it must be such as {now!r}")
     return dataclasses.replace(task, **options)
 
 
+def _way_out(thing: Any) -> str:
+    """What to do with an object of a kind that people bring and that is not taken."""
+    import gymnasium
+
+    if isinstance(thing, gymnasium.vector.VectorEnv):
+        return (
+            "; it is many environments at once: pass what makes one of them, and --num-envs many are made "
+            "and stepped together"
+        )
+    if any(kind.__module__.split(".")[0] == "gym" for kind in type(thing).__mro__):
+        return (
+            "; it is of the old gym package: import gymnasium as gym, let reset(seed=...) return two values "
+            "(observation, info) and step() five, or wrap it in one of shimmy's (GymV21CompatibilityV0, "
+            "GymV26CompatibilityV0)"
+        )
+    return ""
+
+
 def _call(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
+    """What the author's class or function makes; named where it fails."""
     try:
         return make(**options)
-    except TypeError as error:
-        raise UserError(f"{name} cannot be made with the options {options}: {error}") from error
+    except FAILURES as error:
+        # raised by the call itself, it is about what was passed; else about what the author wrote
+        if isinstance(error, TypeError) and len(traceback.extract_tb(error.__traceback__)) == 1:
+            given = f" with the options {options}" if options else ""
+            raise UserError(f"{name} cannot be made{given}: {error}") from error
+        raise UserError(_failed(f"{name} cannot be made", error)) from error
+
+
+def _failed(what: str, error: BaseException) -> str:
+    """An error of the author's in words, with its traceback."""
+    words, trace = failure(error)
+    return f"{what}: {words}\n{trace}".rstrip()
 
 
 def _search_here() -> None:
@@ -252,7 +294,7 @@ def _search_here() -> None:
 
 
 def _imported(task: str) -> Any:
-    """The attribute that `module:attribute` names; the current folder is searched too."""
+    """The attribute that `module:attribute` names; what lies in the current folder comes first."""
     module_name, _, attribute = task.rpartition(":")
     if module_name.endswith(".py"):
         return _attribute(task, _module_of(Path(module_name)), module_name, attribute)
@@ -261,14 +303,40 @@ def _imported(task: str) -> Any:
             f"task {task!r} is not of the form module:attribute or FILE.py:attribute, nor does it start with "
             f"{', '.join(f'{prefix}:' for prefix in PREFIXES)}{near_matches(module_name, PREFIXES)}"
         )
+    beside = Path.cwd().joinpath(*module_name.split("."))
+    if beside.parent == Path.cwd() and beside.with_suffix(".py").is_file():
+        return _attribute(task, _module_of(beside.with_suffix(".py")), module_name, attribute)
     _search_here()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"task {task!r}: there is no module {error.name!r} here{near_matches(module_name, PREFIXES)}"
+            f"{_shadowed(beside, module_name)}"
         ) from None
+    except FAILURES as error:
+        raise UserError(
+            _failed(f"task {task!r}: {module_name} cannot be imported", error)
+        ) from error
+    found = Path(getattr(module, "__file__", None) or "").resolve()
+    for file in (beside.with_suffix(".py"), beside / "__init__.py"):
+        if file.is_file() and file.resolve() != found:
+            raise UserError(
+                f"task {task!r}: Python finds {found} before {file}; name the file, "
+                f"{file.relative_to(Path.cwd())}:{attribute}, or give its folder another name"
+            )
     return _attribute(task, module, module_name, attribute)
+
+
+def _shadowed(beside: Path, module_name: str) -> str:
+    """What to say where a module of another package is found in place of the current folder's."""
+    file, package = beside.with_suffix(".py"), module_name.partition(".")[0]
+    if not file.is_file() or package not in sys.modules:
+        return ""
+    found = getattr(sys.modules[package], "__file__", None)
+    return (
+        f"; Python finds {found} before {file}: name the file, {file.relative_to(Path.cwd())}:NAME"
+    )
 
 
 def _attribute(task: str, module: Any, where: str, attribute: str) -> Any:
@@ -280,7 +348,7 @@ def _attribute(task: str, module: Any, where: str, attribute: str) -> Any:
 
 def _module_of(file: Path) -> Any:
     """The module in a file, imported as Python would from its folder; once."""
-    file = file.expanduser().resolve()
+    file = user_path(file).resolve()
     if not file.is_file():
         siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
         near = near_matches(file.name, siblings)
@@ -288,6 +356,7 @@ def _module_of(file: Path) -> Any:
     loaded = sys.modules.get(file.stem)
     if loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() == file:
         return loaded
+    other = importlib.util.find_spec(file.stem) if loaded is None else None
     if (folder := str(file.parent)) not in sys.path:
         sys.path.append(folder)  # for what the file imports from beside it
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -296,7 +365,15 @@ def _module_of(file: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     if loaded is None:
         sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except FAILURES as error:
+        if loaded is None:
+            del sys.modules[file.stem]
+        raise UserError(_failed(f"{file} cannot be imported", error)) from error
+    if other is not None and other.origin != str(file):
+        # a worker would import the other module of this name
+        cloudpickle.register_pickle_by_value(module)
     return module
 
 
@@ -320,7 +397,7 @@ def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
         elif is_import_path(task):
             task = _imported(task)
     if _is_robot(task, a_class=True):
-        task = cast("Any", task)()
+        task = _call(cast("Any", task), {}, name)
     return _with_options(task, dict(options or {}), name) if _is_robot(task) else None
 
 

@@ -12,6 +12,7 @@ import math
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,12 +24,15 @@ import cloudpickle  # what Gymnasium's own workers are sent with: classes of scr
 
 from surefoot.envs.hosting import Backend, Command, EnvError
 from surefoot.errors import UserError
+from surefoot.host_process import failure
 from surefoot.processes import how_it_ended
 
 if TYPE_CHECKING:
     import gymnasium
 
 _MAKING = 10.0  # making an environment may take this many times as long as a step
+_CLOSING = 5.0  # seconds: nothing is lost if it is ended without
+_FITS = 2**15  # bytes that a pipe takes at once, whoever reads it
 
 
 class Workers(Backend):
@@ -42,7 +46,7 @@ class Workers(Backend):
         name: the task's name, for messages.
 
     Raises:
-        ValueError: `make` cannot be sent, or the first environment cannot be made.
+        ValueError: `make` cannot be sent.
     """
 
     def __init__(
@@ -66,14 +70,6 @@ class Workers(Backend):
         self._timeout, self._sequence = timeout, 0
         self._workers = [Worker(range(k, count, workers)) for k in range(workers)]
         self._gone: dict[int, EnvError] = {}  # environments that are no more, and why
-        try:
-            spaces, *_ = self.do([Command("spaces"), *[None] * (count - 1)])
-            if isinstance(spaces, EnvError):
-                raise UserError(f"{name} cannot be made: it {spaces.what}\n{spaces.trace.rstrip()}")
-            self.observation_space, self.action_space = pickle.loads(spaces)
-        except BaseException:
-            self.close()
-            raise
 
     def do(self, commands: Sequence[Command | None]) -> list[Any]:
         """Carry out the commands, all processes at once."""
@@ -95,8 +91,11 @@ class Workers(Backend):
 
     def _ask(self, worker: Worker, commands: Sequence[Command | None], answers: list[Any]) -> None:
         """Send a process its commands; those for an environment that is gone have failed already."""
+        worker.owed.clear()  # of a call that was interrupted
         for index in worker.indices:
             if (command := commands[index]) is None:
+                continue
+            if command.kind == "close" and (index in self._gone or not worker.is_running):
                 continue
             if command.kind == "make":
                 self._gone.pop(index, None)
@@ -119,7 +118,7 @@ class Workers(Backend):
             return
         if sequence != self._sequence:
             return  # late: an answer to what was asked before
-        answers[index] = EnvError(*came) if kind == "raised" else came
+        answers[index] = EnvError(*came) if kind == "raised" else unpacked(came)
         worker.owed.popleft()
         if worker.owed:
             self._wait_for_next(worker)
@@ -128,6 +127,8 @@ class Workers(Backend):
         worker.deadline = time.monotonic() + self._limit(worker.owed[0][1])
 
     def _limit(self, command: Command) -> float:
+        if command.kind == "close":
+            return min(self._timeout, _CLOSING)
         return self._timeout * (1.0 if command.kind in ("step", "reset") else _MAKING)
 
     def _give_up(self, worker: Worker, answers: list[Any], what: str) -> None:
@@ -146,6 +147,14 @@ class Workers(Backend):
             worker.close()
 
 
+def unpacked(came: bytes) -> Any:
+    """An answer; it may be of a class that only the worker can import."""
+    try:
+        return pickle.loads(came)
+    except Exception as error:
+        return EnvError("answered what its worker alone can read: it " + failure(error)[0])
+
+
 class Worker:
     """One process and the pipe to it, once started.
 
@@ -158,6 +167,7 @@ class Worker:
 
     pipe: Connection
     _process: subprocess.Popen[bytes]
+    _sending: threading.Thread | None
 
     def __init__(self, indices: Sequence[int]) -> None:
         self.indices = indices
@@ -176,13 +186,22 @@ class Worker:
                 stdin=subprocess.PIPE,  # its closing ends the process
                 process_group=0,
             )
-        self.is_running = True
+        self.is_running, self._sending = True, None
         self.send((sys.path, make))
 
     def send(self, message: Any) -> None:
-        """Ask for something; that it is gone is found out when it owes an answer."""
+        """Ask for something; that it is gone, or takes nothing, is found out when it owes an answer."""
+        pickled = pickle.dumps(message, protocol=5)
+        if len(pickled) <= _FITS:
+            self._write(pickled)
+            return
+        # a process that is stopped does not read: it is not waited for here
+        self._sending = threading.Thread(target=self._write, args=(pickled,), daemon=True)
+        self._sending.start()
+
+    def _write(self, pickled: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send_bytes(pickle.dumps(message, protocol=5))
+            self.pipe.send_bytes(pickled)
 
     def receive(self) -> Any:
         """The next answer: (sequence, index, "answered" or "raised", what)."""
@@ -192,13 +211,21 @@ class Worker:
         """End the process at once; its exit code."""
         with self._process:  # closes its input
             self._process.kill()
-        self.pipe.close()
+        self._close_pipe()
         self.is_running = False
         return self._process.returncode
 
+    def _close_pipe(self) -> None:
+        if self._sending is not None:
+            self._sending.join()  # ends with the process
+        self.pipe.close()
+
     def end(self, patience: float = 5.0) -> str:
         """Wait for a process whose pipe is closed; how it ended, in words."""
-        self.pipe.close()
+        if self._sending is not None and self._sending.is_alive():
+            patience = 0.0  # it does not even read
+        else:
+            self.pipe.close()
         try:
             code = self._process.wait(timeout=patience)
         except subprocess.TimeoutExpired:

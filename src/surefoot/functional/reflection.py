@@ -29,6 +29,14 @@ class Reflection:
         """The mirror image of [..., D]."""
         return vector[..., np.array(self.places)] * np.array(self.signs, vector.dtype)
 
+    def check(self, size: int) -> None:
+        """Raise ValueError if this is no mirror image of vectors of that size."""
+        if len(self.places) != size or len(self.signs) != size:
+            raise ValueError(f"a mirror image of {len(self.places)} numbers for {size}")
+        inside = all(0 <= place < size for place in self.places)
+        if not inside or {*self.signs} - {1.0, -1.0} or not self.involution:
+            raise ValueError(f"{self} is no mirror image")
+
     @property
     def unsigned(self) -> Reflection:
         """The same for numbers that do not change their signs, such as standard deviations."""

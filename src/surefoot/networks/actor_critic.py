@@ -38,6 +38,8 @@ class PolicyHead:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"unknown policy head {self.kind!r}; known: {', '.join(_KINDS)}")
+        if min(self.sizes, default=0) < 1 or not 0.0 < self.min_std < math.inf:
+            raise ValueError(f"policy head of sizes {self.sizes}, min_std {self.min_std}")
 
     @property
     def has_std(self) -> bool:
@@ -202,7 +204,7 @@ class TorsoSpec:
     def check(self) -> None:
         """Raise ValueError for what cannot be a torso."""
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation {self.activation!r}")
+            raise ValueError(f"activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
         if any(width < 1 for width in (self.size_in, *self.hidden)):
             raise ValueError(f"layers of widths {(self.size_in, *self.hidden)}")
 

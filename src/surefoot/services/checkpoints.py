@@ -23,7 +23,6 @@ from surefoot.errors import UserError
 from surefoot.files import (
     checksum,
     load_arrays,
-    read_json,
     remove_staging,
     save_arrays,
     whole_folder,
@@ -31,6 +30,7 @@ from surefoot.files import (
     write_text,
 )
 from surefoot.machine import platform_info
+from surefoot.reading import read_json
 from surefoot.training import Hook, ResumePoint, Run, Trainer, TrainState, is_checkpoint
 
 FOLDER, MANIFEST = "checkpoints", "manifest.json"
@@ -274,16 +274,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
             path=path,
             step=_integer(manifest["step"]),
             iteration=_integer(manifest["iteration"]),
-            wall_time_s=float(manifest["wall_time_s"]),
+            wall_time_s=_number(manifest["wall_time_s"]),
             environments=str(manifest["environments"]),
-            exact=bool(manifest["exact"]),
-            best=best and Best(_integer(best["step"]), float(best["episode_return"])),
+            exact=manifest["exact"],
+            best=best and Best(_integer(best["step"]), _number(best["episode_return"])),
             milestones=tuple(map(_integer, manifest["milestones"])),
             machine=dict(manifest["machine"]),
         )
         files = {str(name): dict(entry) for name, entry in manifest["files"].items()}
         if found.environments not in ("saved", "anew", "left"):
             raise ValueError(f"environments = {found.environments!r}")
+        if type(found.exact) is not bool or not 0 <= found.wall_time_s < 2**53:
+            raise ValueError(f"exact = {found.exact!r}, wall_time_s = {found.wall_time_s!r}")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -357,6 +359,12 @@ def _integer(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**62:
         raise ValueError(f"{value!r} is not a count")
     return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
 
 
 def _compare(file: Path, entry: Mapping[str, Any]) -> None:

@@ -106,12 +106,14 @@ class ConsoleProgress(Hook):
     def _progress(self) -> tuple[str, str, str]:
         assert self._run is not None
         step, total = self._seen["step"], self._run.config.total_steps
-        rate = step / self._seen["wall_time_s"]  # resumed or not: both count from the start
-        left = max(0.0, (total - step) / rate)
+        left = "?"  # no step was experience yet
+        if step:  # resumed or not: both count from the start
+            seconds = int(max(0.0, (total - step) * self._seen["wall_time_s"] / step))
+            left = f"{seconds // 60}:{seconds % 60:02d}"
         return (
             f"{step:,} / {total:,} ({min(1.0, step / total):.0%})",
             f"{self._seen['time/env_steps_per_second']:,.0f}",
-            f"{int(left) // 60}:{int(left) % 60:02d}",
+            left,
         )
 
     def _table(self) -> Table:

@@ -45,8 +45,8 @@ class CrashReport(Hook):
         assert self._run is not None
         try:
             folder = self._write(state, error)
-        except OSError as refused:
-            self._run.log(f"no {FOLDER} report could be written ({refused.strerror})")
+        except (OSError, ValueError) as refused:  # the error that is reported must not be lost
+            self._run.log(f"no {FOLDER} report could be written ({refused})")
         else:
             self._run.log(f"what happened, the last metrics and the last state: {folder}")
 

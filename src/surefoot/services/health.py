@@ -53,7 +53,7 @@ class Past:
             if len(self._paces) == self._paces.maxlen:
                 self.pace = max(self.pace, statistics.median(self._paces))
         if (value := metrics.get("rollout/episode_return")) is not None:
-            if metrics["rollout/truncated_share"] < 1.0:
+            if metrics.get("rollout/truncated_share") != 1.0:
                 self.at_limit = 0
             elif abs(value - self._level) <= 1e-3 * abs(self._level):
                 self.at_limit += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from surefoot.agent import Policy, save_policy
 from surefoot.agent.saved import DESCRIPTION, WEIGHTS
 from surefoot.errors import UserError
-from surefoot.files import read_json
+from surefoot.reading import read_json
 from surefoot.training import Hook, Run, TrainState
 
 

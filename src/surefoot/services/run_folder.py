@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import subprocess
 import sys
@@ -17,20 +16,20 @@ from filelock import FileLock
 
 from surefoot.agent.saved import DESCRIPTION, WEIGHTS
 from surefoot.config import Config, from_mapping
-from surefoot.config_file import parse_toml, read_text, to_toml
+from surefoot.config_file import parse_toml, to_toml
 from surefoot.errors import UserError, near_matches
 from surefoot.files import (
-    LOCK,
     check_writable,
+    contents,
     hold,
     new_folder,
-    read_json,
     remove_staging,
     write_bytes,
     write_json,
     write_text,
 )
 from surefoot.machine import platform_info
+from surefoot.reading import read_json, read_json_lines, read_text
 from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS, REPLACED = "config.toml", "meta.json", "metrics.jsonl", "replaced"
@@ -97,20 +96,34 @@ class RunFolder(Hook):
         self._lock = self._lock or hold(self.path, doing="training")
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         now = describe(command, seed=run.config.seed, task=run.task)
-        file, config = self.path / META, to_toml(run.config, task=run.task)
+        config = to_toml(run.config, task=run.task)
         if self.goes_on is None:
             _check_usable(self.path)  # another process may have been quicker
+            remove_staging(self.path)
             write_text(self.path / CONFIG, config)
-            write_json(file, now)
+            write_json(self.path / META, now)
             return
-        if file.is_file():
-            first, now = read_json(file), {**now, **self.goes_on.facts}
-            now = first | {"resumed": [*first.get("resumed", []), now]}
-        write_json(file, now)
+        first = self._first(run)
+        before = first.get("resumed", [])
+        before = before if isinstance(before, list) else [before]
+        now = {**(first or now), "resumed": [*before, {**now, **self.goes_on.facts}]}
+        write_json(self.path / META, now)
         remove_staging(self.path)
         for text in put_aside(self.path, self.goes_on):
             run.log(text)
         write_text(self.path / CONFIG, config)
+
+    def _first(self, run: Run) -> dict[str, Any]:
+        """What meta.json says; nothing where it is not there, or damaged: it is for readers alone."""
+        file = self.path / META
+        try:
+            return read_json(file) if file.exists() else {}
+        except UserError as error:
+            (self.path / REPLACED).mkdir(exist_ok=True)
+            aside = new_folder(self.path / REPLACED / "damaged") / META
+            file.replace(aside)
+            run.log(f"{error}; it is in {aside} now")
+            return {}
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Let others at the folder."""
@@ -121,15 +134,17 @@ class RunFolder(Hook):
 def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
     """Move what is of later steps than a run goes on from into `replaced/after-STEP/`, a run folder too.
 
-    Nothing is deleted: what is not moved in one piece is written there before it goes here.
+    Damaged lines of metrics go there with it. Nothing is deleted: what is not moved in one piece is written
+    there before it goes here.
 
     Returns:
-        What is there now, in words, where it is more than lines of metrics.
+        What is there now, in words, where it is more than lines of later steps or half a line at the end.
     """
     metrics = folder / METRICS
-    content = metrics.read_bytes() if metrics.is_file() else b""
-    kept, others = _split(content, goes_on.step)
-    if kept == content and not goes_on.later and not goes_on.policy_is_later:
+    kept, others, faults = _split(metrics, goes_on.step) if metrics.is_file() else (b"", b"", [])
+    if not others and not goes_on.later and not goes_on.policy_is_later:
+        if metrics.is_file() and metrics.stat().st_size != len(kept):  # its last line had no end
+            write_bytes(metrics, kept)
         return []
     (folder / REPLACED).mkdir(exist_ok=True)
     aside = new_folder(folder / REPLACED / f"after-{goes_on.step}")
@@ -137,7 +152,7 @@ def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
     for path in goes_on.later:
         (aside / path.parent.name).mkdir(exist_ok=True)
         path.replace(aside / path.parent.name / path.name)
-    if kept != content:
+    if others:
         write_bytes(aside / METRICS, others)
         write_bytes(metrics, kept)
     if goes_on.policy_is_later:
@@ -148,26 +163,30 @@ def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
             file.unlink()
     moved = [f"{len(goes_on.later)} checkpoint(s)"] if goes_on.later else []
     moved += ["the policy"] if goes_on.policy_is_later else []
-    return [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
+    words = [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
+    return [*(f"{fault}; it is in {aside} now" for fault in faults), *words]
 
 
-def _split(metrics: bytes, step: int) -> tuple[bytes, bytes]:
-    """Whole lines up to a step, and what else there is, half a line at the end included."""
-    kept, others = [], []
-    for line in filter(None, metrics.split(b"\n")):
-        try:
-            is_kept = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError, RecursionError):
-            is_kept = False
-        (kept if is_kept else others).append(line + b"\n")
-    return b"".join(kept), b"".join(others)
+def _split(metrics: Path, step: int) -> tuple[bytes, bytes, list[str]]:
+    """Iterations up to a step; what else there is; what is wrong there, but for half a line at the end."""
+    lines = list(read_json_lines(metrics, _check_row))
+    kept = [x.raw for x in lines if x.value is not None and x.value["step"] <= step]
+    others = [x.raw for x in lines if x.value is None or x.value["step"] > step]
+    is_half = lines and not lines[-1].raw.endswith(b"\n")
+    faults = [x.fault for x in (lines[:-1] if is_half else lines) if x.fault]
+    return _whole(kept), _whole(others), faults
+
+
+def _whole(lines: list[bytes]) -> bytes:
+    """With the end of the last line that a kill or an editor left out."""
+    content = b"".join(lines)
+    return content if content.endswith(b"\n") or not content else content + b"\n"
 
 
 def _check_usable(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"run folder {str(path)!r} is a file; choose another --run-dir")
-    held = [e.name for e in path.iterdir() if e.name != LOCK] if path.is_dir() else []
-    if held := sorted(held):
+    if held := contents(path):
         what = "a run" if CONFIG in held else f"{len(held)} file(s), such as {held[0]!r}"
         raise UserError(
             f"run folder {str(path)!r} is in use: it holds {what}. Choose another --run-dir, go on "
@@ -196,6 +215,30 @@ def read_config(path: Path) -> tuple[str, Config]:
     if not isinstance(task, str):
         raise UserError(f"{file}: the entry `task` is missing")
     return task, from_mapping(options)
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The iterations of a run, and which lines of the file are none.
+
+    Returns:
+        A mapping for each iteration, whose `step`, `iteration` and `wall_time_s` are numbers and the
+        others numbers or None; and a sentence with file and line for each line that is left out.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    lines = list(read_json_lines(path, _check_row))
+    return [x.value for x in lines if x.value is not None], [x.fault for x in lines if x.fault]
+
+
+def _check_row(row: Mapping[str, Any]) -> None:
+    for name in ("step", "iteration"):
+        if type(row.get(name)) is not int or row[name] < 0:
+            raise ValueError(f"its {name} is {row.get(name)!r}")
+    odd = [name for name, value in row.items() if type(value) not in (int, float, type(None))]
+    if odd or row.get("wall_time_s") is None:
+        name = odd[0] if odd else "wall_time_s"
+        raise ValueError(f"its {name} is {row.get(name)!r}, no number")
 
 
 def describe(command: list[str], **facts: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from surefoot.agent.saved import DESCRIPTION, WEIGHTS
 from surefoot.config import Config, parse_options
 from surefoot.envs.tasks import names_code, robot_task
 from surefoot.errors import UserError
-from surefoot.files import checksum, read_json, whole_folder, write_bytes, write_json, write_text
+from surefoot.files import checksum, whole_folder, write_bytes, write_json, write_text
+from surefoot.reading import read_json
 from surefoot.robots import RobotTask
 from surefoot.robots.hardware import contract_of
 from surefoot.services.run_folder import read_config

@@ -9,11 +9,20 @@ import jax.numpy as jnp
 
 from surefoot.agent import Policy
 from surefoot.deploy import Port
+from surefoot.errors import UserError
 from surefoot.ship.graph import Graph, trace
 
 
 def policy_graph(policy: Policy) -> Graph:
-    """What a policy does, deterministically, for one observation; what it remembers goes in and comes out."""
+    """What a policy does, deterministically, for one observation; what it remembers goes in and comes out.
+
+    Raises:
+        ValueError: 32 bits do not tell its actions apart (`ActionSpec.is_wide`).
+    """
+    if policy.action.is_wide:
+        raise UserError(
+            "its actions are integers or narrow ranges too far from 0 for 32 bits, in which exports calculate"
+        )
     groups = dict(policy.normalizer.groups)
     carry = policy.initial_carry(1)
     leaves, structure = jax.tree.flatten(carry)

@@ -21,7 +21,8 @@ from surefoot.ship.robot_graph import RobotPolicy
 from surefoot.training import EpisodeStatistics, play, to_key
 
 RANDOM, EXTREME, RECORDED = 400, 300, 300  # rows to compare on
-_ODD = np.array([0.0, -0.0, 1e-30, 1e4, -1e4, 1e30, -1e30, np.inf, -np.inf, np.nan], np.float32)
+_EXTREME = np.array([0.0, -0.0, 1e-30, 1e4, -1e4, 1e30, -1e30], np.float32)
+_NO_NUMBER = np.array([np.inf, -np.inf, np.nan], np.float32)  # a policy by itself refuses these
 
 Row = dict[str, np.ndarray]
 
@@ -65,7 +66,7 @@ def from_observations(run: Path, loaded: LoadedPolicy, episodes: int, task: Any)
     return Subject(
         policy_graph(loaded.policy),
         loaded,
-        [*drawn[:RANDOM], *_harmed(drawn[-EXTREME:]), *recorded],
+        [*drawn[:RANDOM], *_harmed(drawn[-EXTREME:], _EXTREME), *recorded],
         [{"name": n, **to_json(s), "dtype": s.dtype} for n, s in loaded.observations.items()],
         to_json(loaded.action),
         evaluation,
@@ -107,7 +108,8 @@ def from_state(
         "dtype": "float32",
         "order": names["actuator"],
     }
-    rows = [*drawn[:RANDOM], *_harmed(drawn[RANDOM:]), *recorded]
+    odd = np.concatenate([_EXTREME, _NO_NUMBER])
+    rows = [*drawn[:RANDOM], *_harmed(drawn[RANDOM:], odd), *recorded]
     return Subject(whole.graph(), _Jitted(whole), rows, reads, action, evaluation)
 
 
@@ -168,14 +170,14 @@ def _drawn(loaded: LoadedPolicy) -> list[Row]:
     ]
 
 
-def _harmed(rows: Sequence[Row]) -> list[Row]:
-    """The same with huge numbers, and such as are none."""
+def _harmed(rows: Sequence[Row], odd: np.ndarray) -> list[Row]:
+    """The same with odd numbers here and there."""
     random = np.random.default_rng(1)
 
     def harm(x: np.ndarray) -> np.ndarray:
         if x.dtype.kind != "f":
             return x
-        return np.where(random.random(x.shape) < random.random(), random.choice(_ODD), x)
+        return np.where(random.random(x.shape) < random.random(), random.choice(odd), x)
 
     return [{name: harm(x) for name, x in row.items()} for row in rows]
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from surefoot.agent import from_json
 from surefoot.config import Config, from_mapping, parse_options
 from surefoot.config_file import parse_toml, to_toml
 from surefoot.envs import Environment, make_environment
@@ -24,7 +25,7 @@ from surefoot.envs.contract import release
 from surefoot.errors import UserError
 from surefoot.files import write_json
 from surefoot.rollout import make_collector
-from surefoot.services.run_folder import METRICS
+from surefoot.services.run_folder import METRICS, read_metrics
 from surefoot.training import CHUNK_STEPS, Hook, Run, TrainState, evaluate, make_streams, to_key
 
 RESULT = "result.json"
@@ -88,6 +89,42 @@ class Job:
         return Job(**fields, seeds=seeds, config=from_mapping(options))
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What `outcome` gives."""
+
+    final: float
+    steps: tuple[int, ...]
+    returns: tuple[float, ...]
+    diagnostics: Mapping[str, tuple[float | None, ...]]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What `RESULT` holds."""
+
+    task: str
+    arm: str
+    learning_rate: float
+    seeds: tuple[int, ...]
+    runs: Mapping[str, _Outcome]
+    errors: Mapping[str, str]
+
+
+def check_result(result: Mapping[str, Any]) -> None:
+    """Raise ValueError for what no job leaves."""
+    read = from_json(_Result, result)
+    if not read.seeds or sorted([*read.runs, *read.errors]) != sorted(map(str, read.seeds)):
+        raise ValueError(
+            f"runs {list(read.runs)} and errors {list(read.errors)} of seeds {read.seeds}"
+        )
+    for seed, run in read.runs.items():
+        if not 0 < len(run.steps) == len(run.returns):
+            raise ValueError(
+                f"{len(run.steps)} steps and {len(run.returns)} returns of seed {seed}"
+            )
+
+
 class Evaluations(Hook):
     """Plays the deterministic policy at equal distances, the last time at the run's end.
 
@@ -130,7 +167,7 @@ class Evaluations(Hook):
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Close the environments."""
         if self._env is not None:
-            release(self._env, self._env.spec.name, self._run.log)
+            release(self._env, self._run.log)
 
 
 def run_job(job: Job, study: Path) -> None:
@@ -230,8 +267,8 @@ def outcome(rows: Sequence[tuple[int, float]], metrics: Path, evaluations: int) 
 
 def diagnostics(metrics: Path, points: int) -> dict[str, list[float | None]]:
     """Curves of what explains a result, thinned: the mean of each part of the run (maxima: the max)."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    parts = np.array_split(np.arange(len(rows)), min(points, len(rows)))
+    rows, _ = read_metrics(metrics)
+    parts = np.array_split(np.arange(len(rows)), max(1, min(points, len(rows))))
     curves: dict[str, list[float | None]] = {}
     for name in DIAGNOSTICS:
         reduce = max if name.endswith("_max") else np.mean

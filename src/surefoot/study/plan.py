@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from surefoot.config import Config, from_mapping, option_names
 from surefoot.config_file import dump_toml
 from surefoot.envs.tasks import names_code, own_options, refuse_code
 from surefoot.errors import UserError, check_names, near_matches
+from surefoot.reading import toml_table
 
 Options = Mapping[str, Any]
 Presets = Mapping[str, Callable[[], Config]]
@@ -149,10 +149,7 @@ def parse_study(
     Raises:
         ValueError: no TOML, an unknown key or option (with near matches), a value of the wrong kind.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is not valid TOML: {error}") from None
+    table = toml_table(text, where=where)
     check_names(table, [*_SETTINGS, "tasks", "arms", "options", "bounds"], what=f"key in {where}:")
     settings = {name: table[name] for name in _SETTINGS if name in table}
     for name, value in settings.items():

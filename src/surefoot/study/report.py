@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from surefoot.config import option_names
 from surefoot.config_file import toml_value
 from surefoot.errors import UserError
-from surefoot.files import read_json
-from surefoot.services.run_folder import META, METRICS, read_config
+from surefoot.reading import read_json
+from surefoot.services.run_folder import META, METRICS, read_config, read_metrics
 from surefoot.study.charts import Charts, Series, color_of
 from surefoot.study.results import interval, score_form
+from surefoot.terminal import say
 from surefoot.training import METRICS as MEANINGS
 
 Found = Mapping[str, Any]
@@ -83,10 +83,13 @@ def runs_page(folders: Sequence[Path]) -> str:
         task, configs[name] = read_config(folder)
         file = folder / METRICS
         with _as_written(folder):
-            lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-            if not lines:
-                raise UserError(f"{name!r} holds a run without a finished iteration")
-            rows[name], facts[name] = _rows(lines), _facts(read_json(folder / META))
+            rows[name], faults = read_metrics(file) if file.is_file() else ([], [])
+            if not rows[name]:
+                why = f": {faults[0]}" if faults else ""
+                raise UserError(f"{name!r} holds a run without a finished iteration{why}")
+            for fault in faults:
+                say(f"{fault}; it is left out", stderr=True)
+            facts[name] = _facts(read_json(folder / META))
             told.append([name, task, configs[name].seed, *_outcome(rows[name])])
     charts, curves = Charts(), {}
     with _as_written(*folders):
@@ -121,13 +124,6 @@ def _as_written(*folders: Path) -> Iterator[None]:
     ) as e:
         names = ", ".join(repr(str(folder)) for folder in folders)
         raise UserError(f"files in {names} are not as Surefoot writes them: {e!r}") from e
-
-
-def _rows(lines: Sequence[str]) -> list[dict[str, Any]]:
-    """The iterations of a run; the last line of one that is at work may not be complete yet."""
-    with contextlib.suppress(json.JSONDecodeError):
-        return [json.loads(line) for line in lines]
-    return [json.loads(line) for line in lines[:-1]]
 
 
 def _page(title: str, charts: Charts, **parts: Any) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -15,9 +13,10 @@ from filelock import FileLock
 
 from surefoot.config import option_names
 from surefoot.errors import UserError
-from surefoot.files import LOCK, check_writable, hold, write_text
+from surefoot.files import check_writable, contents, hold, write_text
+from surefoot.reading import read_json, read_text
 from surefoot.study.executors import Executor, Stop
-from surefoot.study.jobs import RESULT, Job
+from surefoot.study.jobs import RESULT, Job, check_result
 from surefoot.study.plan import FIRST_TUNING_SEED, Study, parse_study, slug, write_study
 
 STUDY = "study.toml"
@@ -59,14 +58,14 @@ class StudyFolder:
         check_writable(self.path, what="study folder")
         if not self.path.is_dir():
             return
-        held = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK)
+        held = contents(self.path)
         if held and STUDY not in held:
             raise UserError(
                 f"folder {str(self.path)!r} holds {len(held)} file(s), such as {held[0]!r}, and no "
                 "study; choose another --run-dir"
             )
         if held:
-            self._check_same((self.path / STUDY).read_text(encoding="utf-8"))
+            self._check_same(read_text(self.path / STUDY))
 
     def _check_same(self, text: str) -> None:
         study, file = self.study, str(self.path / STUDY)
@@ -85,7 +84,15 @@ class StudyFolder:
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """What a job left, or None if it has not been finished."""
-        return _read(self.path / job.folder / RESULT)
+        file = self.path / job.folder / RESULT
+        found = _read(file)
+        if found and (found["task"], found["arm"], tuple(found["seeds"])) != (
+            job.task,
+            job.arm,
+            job.seeds,
+        ):
+            raise UserError(f"{file} is of another run; remove it to do its run again")
+        return found
 
     def groups(self, task: str, arm: str) -> list[tuple[int, ...]]:
         """Seeds of an arm that were trained together, by what is finished."""
@@ -96,9 +103,15 @@ class StudyFolder:
 
 def _read(file: Path) -> dict[str, Any] | None:
     """A result; None where there is none, or one that a power cut emptied."""
-    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        return json.loads(file.read_text(encoding="utf-8"))
-    return None
+    try:
+        result = read_json(file)
+    except UserError:
+        return None
+    try:
+        check_result(result)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}; remove it to do its run again") from None
+    return result
 
 
 def _difference(there: Study, here: Study) -> str:

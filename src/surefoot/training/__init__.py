@@ -1,7 +1,14 @@
 """Floor 6: the training loop, its state, evaluation, and the hook interface."""
 
 from surefoot.training.environments import is_checkpoint
-from surefoot.training.evaluate import CHUNK_STEPS, EpisodeStatistics, PlayedChunk, evaluate, play
+from surefoot.training.evaluate import (
+    CHUNK_STEPS,
+    MAX_EPISODE_STEPS,
+    EpisodeStatistics,
+    PlayedChunk,
+    evaluate,
+    play,
+)
 from surefoot.training.fused import REPORTS, train_seeds
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.loop import ResumePoint, Trainer, environments, train
@@ -10,6 +17,7 @@ from surefoot.training.state import TrainState, make_streams, to_key
 
 __all__ = [
     "CHUNK_STEPS",
+    "MAX_EPISODE_STEPS",
     "METRICS",
     "REPORTS",
     "EpisodeStatistics",

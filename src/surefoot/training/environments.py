@@ -70,7 +70,7 @@ class EnvLifecycle:
 
     def _close(self, log: Callable[[str], None]) -> None:
         if self.env is not self._task:
-            release(self.env, self.env.spec.name, log)
+            release(self.env, log)
 
     def _make(self, step: int) -> None:
         self._step = step

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,9 @@ from surefoot.errors import UserError
 from surefoot.rollout import Collector, Rollout, make_collector, start
 
 CHUNK_STEPS = 250  # steps of each environment between looks at which episodes have ended
-MOST_LOST = 20  # episodes of each environment, before it is given up
+MOST_LOST = 20  # episodes of an environment, one after the other, before it is given up
+MAX_EPISODE_STEPS = 100_000  # half an hour of a robot that is controlled at 50 Hz
+SAY_EVERY_S = 10.0
 
 
 class PlayedChunk(NamedTuple):
@@ -33,16 +36,18 @@ def play(
     key: jax.Array,
     deterministic: bool = True,
     collect: Collector | None = None,
-    max_episode_steps: int = 100_000,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Iterator[PlayedChunk]:
     """Play until `episodes` episodes have ended, in chunks of `CHUNK_STEPS` steps.
 
     Every environment contributes its first few episodes, the same number each (one more for the
     first ones if it does not divide): taking the first to end would favour short ones. Who plays
-    often hands in a `collect` (by `make_collector` on this `env`), which is compiled once.
+    often hands in a `collect` (by `make_collector` on this `env`), which is compiled once. `log` hears now
+    and then how far it is.
 
     Raises:
-        ValueError: an episode is longer than `max_episode_steps`.
+        ValueError: an episode is longer than `max_episode_steps`, or an environment gives no sound one.
     """
     num_envs = env.spec.num_envs
     quota = np.full(num_envs, episodes // num_envs)
@@ -52,26 +57,57 @@ def play(
         collect = make_collector(env, num_steps=CHUNK_STEPS, deterministic=deterministic)
     reset_key, key = jax.random.split(key)
     state = start(env, policy.initial_carry(num_envs), reset_key)
-    chunk = lost = 0
+    running, lost = np.zeros(num_envs, int), np.zeros(num_envs, int)
+    chunk, said = 0, time.monotonic()
     while np.any(done < quota):
         state, rollout = collect(policy, state, jax.random.fold_in(key, chunk))
         rollout = jax.device_get(rollout)
-        if rollout.episode_lengths.max() > max_episode_steps:
-            raise UserError(
-                f"{env.spec.name}: an episode has gone on for {rollout.episode_lengths.max():,} "
-                f"steps (limit {max_episode_steps:,}); give the task a time limit to evaluate it"
-            )
-        lost += int((rollout.ended & ~rollout.valid).sum())
-        if lost > MOST_LOST * num_envs and not done.any():
-            raise UserError(
-                f"{env.spec.name}: {lost} episodes were lost and none came to its end: the simulation breaks "
-                "down under this policy"
-            )
         ended = rollout.ended & rollout.valid
         before = done + np.cumsum(ended, axis=0) - ended
-        yield PlayedChunk(rollout, rollout.valid & (before < quota))
-        done = done + ended.sum(axis=0)
-        chunk += 1
+        counted = rollout.valid & (before < quota)
+        done, chunk = done + ended.sum(axis=0), chunk + 1
+        lost = _since(ended, rollout.ended & ~rollout.valid, lost)
+        running = _since(rollout.ended, np.ones_like(ended), running)
+        for i in np.flatnonzero(done < quota):
+            if lost[i] > MOST_LOST:
+                raise UserError(
+                    f"{env.spec.name}, environment {i}: {lost[i]} episodes were lost and none came to its "
+                    "end among them: the simulation breaks down under this policy, or its numbers are not "
+                    "finite in any case (surefoot doctor)"
+                )
+        longest = max(
+            rollout.episode_lengths.max(where=counted, initial=0),
+            running.max(where=done < quota, initial=0),
+        )
+        if longest > max_episode_steps:
+            raise UserError(
+                f"{env.spec.name}: an episode has gone on for {longest:,} steps (limit "
+                f"{max_episode_steps:,}); {_ADVICE}"
+            )
+        if np.any(done < quota) and time.monotonic() - said >= SAY_EVERY_S:
+            said = time.monotonic()
+            text = f"{np.minimum(done, quota).sum()} of {episodes} episodes have ended"
+            endless = f" after {running.max():,} steps; {_ADVICE}" if not done.any() else ""
+            log(f"{env.spec.name}: {text}{endless}")
+        yield PlayedChunk(rollout, counted)
+
+
+_ADVICE = (
+    "to evaluate it, the task needs a time limit, such as --env-options max_episode_steps=1000 where it has "
+    "that option or gymnasium.wrappers.TimeLimit, or longer episodes allowed (--max-episode-steps)"
+)
+
+
+def _since(marks: np.ndarray, counted: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """How often something came since the last mark.
+
+    Args:
+        marks: [T, N] bool.
+        counted: [T, N] bool, what came.
+        before: [N], how often it had come since the last mark before these rows.
+    """
+    behind = np.cumsum(marks[::-1], axis=0)[::-1] == 0
+    return (counted & behind).sum(axis=0) + np.where(marks.any(axis=0), 0, before)
 
 
 class EpisodeStatistics:
@@ -126,6 +162,8 @@ def evaluate(
     key: jax.Array,
     deterministic: bool = True,
     collect: Collector | None = None,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+    log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Return, length, success and reward terms of a policy over whole episodes.
 
@@ -136,10 +174,19 @@ def evaluate(
         key: random stream of resets (where the simulator takes one) and of sampling.
         deterministic: play the mode of the action distribution.
         collect: of one who plays often; see `play`.
+        max_episode_steps: an episode that goes on for longer is an error.
+        log: hears now and then how far it is.
     """
     tally = EpisodeStatistics()
     for played in play(
-        policy, env, episodes, key=key, deterministic=deterministic, collect=collect
+        policy,
+        env,
+        episodes,
+        key=key,
+        deterministic=deterministic,
+        collect=collect,
+        max_episode_steps=max_episode_steps,
+        log=log,
     ):
         tally.add(played)
     return tally.summary()

@@ -1,0 +1,9 @@
+"""A few hundred damaged files through every verb that reads; `tests.faults.fuzz` for more."""
+
+from __future__ import annotations
+
+from tests.faults.fuzz import fuzz
+
+
+def test_a_damaged_file_is_read_or_refused_with_one_error() -> None:
+    assert fuzz(300, seed=7) == []
