@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.faults.fuzz import fuzz
 
 
+@pytest.mark.extended
 def test_a_damaged_file_is_read_or_refused_with_one_error() -> None:
     assert fuzz(300, seed=7) == []

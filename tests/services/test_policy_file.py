@@ -425,6 +425,12 @@ def test_what_cannot_be_a_policy_is_refused_before_anything_is_allocated(
         load_policy(run)
 
 
+@pytest.mark.parametrize("bound", [np.nan, np.inf, -np.inf])
+def test_a_bound_that_leaves_no_action_is_refused(bound: float) -> None:
+    with pytest.raises(UserError, match="are no bounds"):
+        ActionSpec("continuous", (1,), (bound,), (bound,), (1,))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_refused(
     hopper: Path, tmp_path: Path, value: float
