@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from surefoot.agent import Agent, NormalizerSpec, make_agent
 from surefoot.config import Config
-from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
+from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec, Symmetry
+from surefoot.functional import Reflection
 from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec
 
 ACTION = ActionSpec("continuous", (2,), low=(-1.0, -1.0), high=(1.0, 1.0), shape=(2,))
@@ -121,6 +124,61 @@ def test_integers_count_as_the_one_hot_numbers_that_networks_read() -> None:
     first = np.zeros(1, bool)
     assert actor.unroll(normalizer(seen), (), first).mode().shape == (1, 2)
     assert critic.unroll(normalizer(seen), (), first)[0].shape == (1,)
+
+
+SWAP = Reflection((1, 0, 2), (1.0, 1.0, -1.0))
+SIDE = Reflection((1, 0), (1.0, 1.0))
+
+
+def mirrored(**observations: int) -> EnvSpec:
+    """An environment that says what its mirror image is."""
+    plain = spec(**observations)
+    groups = {name: SWAP if name == "state" else Reflection((0,), (-1.0,)) for name in observations}
+    return dataclasses.replace(plain, symmetry=Symmetry(groups, SIDE))
+
+
+@pytest.mark.parametrize("how", ["average", "augment"])
+def test_a_symmetry_is_that_of_the_groups_that_are_read(how: str) -> None:
+    config = Config(symmetry=how, actor_hidden=(4,), critic_hidden=(4,))
+    agent = make_agent(config, mirrored(state=3, privileged_state=1))
+    assert agent.symmetry is not None
+    assert [name for name, _ in agent.symmetry.inputs] == ["state", "privileged_state"]
+    actor, _, normalizer = agent.init(config, jax.random.key(0))
+    assert normalizer.spec.reflections == agent.symmetry.inputs
+    policy = agent.policy(actor, normalizer)
+    assert (actor.symmetry is not None) == (how == "average")
+    if actor.symmetry is not None:
+        assert actor.symmetry.inputs == (("state", SWAP),)
+        assert actor.symmetry.action == SIDE
+    # moments are those of rows and their images together, of the groups that the actor reads
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    both = {"state": rows, "privileged_state": rows[:, :1]}
+    seen = agent.policy(actor, normalizer.update(both, np.ones(4, bool))).normalizer
+    image = np.asarray(SWAP(rows))
+    np.testing.assert_allclose(
+        seen({"state": image})["state"], SWAP(seen({"state": rows})["state"]), atol=1e-5
+    )
+    assert {name for name, _ in policy.normalizer.groups} == {"state"}
+
+
+def test_without_the_option_a_symmetry_is_left_alone() -> None:
+    agent = make_agent(Config(), mirrored(state=3))
+    assert agent.symmetry is None
+    actor, _, normalizer = agent.init(Config(), jax.random.key(0))
+    assert actor.symmetry is None
+    assert normalizer.spec.reflections is None
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "words"),
+    [
+        (spec(state=3), {}, "does not say what its mirror image is"),
+        (mirrored(state=3), {"distribution": "beta"}, "not for beta"),
+    ],
+)
+def test_a_symmetry_that_cannot_be_used_is_refused(env: EnvSpec, options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_agent(Config(symmetry="average", **options), env)
 
 
 def test_fresh_networks_are_those_of_the_options_and_the_key() -> None:

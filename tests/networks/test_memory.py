@@ -87,6 +87,10 @@ def test_nothing_is_remembered_where_an_episode_begins(kind: str) -> None:
     whole, _ = own.unroll(inputs(), spec.initial_carry(N), first)
     again, _ = own.unroll(inputs(), poisoned, first)
     np.testing.assert_array_equal(whole, again)
+    nothing = jax.tree.map(jnp.zeros_like, spec.initial_carry(N))
+    jax.tree.map(np.testing.assert_array_equal, spec.initial_carry(N), nothing)
+    goes_on, _ = own.step(inputs()[0], nothing, jnp.zeros(N, bool))
+    np.testing.assert_allclose(whole[0], goes_on, rtol=1e-6)
     # what came before a beginning inside the sequence changes nothing behind it
     other, _ = own.unroll(inputs().at[:3, 0].set(5.0), spec.initial_carry(N), first)
     np.testing.assert_array_equal(whole[3:, 0], other[3:, 0])
@@ -130,8 +134,10 @@ def test_recurrent_weights_are_orthogonal_gate_by_gate_and_forget_gates_start_op
     for gate in jnp.split(own.cells[0].recurrent.weight, 4, axis=1):
         np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-5)
     np.testing.assert_array_equal(own.cells[0].inputs.bias, np.repeat([0.0, 1.0, 0.0, 0.0], H))
+    np.testing.assert_array_equal(own.cells[0].recurrent.bias, np.zeros(4 * H))
     _, own = memory("gru")
     np.testing.assert_array_equal(own.cells[0].inputs.bias, np.zeros(3 * H))
+    np.testing.assert_array_equal(own.cells[0].recurrent.bias, np.zeros(3 * H))
 
 
 @pytest.mark.parametrize(("kind", "layers"), list(itertools.product(KINDS, [1, 2])))

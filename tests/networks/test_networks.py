@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from surefoot.functional.distributions import Distribution
+from surefoot.functional import PolicyReflection, Reflection
+from surefoot.functional.distributions import (
+    DiagGaussian,
+    Distribution,
+    TanhGaussian,
+    floor_log_std,
+)
 from surefoot.networks import (
     MLP,
     Actor,
@@ -179,6 +186,51 @@ def test_a_state_dependent_std_starts_at_the_configured_one_and_then_depends(kin
     moving = act(actor(head, output_scale=1.0))
     assert np.std(moving.std, axis=0).min() > 0.05
     assert moving.mean.shape == moving.std.shape == (64, 3)
+    assert type(moving) is (DiagGaussian if kind == "gaussian" else TanhGaussian)
+    outputs, log_std = jnp.array([[0.5, -0.5, 0.25, 1.0]]), jnp.array([-1.0, -2.0])
+    of_a_state = PolicyHead(kind, (2,), state_dependent_std=True)(outputs, log_std)
+    np.testing.assert_allclose(of_a_state.mean, [[0.5, -0.5]])
+    wanted = floor_log_std(jnp.array([[-0.75, -1.0]]), min_std=0.01)
+    np.testing.assert_allclose(of_a_state.std, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("state_dependent_std", [False, True])
+def test_an_actor_with_a_symmetry_gives_the_average_of_both_sides(
+    state_dependent_std: bool,
+) -> None:
+    swap = Reflection((1, 0, 2, 3, 4), (1.0, 1.0, -1.0, 1.0, 1.0))
+    side = Reflection((1, 0), (-1.0, -1.0))
+    symmetry = PolicyReflection((("state", swap),), side)
+    head = PolicyHead("gaussian", (2,), state_dependent_std=state_dependent_std)
+    averaged = actor(head, output_scale=1.0, symmetry=symmetry)
+    log_std = None if averaged.log_std is None else averaged.log_std + jnp.array([0.3, -0.1])
+    averaged = replace(averaged, log_std=log_std)
+    plain = replace(averaged, symmetry=None)
+    for network in (averaged, plain):
+        one, _ = network.step({"state": STATES}, (), FIRST)
+        all_of_them = act(network)
+        np.testing.assert_allclose(one.mean, all_of_them.mean, rtol=1e-5, atol=1e-6)
+    own, image = plain.output(plain.torso.unroll({"state": STATES}, (), FIRST)[0]), swap(STATES)
+    other = plain.output(plain.torso.unroll({"state": image}, (), FIRST)[0])
+    mean = (own[:, :2] + side(other[:, :2])) / 2
+    np.testing.assert_allclose(act(averaged).mean, mean, rtol=1e-4, atol=1e-5)
+    wanted = jnp.broadcast_to(jnp.mean(log_std), (64, 2))
+    if state_dependent_std:
+        wanted = wanted + (own[:, 2:] + other[:, 3:1:-1]) / 2
+    std = floor_log_std(wanted, min_std=head.min_std)
+    np.testing.assert_allclose(act(averaged).std, std, rtol=1e-4)
+    np.testing.assert_allclose(
+        act(averaged, np.asarray(image)).mean, side(mean), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_actor_without_a_free_std_may_have_a_symmetry() -> None:
+    swap = Reflection((1, 0, 2, 3, 4), (1.0,) * 5)
+    choices = Reflection((1, 0), (1.0, 1.0))
+    symmetry = PolicyReflection((("state", swap),), choices)
+    p = act(actor(PolicyHead("discrete", (2,)), output_scale=1.0, symmetry=symmetry))
+    q = act(actor(PolicyHead("discrete", (2,)), output_scale=1.0, symmetry=symmetry), swap(STATES))
+    np.testing.assert_allclose(p.entropy(), q.entropy(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("initial_std", [0.05, 0.3, 0.5])
@@ -339,6 +391,7 @@ def test_what_cannot_be_a_torso_is_refused(spec: TorsoSpec, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         spec.check()
     torso().check()
+    TorsoSpec(("state",), 1, (1,), "tanh").check()
 
 
 def test_an_unknown_policy_head_is_refused_with_the_known_ones() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,26 @@ def test_an_address_that_does_not_answer_is_said_within_15_seconds(capsys, tmp_p
     said = capsys.readouterr().err
     assert "nothing answers at 127.0.0.1 port 1" in said
     assert not (tmp_path / "run" / "runs").exists()
+
+
+def test_a_study_that_is_stopped_leaves_no_folders(tmp_path: Path) -> None:
+    from surefoot.config import Config
+    from surefoot.study.jobs import Job
+    from surefoot.study.on_ray import OnRay
+
+    folder = f"runs/t/{uuid.uuid4().hex}/seed-0"
+    job = Job(folder, "CartPole-v1", "a", Config(total_steps=2**40), (0,), 4, 2)
+    deadline = time.monotonic() + 60
+
+    def at_work() -> list[Path]:
+        return list(Path(tempfile.gettempdir()).glob(f"surefoot-*/{folder}"))
+
+    def has_begun() -> bool:
+        return bool(at_work()) or time.monotonic() > deadline
+
+    try:
+        assert list(OnRay().run([job], tmp_path / "study", has_begun)) == []
+        assert time.monotonic() < deadline
+        assert at_work() == []
+    finally:
+        ray.shutdown()

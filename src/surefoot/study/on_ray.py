@@ -47,14 +47,17 @@ class OnRay(Executor):
             except BaseException as error:  # Ray has many kinds
                 failed.append(error)
 
-        # what answers at the address may not be Ray, which then asks for long
-        joining = threading.Thread(target=join, daemon=True)
-        joining.start()
-        joining.join(timeout=None if not address else _PATIENCE_TO_JOIN_S)
-        if joining.is_alive():
-            raise UserError(
-                f"--ray {address}: what answers there is no Ray cluster of this version"
-            )
+        if not address:
+            join()  # what Ray starts on this machine ends with the thread that started it
+        else:
+            # what answers at the address may not be Ray, which then asks for long
+            joining = threading.Thread(target=join, daemon=True)
+            joining.start()
+            joining.join(timeout=_PATIENCE_TO_JOIN_S)
+            if joining.is_alive():
+                raise UserError(
+                    f"--ray {address}: what answers there is no Ray cluster of this version"
+                )
         if failed:
             raise UserError(f"--ray {address}: {str(failed[0]).strip().splitlines()[0]}")
         self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
