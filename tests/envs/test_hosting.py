@@ -166,6 +166,38 @@ def test_restart_makes_it_anew_and_leaves_the_others_as_they_were(
             np.testing.assert_array_equal(ours[:, i], theirs[:, i])
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no bus"), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize("hosting", [HERE, APART], ids=["here", "apart"])
+def test_one_that_cannot_be_closed_either_is_made_anew(
+    hosting: Hosting, error: BaseException
+) -> None:
+    class Stuck(robot("raise")):
+        def close(self) -> None:
+            if self.first == SEEDS[1]:
+                raise error
+
+    env = start_env(Stuck, hosting._replace(on_failure="restart"))
+    said: list[str] = []
+    env.log_to(said.append)
+    rows = play(env, 20)
+    assert len(said) == 1
+    assert said[0].endswith("Its episode is left out; it is made anew")
+    assert rows.valid[AT + 1, 1]
+
+
+def test_the_instance_that_workers_leave_unused_may_fail_to_close() -> None:
+    here = os.getpid()
+
+    class Stuck(robot()):
+        def close(self) -> None:
+            if os.getpid() == here:
+                raise SystemExit(1)
+
+    with pytest.warns(UserWarning, match="Stuck could not be closed, .*: raised SystemExit: 1"):
+        env = make_environment(Stuck, 3, seed=np.random.SeedSequence(0), hosting=APART)
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("what", "hosting"), [("raise", HERE), ("raise", APART), ("hang", APART), ("killed", APART)]
 )

@@ -141,7 +141,12 @@ def test_option_values_are_toml(value: str, read: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["[0.5, 2.0", "[hip, knee]", "{a: 1}", '"open', "0.5,2.0", "-1, 1e3"]
+    "value",
+    [
+        *("[0.5, 2.0", "[hip, knee]", "{a: 1}", '"open', "0.5,2.0", "-1, 1e3"),
+        *("[" * 3000, "{a = " * 3000, "[1e999]", "[9223372036854775808]"),  # beyond what is read
+    ],
+    ids=lambda value: value[:20],
 )
 def test_a_value_that_only_begins_as_toml_is_refused_with_the_way_to_write_it(value: str) -> None:
     with pytest.raises(ValueError, match=r"env_options: range=") as caught:

@@ -275,7 +275,9 @@ def row(step: int, **more: Any) -> dict[str, Any]:
 
 
 DAMAGED = [b"", b"{", b"[1]", b"null", b'{"step": 3}', b"\xff\x00", b'{"step": NaN}', b"9" * 5000]
-DAMAGED += [b'{"step": ', b"\0\0", b" " * 2**18 + json.dumps(row(3)).encode()]  # the last: too long
+DAMAGED += [b'{"step": ', b"\0\0"]
+LONG, ROW = b" " * 2**18, json.dumps(row(3)).encode()
+DAMAGED += [LONG + ROW, ROW + LONG + b"x"]  # too long, though a part of it is a line
 DAMAGED += [
     json.dumps(row(7) | change).encode()
     for change in (

@@ -425,10 +425,14 @@ def test_what_cannot_be_a_policy_is_refused_before_anything_is_allocated(
         load_policy(run)
 
 
-@pytest.mark.parametrize("bound", [np.nan, np.inf, -np.inf])
-def test_a_bound_that_leaves_no_action_is_refused(bound: float) -> None:
-    with pytest.raises(UserError, match="are no bounds"):
-        ActionSpec("continuous", (1,), (bound,), (bound,), (1,))
+@pytest.mark.parametrize(
+    "bounds",
+    [*((b, b) for b in (np.nan, np.inf, -np.inf, 1e38, 0.5)), (np.nan, 1.0), (0.0, np.nan)],
+)
+def test_a_bound_that_leaves_no_action_is_refused(bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    with pytest.raises(UserError, match="the lower bound must lie below"):
+        ActionSpec("continuous", (1,), (low,), (high,), (1,))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

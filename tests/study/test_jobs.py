@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sys
@@ -133,6 +134,35 @@ def test_seeds_that_were_trained_together_are_found_again(tmp_path: Path) -> Non
     assert groups(7)["a"] == [(0, 1, 2, 3, 5, 6), (4,)]
 
 
+RUN = {"final": 1.0, "steps": [1], "returns": [1.0], "diagnostics": {"policy/entropy": [None, 0.5]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"wall_time_s": None}, ""),
+        *(({"wall_time_s": x}, "wall_time_s = ") for x in ("inf", -1.0, "2", True)),
+        ({"learning_rate": "inf"}, "learning_rate = inf"),
+        ({"runs": {"0": RUN | {"final": "inf"}}}, "a number of seed 0 is not finite"),
+        ({"runs": {"0": RUN | {"returns": ["-inf"]}}}, "a number of seed 0 is not finite"),
+        ({"runs": {"0": RUN | {"diagnostics": {"a": ["inf"]}}}}, "a number of seed 0 is not"),
+        ({"runs": {"0": RUN | {"steps": []}}}, "0 steps and 1 returns of seed 0"),
+        ({"runs": {"1": RUN}}, "of seeds .0,."),
+        ({"more": 1}, "'more' is unknown"),
+    ],
+    ids=str,
+)
+def test_a_result_is_what_a_job_leaves_or_is_refused(
+    change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    module._write(job(), tmp_path, {0: RUN}, {}, wall_time_s=2.0)
+    result = json.loads((tmp_path / job().folder / "result.json").read_text())
+    check = contextlib.nullcontext() if not says else pytest.raises(ValueError, match=says)
+    with check:
+        module.check_result(result | change)
+
+
 def test_a_robot_with_a_preset_is_trained_with_it_and_scored_on_its_own_reward() -> None:
     study, run_dir = plan(parse(["clipping", "--tasks", "Go1JoystickFlatTerrain-v1", "Hopper-v5"]))
     assert study.tasks["Go1JoystickFlatTerrain-v1"] == preset("go1")
@@ -215,7 +245,7 @@ def test_what_is_done_again_is_not_counted_as_done_and_both_phases_are(tmp_path:
                 if job.folder in broken:
                     write_failure(job, study, "it failed")
                 else:
-                    runs = {seed: {"final": 1.0} for seed in job.seeds}
+                    runs = dict.fromkeys(job.seeds, RUN)
                     module._write(job, study, runs, {}, wall_time_s=2.0)
                 yield job
 

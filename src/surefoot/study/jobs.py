@@ -7,6 +7,7 @@ last of all: a folder that has none was not finished.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,7 @@ class _Result:
     seeds: tuple[int, ...]
     runs: Mapping[str, _Outcome]
     errors: Mapping[str, str]
+    wall_time_s: float | None = None
 
 
 def check_result(result: Mapping[str, Any]) -> None:
@@ -123,6 +125,11 @@ def check_result(result: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{len(run.steps)} steps and {len(run.returns)} returns of seed {seed}"
             )
+        curves = [x for curve in run.diagnostics.values() for x in curve if x is not None]
+        if not all(map(math.isfinite, (run.final, *run.returns, *curves))):
+            raise ValueError(f"a number of seed {seed} is not finite")
+    if not math.isfinite(read.learning_rate) or not 0.0 <= (read.wall_time_s or 0.0) < math.inf:
+        raise ValueError(f"learning_rate = {read.learning_rate}, wall_time_s = {read.wall_time_s}")
 
 
 class Evaluations(Hook):
