@@ -308,7 +308,7 @@ class Readers:
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree(self._plain, self.work)
 
-    def try_one(self, choice: random.Random) -> list[str]:
+    def try_one(self, choice: random.Random, most_seconds: float = math.inf) -> list[str]:
         """Damage one file and read it; what was wrong with how that ended."""
         verb, place = choice.choice(self.places)
         file = self.work / place
@@ -343,7 +343,7 @@ class Readers:
             wrong.append(f"more than an error: {said}")
         if code not in (0, 1, 2, None):
             wrong.append(f"exit code {code}: {said}")
-        if took > MOST_SECONDS:
+        if took > most_seconds:
             wrong.append(f"{took:.1f} s: {said[:300]}")
         if verb == "resume run" and file.name == "metrics.jsonl":
             wrong += self._lost(content)
@@ -439,13 +439,16 @@ def _without_drawing() -> Iterator[None]:
         yield
 
 
-def fuzz(number: int, seed: int = 0, *, every: int = 1000) -> list[str]:
+def fuzz(
+    number: int, seed: int = 0, *, every: int = 1000, most_seconds: float = MOST_SECONDS
+) -> list[str]:
     """Damage so many files; what was wrong, each thing with its file.
 
     Args:
         number: how many.
         seed: of the damage.
         every: how many between two lines of progress.
+        most_seconds: of processor time that reading one may take.
     """
     wrong: list[str] = []
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -456,9 +459,8 @@ def fuzz(number: int, seed: int = 0, *, every: int = 1000) -> list[str]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         readers.said.clear()
         for k in range(number):
-            wrong += [
-                f"case {seed}/{k}: {x}" for x in readers.try_one(random.Random(f"{seed}/{k}"))
-            ]
+            case = random.Random(f"{seed}/{k}")
+            wrong += [f"case {seed}/{k}: {x}" for x in readers.try_one(case, most_seconds)]
             if (k + 1) % every == 0:
                 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
                 print(
