@@ -340,7 +340,7 @@ def test_a_run_is_held_from_the_moment_it_is_looked_at(
         raise LookupError
 
     # its environments are made behind the look at its checkpoints
-    with pytest.raises(LookupError):
+    with pytest.raises(UserError, match="raised LookupError"):
         api.resume(run, task=task, total_steps=450, progress=False)
-    with pytest.raises(LookupError):  # and it was let go
+    with pytest.raises(UserError, match="raised LookupError"):  # and it was let go
         api.resume(run, task=task, total_steps=450, progress=False)
