@@ -17,6 +17,7 @@ import json
 import math
 import time
 import zipfile
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -312,9 +313,9 @@ def _onnx_session(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, 
 
 @dataclass
 class Latency:
-    """Seconds that calls took, and how many came too late."""
+    """Seconds that calls took, the newest 100,000 of them, and how many came too late."""
 
-    seconds: list[float] = field(default_factory=list)
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
     late: int = 0
 
     def percentile(self, share: float) -> float:
@@ -358,12 +359,17 @@ class Controller:
     def act(self, observation: Mapping[str, np.ndarray], age_s: float = 0.0) -> np.ndarray:
         """The action for groups of numbers that were measured `age_s` seconds ago."""
         if reason := self._doubt(observation, age_s):
-            self.refused[reason] = self.refused.get(reason, 0) + 1
-            return self._safe.copy()
+            return self._instead(reason)
         began = time.perf_counter()
         action = self.policy(observation)
         self.latency.seconds.append(time.perf_counter() - began)
-        return action if np.all(np.isfinite(action)) else self._safe.copy()
+        if np.all(np.isfinite(action)):
+            return action
+        return self._instead("the action is not finite")
+
+    def _instead(self, reason: str) -> np.ndarray:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        return self._safe.copy()
 
     def _doubt(self, observation: Mapping[str, np.ndarray], age_s: float) -> str:
         if not age_s <= self.oldest_s:

@@ -34,6 +34,7 @@ from unittest import mock
 import jax
 import numpy as np
 import tomli_w
+from tests.helpers import PROBE, TINY
 
 from surefoot import api
 from surefoot.agent import Policy
@@ -53,17 +54,7 @@ from surefoot.study.run_study import reported_jobs
 from surefoot.training import Hook, Run, Trainer
 from surefoot.update import make_executors
 
-TASK = "probe:late-reward/continuous"
-CONFIG = Config(
-    total_steps=300,
-    num_envs=4,
-    num_steps=16,
-    num_minibatches=4,
-    num_epochs=2,
-    actor_hidden=(8,),
-    critic_hidden=(8,),
-    checkpoint_every=100,
-)
+TASK, CONFIG = PROBE, TINY.replace(checkpoint_every=100)
 MOST_SECONDS, MOST_MIB = 1.0, 200
 _DRAWN = 0.03  # share of the reports whose charts are drawn, which takes far longer than reading
 

@@ -283,6 +283,13 @@ def test_what_cannot_be_trusted_leads_to_the_safe_action(tmp_path: Path) -> None
     assert 0 < control.latency.percentile(0.99) < 1
 
 
+def test_an_action_that_is_not_finite_is_not_sent(tmp_path: Path) -> None:
+    control = controller(tmp_path)
+    control.policy = lambda _: np.array([np.nan])  # type: ignore[assignment]
+    assert control.act({"observation": np.zeros(3)}).tolist() == [0.0]
+    assert control.refused == {"the action is not finite": 1}
+
+
 def test_the_safe_action_is_written_whatever_ends_the_loop(tmp_path: Path) -> None:
     control, written = controller(tmp_path), []
 

@@ -11,6 +11,7 @@ import tyro
 
 from surefoot.cli.arguments import read
 from surefoot.errors import UserError
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"calls = {arguments.calls} must be at least 1")
     from surefoot.ship.latency import latency
 
-    folder = arguments.folder
+    folder = user_path(arguments.folder)
     inside = folder / "export"
     found = latency(inside if inside.is_dir() else folder, arguments.calls)
     say(f"{'us an action':<14}{'p50':>10}{'p99':>10}{'p99.9':>10}")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from surefoot.cli.arguments import default, read
+from surefoot.machine import user_path
 from surefoot.terminal import say
 
 
@@ -41,8 +42,8 @@ def main(argv: Sequence[str]) -> int:
     from surefoot.ship.export import export
 
     result = export(
-        arguments.run,
-        output=arguments.output,
+        user_path(arguments.run),
+        output=arguments.output and user_path(arguments.output),
         forms=arguments.forms,
         from_state=arguments.from_state,
         episodes=arguments.episodes,

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surefoot.errors import UserError, near_matches
-from surefoot.terminal import drop, say
 
 VERBS = {
     "train": "train a policy on a task",
@@ -74,6 +73,8 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
     except Exception:  # a fault of ours or of a simulator's, which may speak of what is in a file
+        from surefoot.terminal import say
+
         say(traceback.format_exc().rstrip(), stderr=True)
         return 1
 
@@ -112,6 +113,8 @@ def keep_compiled_programs() -> None:
 def _without_cache(why: str) -> None:
     if "JAX_ENABLE_COMPILATION_CACHE" in os.environ:
         return
+    from surefoot.terminal import say
+
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     say(
         f"compiled programs are not kept ({why}), so every start compiles them anew; "
@@ -146,10 +149,14 @@ def flush() -> None:
         try:
             stream.flush()
         except (OSError, ValueError):
+            from surefoot.terminal import drop
+
             drop(stream)
 
 
 def fail(message: str, *, code: int = 2) -> int:
     """One line on stderr, and the exit code."""
+    from surefoot.terminal import say
+
     say(f"surefoot: error: {message}", stderr=True)
     return code

@@ -185,6 +185,7 @@ class Controls:
     Attributes:
         spec: the actions.
         joints: numbers of the driven joints, in the order of the actions; empty for `ctrl`.
+        actuators: numbers of the actuators that drive them.
         scale: [A] of the driven joints.
         offset: [A] what an action of 0 asks of them.
         others: numbers of the further actuators that actions drive.
@@ -197,7 +198,7 @@ class Controls:
         self._high = np.where(limited, model.actuator_ctrlrange[:, 1], np.inf)
         self._home = robot.home_ctrl
         if options.kind == "ctrl":
-            self.joints = np.array([], int)
+            self.joints = self.actuators = np.array([], int)
             low, high = (tuple(map(float, x)) for x in (self._low, self._high))
             self.spec = ActionSpec("continuous", (model.nu,), low, high, (model.nu,))
             return
@@ -207,7 +208,7 @@ class Controls:
         self.joints = np.array([joint for joint in joints if joint in by_joint], int)
         if not len(self.joints):
             raise UserError(f"{robot.name}: no actuator drives a joint of {options.joints!r}")
-        self._actuators = np.array([by_joint[joint] for joint in self.joints])
+        self.actuators = np.array([by_joint[joint] for joint in self.joints])
         names = [robot.names["joint"][joint] for joint in self.joints]
         for option in ("scale", "offset", "stiffness", "damping", "effort"):
             if isinstance(table := getattr(options, option), Mapping):
@@ -230,14 +231,14 @@ class Controls:
             ranged = model.jnt_limited[self.joints].astype(bool)
             for sign, bounds in ((1, self._low), (-1, self._high)):
                 edge = model.jnt_range[self.joints, 0 if sign > 0 else 1]
-                place = self._actuators
+                place = self.actuators
                 inner = sign * np.maximum(sign * bounds[place], sign * edge)
                 bounds[place] = np.where(ranged, inner, bounds[place])
         self.others = np.array([], int)
         if options.others:
             self.others = robot.ids("actuator", options.others)
             ranged = np.isfinite(self._low) & np.isfinite(self._high)
-            if bad := [int(i) for i in self.others if i in self._actuators or not ranged[i]]:
+            if bad := [int(i) for i in self.others if i in self.actuators or not ranged[i]]:
                 name = robot.names["actuator"][bad[0]]
                 raise UserError(
                     f"actuation: others names the actuator {name!r}, which drives a joint already or has no "
@@ -305,7 +306,7 @@ class Controls:
 
     def ctrl_of(self, targets: Any) -> jax.Array:
         """MuJoCo's controls [nu] for targets of the driven joints, within their ranges."""
-        ctrl = jnp.asarray(self._home, jnp.result_type(targets)).at[self._actuators].set(targets)
+        ctrl = jnp.asarray(self._home, jnp.result_type(targets)).at[self.actuators].set(targets)
         return jnp.clip(ctrl, self._low, self._high)
 
 

@@ -1,14 +1,11 @@
 """What a robot's controller has to know of a task, as plain numbers and names."""
 
-# MuJoCo's names come from an extension without types
-# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import mujoco
-import numpy as np
-
+from surefoot.robots.body import effort_of
 from surefoot.robots.environment import compiled
 from surefoot.robots.task import RobotTask
 
@@ -24,18 +21,10 @@ def contract_of(task: RobotTask) -> dict[str, Any]:
     """
     robot = compiled(task)
     model, controls = robot.model, task.actuation.on(robot)
-    actuators = {
-        int(model.actuator_trnid[i, 0]): int(i)
-        for i in np.flatnonzero(model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT)
-    }
     rows: list[dict[str, Any]] = []
-    for place, joint in enumerate(controls.joints):
-        index = actuators[int(joint)]
+    for place, (joint, index) in enumerate(zip(controls.joints, controls.actuators, strict=True)):
         stiffness, damping = -model.actuator_biasprm[index, 1:3]
-        effort = model.actuator_forcerange[index]
-        if not model.actuator_forcelimited[index]:
-            effort = model.jnt_actfrcrange[joint]
-        limited = model.actuator_forcelimited[index] or model.jnt_actfrclimited[joint]
+        effort = effort_of(robot, int(joint))
         low, high = controls.bounds(index)
         rows.append(
             {
@@ -46,7 +35,7 @@ def contract_of(task: RobotTask) -> dict[str, Any]:
                 "high": high,
                 "stiffness": float(stiffness),
                 "damping": float(damping),
-                "effort": float(np.max(np.abs(effort))) if limited else None,
+                "effort": effort if math.isfinite(effort) else None,
                 "home": float(robot.home[model.jnt_qposadr[joint]]),
             }
         )

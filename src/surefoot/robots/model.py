@@ -275,8 +275,9 @@ def lock(spec: mujoco.MjSpec, joints: Mapping[str, float]) -> None:
     check_names(joints, known, what="joint")
     for key in list(spec.keys):
         spec.delete(key)
+    model = _plain_model(spec)  # kept as the spec becomes
     for name, position in joints.items():
-        model, joint = _plain_model(spec), known[name]
+        joint = known[name]
         index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
         kind = mujoco.mjtJoint(int(model.jnt_type[index]))
         if kind not in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE):
@@ -291,13 +292,15 @@ def lock(spec: mujoco.MjSpec, joints: Mapping[str, float]) -> None:
         back = turn * (1, -1, -1, -1)
         for other in joint.parent.joints:
             before = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, other.name)
-            if model.jnt_bodyid[before] == body and before < index:
-                other.axis = _rotated(model.jnt_axis[before], back)
-                other.pos = _rotated(model.jnt_pos[before] - shift, back)
+            if before < index:
+                model.jnt_axis[before] = other.axis = _rotated(model.jnt_axis[before], back)
+                model.jnt_pos[before] = other.pos = _rotated(model.jnt_pos[before] - shift, back)
         quat = np.zeros(4)
         mujoco.mju_mulQuat(quat, model.body_quat[body], turn)
-        joint.parent.pos = model.body_pos[body] + _rotated(shift, model.body_quat[body])
-        joint.parent.quat, joint.parent.alt.type = quat, mujoco.mjtOrientation.mjORIENTATION_QUAT
+        model.body_pos[body] += _rotated(shift, model.body_quat[body])
+        model.body_quat[body] = quat
+        joint.parent.pos, joint.parent.quat = model.body_pos[body], quat
+        joint.parent.alt.type = mujoco.mjtOrientation.mjORIENTATION_QUAT
         for actuator in [a for a in spec.actuators if a.target == name]:
             spec.delete(actuator)
         spec.delete(joint)

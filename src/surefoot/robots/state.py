@@ -298,10 +298,8 @@ class Frame:
         """[3], of the frame's origin."""
         s, body = self._state, self._body
         root = s.robot.model.body_rootid[body]
-        turning, moving = (
-            s.cvel[body, :3],
-            s.cvel[body, 3:],
-        )  # of the point that is now at the root's centre
+        # of the point that is now at the root's centre
+        turning, moving = s.cvel[body, :3], s.cvel[body, 3:]
         return moving + jnp.cross(turning, self.position - s.subtree_com[root])
 
     @property

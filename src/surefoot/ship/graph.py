@@ -396,7 +396,7 @@ class _Tracer:
                 dtype,
             )
             return _Value(number, shape, dtype)
-        if b == 1 and isinstance(rows, np.ndarray) and i * j and j == 1:
+        if b == 1 and j == 1 and isinstance(rows, np.ndarray):
             matrix = self.constant(rows.reshape(i, k).T.copy(), flat=False)
             return _Value(
                 self.add("matmul", (self.number(columns), matrix), 1, i, dtype), shape, dtype

@@ -93,7 +93,6 @@ class _Writer:
         first = len(graph.inputs)
         for number, array in enumerate(graph.constants, start=first):
             self._constant(f"v{number}", array)
-        self._is_input = [True] * first + [False] * len(graph.constants)
         for number, node in enumerate(graph.nodes, start=first + len(graph.constants)):
             self._write(node, [f"v{i}" for i in node.reads], f"v{number}")
         batch = self._batch()
@@ -120,9 +119,7 @@ class _Writer:
         elif op == "take":
             *parts, index = reads
             if len(parts) > 1:
-                parts = [
-                    self._make("Concat", [self._rows(p, n) for p, n in self._parts(node)], axis=1)
-                ]
+                parts = [self._make("Concat", [self._rows(i) for i in node.reads[:-1]], axis=1)]
             self._node("Gather", [parts[0], index], name, axis=1)
         elif op == "matmul" and parameter == 1:
             self._node("MatMul", reads, name)
@@ -134,14 +131,12 @@ class _Writer:
         elif op == "reduce":
             kind, n = parameter
             groups = self._make("Reshape", [reads[0], self._ints(-1, node.size, n)])
-            if kind in _REDUCTIONS:
-                inner = (groups, self._ints(-1))
-                if node.dtype == "bool":
-                    whole = self._make("Cast", [groups], to=self._type("int32"))
-                    result = self._make(_REDUCTIONS[kind], [whole, self._ints(-1)], keepdims=0)
-                    self._node("Cast", [result], name, to=self._type("bool"))
-                else:
-                    self._node(_REDUCTIONS[kind], list(inner), name, keepdims=0)
+            if kind in _REDUCTIONS and node.dtype == "bool":
+                whole = self._make("Cast", [groups], to=self._type("int32"))
+                result = self._make(_REDUCTIONS[kind], [whole, self._ints(-1)], keepdims=0)
+                self._node("Cast", [result], name, to=self._type("bool"))
+            elif kind in _REDUCTIONS:
+                self._node(_REDUCTIONS[kind], [groups, self._ints(-1)], name, keepdims=0)
             else:
                 operator = {"argmax": "ArgMax", "argmin": "ArgMin"}[kind]
                 self._node(operator, [groups], name, axis=-1, keepdims=0)
@@ -181,12 +176,9 @@ class _Writer:
 
     # --- pieces
 
-    def _parts(self, node: Node) -> list[tuple[str, int]]:
-        return [(f"v{i}", i) for i in node.reads[:-1]]
-
-    def _rows(self, name: str, number: int) -> str:
+    def _rows(self, number: int) -> str:
         """A value with its batch axis: a constant has none."""
-        first = len(self._graph.inputs)
+        name, first = f"v{number}", len(self._graph.inputs)
         if not first <= number < first + len(self._graph.constants):
             return name
         size = self._graph.constants[number - first].size

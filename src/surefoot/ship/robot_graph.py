@@ -7,7 +7,6 @@ the actions before, histories.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -174,10 +173,6 @@ class RobotPolicy:
     def __init__(self, policy: Policy, task: RobotTask) -> None:
         self._policy, self._task = policy, task
         self.env = RobotEnvironment(task, 1)
-        self._noiseless = {
-            name: dataclasses.replace(s, noise=0.0, bias=0.0, delay_steps=(0, 0), drop=0.0)
-            for name, s in task.sensing.items()
-        }
         self._first = self.env._begin_one(jax.random.key(0), jnp.zeros(())).episodes
         self._measured: dict[str, Port] = {}
         commands = {f"command{_suffix(path)}": x for path, x in _leaves(self._first.command)}
@@ -246,7 +241,7 @@ class RobotPolicy:
             episode = episode._replace(carry=kept)
         s = state(episode)
         groups, history = as_groups(task.observe(s)), {}
-        for name in self._noiseless:
+        for name in task.sensing:  # noise, delay and losses are the robot's own
             now, shown = jnp.ravel(groups[name]), before[f"history_{name}"]
             shown = jnp.concatenate([shown[1:], now[None]])
             shown = jnp.where(first, now, shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,7 @@ from surefoot.agent import LoadedPolicy
 from surefoot.agent.description import to_json
 from surefoot.api import open_run
 from surefoot.envs import ObservationSpec
+from surefoot.envs.contract import release
 from surefoot.robots import RobotTask
 from surefoot.ship.graph import Graph
 from surefoot.ship.policy_graph import policy_graph
@@ -198,7 +200,7 @@ def _played(run: Path, episodes: int, task: Any) -> tuple[dict[str, Any], list[R
                 for step in range(min(RECORDED - len(rows), len(played.rollout.valid)))
             ]
     finally:
-        env.close()
+        release(env, warnings.warn)
     return tally.summary(), rows
 
 
