@@ -47,8 +47,8 @@ MUTANTS = (
         86,
         "gains in the order of the actuators",
         "robots/actuation.py",
-        "self._actuators = np.array([by_joint[joint] for joint in self.joints])",
-        "self._actuators = np.array(sorted(by_joint[joint] for joint in self.joints))",
+        "self.actuators = np.array([by_joint[joint] for joint in self.joints])",
+        "self.actuators = np.array(sorted(by_joint[joint] for joint in self.joints))",
         (
             "tests/robots/test_controls.py::test_actions_are_in_the_joints_order_whatever_the_actuators_is",
         ),
