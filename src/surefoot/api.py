@@ -16,7 +16,7 @@ from surefoot.agent import LoadedPolicy, Policy, load_policy
 from surefoot.config import Config, from_mapping, option_names, parse_options
 from surefoot.config_file import toml_value
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.contract import release
+from surefoot.envs.contract import closing, release
 from surefoot.envs.tasks import (
     names_code,
     own_options,
@@ -369,7 +369,7 @@ def evaluate(
     env, policy, streams = open_run(
         run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
     )
-    try:
+    with closing(env, warnings.warn):
         key = to_key(streams.spawn(1)[0])
         return evaluate_policy(
             policy.policy,
@@ -380,8 +380,6 @@ def evaluate(
             max_episode_steps=max_episode_steps,
             log=lambda text: say(text, stderr=True),
         )
-    finally:
-        release(env, warnings.warn)
 
 
 def open_run(

@@ -316,7 +316,9 @@ def ports_of(program: Mapping[str, Any]) -> tuple[list[Port], list[Port]]:
         if len(set(names)) != len(names) or not any(not port.carried for port in ports):
             raise ValueError(f"inputs or outputs {names}")
     carried = [{(p.name, p.shape, p.dtype) for p in x if p.carried} for x in (inputs, outputs)]
-    if [port.name for port in outputs if not port.carried] != ["action"] or carried[0] != carried[1]:
+    if [port.name for port in outputs if not port.carried] != ["action"] or carried[0] != carried[
+        1
+    ]:
         raise ValueError(f"outputs {[port.name for port in outputs]}")
     return inputs, outputs
 
@@ -358,7 +360,14 @@ def _load(path: Path) -> list[np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             return [_array(archive, f"c{i}.npy") for i in range(len(names))]
-    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ) as error:
         raise _damaged(path, error) from None
 
 

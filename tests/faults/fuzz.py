@@ -291,7 +291,7 @@ class Readers:
             "my.toml": ("train --config my.toml", "bench X --config my.toml"),
             "question.toml": ("study question.toml",),
         }
-        read = {verb: ("policy", "config.toml") for verb in ("eval run", "export run")}
+        read = dict.fromkeys(("eval run", "export run"), ("policy", "config.toml"))
         self.places = [
             (verb, file.relative_to(self._plain))
             for kind, those in verbs.items()
@@ -300,7 +300,10 @@ class Readers:
             if file.name.startswith(read.get(verb, "")) or "safetensors" in file.name
         ]
         self._flags = {
-            "export": (*"--overwrite --episodes 0 --forms numpy --output".split(), str(folder / "made")),
+            "export": (
+                *["--overwrite", "--episodes", "0", "--forms", "numpy", "--output"],
+                str(folder / "made"),
+            ),
             "bench-policy": ("--calls", "1"),
         }
         self.said: Counter[str] = Counter()

@@ -165,7 +165,9 @@ def test_the_description_says_what_goes_in_and_comes_out(tmp_path: Path) -> None
 
     model = onnx.load(result.folder / "policy.onnx")
     (entry,) = model.metadata_props
-    assert json.loads(entry.value) == {k: v for k, v in about.items() if k not in ("program", "files")}
+    assert json.loads(entry.value) == {
+        k: v for k, v in about.items() if k not in ("program", "files")
+    }
     card = (result.folder / "README.md").read_text()
     assert card.startswith('---\nlicense: "MIT"\n')
     assert "| observation `observation` | (3,) | float32 |" in card

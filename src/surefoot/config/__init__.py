@@ -10,6 +10,7 @@ from surefoot.config.config import (
     validate,
 )
 from surefoot.config.options import (
+    MAX_EPISODE_STEPS,
     SECTIONS,
     AdvantageOptions,
     CollectOptions,
@@ -26,6 +27,7 @@ from surefoot.config.options import (
 )
 
 __all__ = [
+    "MAX_EPISODE_STEPS",
     "SECTIONS",
     "AdvantageOptions",
     "CollectOptions",

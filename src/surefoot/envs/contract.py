@@ -13,10 +13,11 @@ next episode already, and hands over the true last one as `final_observation`; t
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -195,10 +196,13 @@ class ActionSpec:
     def differences(self, other: ActionSpec) -> list[str]:
         """What makes an action of this one mean something else there, in words; none if nothing does.
 
-        Integers or numbers of another width are no difference: `widen` brings them to it.
+        Simulators write the same numbers, and their bounds, in float32 and in float64: that is no difference
+        where 32 bits tell the actions apart. Any other dtype is one.
         """
-        kinds = [np.dtype(spec.dtype).kind == "f" for spec in (self, other)]
-        words = ("integers", "numbers")
+        plain = [
+            spec.dtype in ("float32", "float64") and not spec.is_wide for spec in (self, other)
+        ]
+        dtypes = ("", "") if all(plain) else (self.dtype, other.dtype)
         found = [
             f"{name} {mine} here, {its} there"
             for name, mine, its in (
@@ -206,13 +210,12 @@ class ActionSpec:
                 ("sizes", self.sizes, other.sizes),
                 ("shape", self.shape, other.shape),
                 ("start", self.start, other.start),
-                ("values", words[kinds[0]], words[kinds[1]]),
+                ("dtype", *dtypes),
             )
             if mine != its
         ]
         ends = [list(zip(spec.low, spec.high, strict=True)) for spec in (self, other)]
         for i, (mine, its) in enumerate(zip(*ends, strict=False)):
-            # simulators write the same bound in float32 and in float64
             if mine != its and (np.asarray(mine, np.float32) != np.asarray(its, np.float32)).any():
                 found.append(
                     f"component {i} from {mine[0]} to {mine[1]} here, {its[0]} to {its[1]} there"
@@ -467,6 +470,15 @@ def release(env: Environment, log: Callable[[str], None]) -> None:
         env.close()
     except FAILURES as error:
         log(f"{env.spec.name} {failure(error)[0]}; it {NOT_CLOSED}")
+
+
+@contextlib.contextmanager
+def closing(env: Environment, log: Callable[[str], None]) -> Iterator[None]:
+    """Closes environments at its end, as `release` does."""
+    try:
+        yield
+    finally:
+        release(env, log)
 
 
 class HostPhysics(Environment):

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from surefoot.envs.contract import ActionSpec, Environment, Step, as_groups
+from surefoot.envs.contract import ActionSpec, Environment, Step, as_groups, release
+from surefoot.envs.guard import Guarded
 from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.tasks import make_environment
 
@@ -137,9 +138,10 @@ def _play(
     try:
         first, *actions = (rows[:num_envs] for rows in _actions(env.spec.action, steps))
         with jax.enable_x64(env.spec.needs_float64):
-            state, step = env.reset(jax.random.key(seed))
+            guarded = Guarded(env)
+            state, step = guarded.reset(jax.random.key(seed))
             made = [step]
-            call = jax.jit(env.step) if env.spec.in_graph else env.step
+            call = jax.jit(guarded.step) if env.spec.in_graph else guarded.step
             state, step = call(state, first)  # compiles
             made.append(step)
             began = time.perf_counter()
@@ -149,7 +151,7 @@ def _play(
             trace = _Trace(jax.device_get(made), time.perf_counter() - began)
     finally:
         if env is not task:
-            env.close()
+            release(env, said.append)
     return env, trace, said
 
 

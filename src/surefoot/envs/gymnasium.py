@@ -55,7 +55,7 @@ class _Record:
         self.steps = self.time = self.failures = self.made_anew = 0
         self.has_ended = self.is_gone = self.is_out = False
 
-    def next_command(self, action: np.ndarray) -> Command | None:
+    def next_command(self, action: np.ndarray, *, is_choice: bool) -> Command | None:
         """What comes next: a step, or a new episode, or nothing any more."""
         if self.is_out:
             return None
@@ -67,7 +67,7 @@ class _Record:
             return Command("reset")
         # a discrete action arrives as a 0-d array: environments want the scalar; a copy of the
         # others, because JAX's arrays are read-only and some environments scale in place
-        return Command("step", action.copy() if action.ndim else action.item())
+        return Command("step", action.item() if is_choice else np.array(action))
 
     def begin(self, observation: Groups) -> None:
         """A new episode."""
@@ -184,7 +184,11 @@ class GymnasiumEnvironment(Environment):
         terminated, truncated, valid = (np.zeros(count, bool) for _ in range(3))
         info = {name: np.full(count, np.nan, np.float32) for name in self.spec.info}
         rows = np.asarray(action)
-        commands = [record.next_command(rows[i]) for i, record in enumerate(self._records)]
+        is_choice = self.spec.action.kind == "discrete"
+        commands = [
+            record.next_command(rows[i], is_choice=is_choice)
+            for i, record in enumerate(self._records)
+        ]
         for i, came in enumerate(self._backend.do(commands)):
             record, command = self._records[i], commands[i]
             if command is None:

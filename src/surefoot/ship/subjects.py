@@ -15,7 +15,7 @@ from surefoot.agent import LoadedPolicy
 from surefoot.agent.description import to_json
 from surefoot.api import open_run
 from surefoot.envs import ObservationSpec
-from surefoot.envs.contract import release
+from surefoot.envs.contract import closing
 from surefoot.robots import RobotTask
 from surefoot.ship.graph import Graph
 from surefoot.ship.policy_graph import policy_graph
@@ -188,7 +188,7 @@ def _played(run: Path, episodes: int, task: Any) -> tuple[dict[str, Any], list[R
     """What the policy is worth, and observations of one environment, one after the other."""
     env, loaded, streams = open_run(run, episodes=episodes, task=task)
     tally, rows = EpisodeStatistics(), []
-    try:
+    with closing(env, warnings.warn):
         for played in play(loaded.policy, env, episodes, key=to_key(streams.spawn(1)[0])):
             tally.add(played)
             seen = played.rollout.observations
@@ -199,8 +199,6 @@ def _played(run: Path, episodes: int, task: Any) -> tuple[dict[str, Any], list[R
                 }
                 for step in range(min(RECORDED - len(rows), len(played.rollout.valid)))
             ]
-    finally:
-        release(env, warnings.warn)
     return tally.summary(), rows
 
 
