@@ -408,6 +408,7 @@ def open_run(
         options=parse_options(config.env_options if env_options is None else env_options),
     )
     env.log_to(lambda text: say(text, stderr=True))
+    env.read_as(policy.observations)
     try:
         check_fits(policy, env)
     except UserError:

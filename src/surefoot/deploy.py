@@ -197,15 +197,30 @@ class Port:
         shape: of one.
         dtype: of its numbers.
         carried: whether what comes out goes into the next call under the same name.
+        origin: what is subtracted from its numbers in float64, before they become float32; empty: nothing.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     carried: bool = False
+    origin: tuple[float, ...] = ()
+
+    @property
+    def inside(self) -> str:
+        """The dtype that the operations read."""
+        return "float32" if self.origin else self.dtype
+
+    def read(self, batch: np.ndarray) -> np.ndarray:
+        """What comes in [B, *shape], as flat rows for the operations."""
+        rows = batch.reshape(len(batch), -1)
+        return (rows - np.asarray(self.origin)).astype(self.inside) if self.origin else rows
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "origin", tuple(map(float, self.origin)))
+        if self.origin and (self.dtype != "float64" or len(self.origin) != math.prod(self.shape)):
+            raise ValueError(f"{len(self.origin)} origins of {self.name!r}")
         sizes = all(type(n) is int and 0 <= n <= _MOST_NUMBERS for n in self.shape)
         if not sizes or not math.prod(self.shape) <= _MOST_NUMBERS:
             raise ValueError(f"the shape {self.shape} of {self.name!r}")
@@ -242,7 +257,7 @@ class Program:
         count = len(next(iter(values.values())))
         table: dict[int, np.ndarray] = dict(self._constants)
         for number, port in enumerate(self._inputs):
-            table[number] = values[port.name].reshape(count, -1)
+            table[number] = port.read(values[port.name])
         # infinite and huge numbers are dealt with further on, as the network does
         with np.errstate(all="ignore"):
             for number, (run, reads) in enumerate(self._steps, start=self._start):

@@ -156,7 +156,14 @@ def test_the_description_says_what_goes_in_and_comes_out(tmp_path: Path) -> None
     assert about["task"] == "gymnasium:Pendulum-v1"
     assert about["step"] == 7
     assert about["observations"] == [
-        {"name": "observation", "shape": [3], "choices": [], "starts": [], "dtype": "float32"}
+        {
+            "name": "observation",
+            "shape": [3],
+            "choices": [],
+            "starts": [],
+            "origin": None,
+            "dtype": "float32",
+        }
     ]
     assert about["action"]["low"] == [-2.0]
     assert about["evaluation"]["episodes"] == 2

@@ -287,11 +287,14 @@ class ObservationSpec:
         shape: of one observation.
         choices: of integers that networks read as one-hot: how many values each has; empty for numbers.
         starts: the smallest raw value of each; the contract's count from 0.
+        origin: of numbers whose offset would take float32's digits (a clock, GPS, an encoder): what is
+            subtracted from each in float64, before they become float32; None: nothing.
     """
 
     shape: tuple[int, ...]
     choices: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
+    origin: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         count = math.prod(self.shape)
@@ -303,6 +306,10 @@ class ObservationSpec:
             )
         if self.choices:
             _check_choices(self.choices, "observation spec")
+        if self.origin is not None and (
+            self.choices or len(self.origin) != count or not np.isfinite(self.origin).all()
+        ):
+            raise UserError(f"observation spec: origin {self.origin} of shape {self.shape}")
 
     @property
     def dtype(self) -> str:
@@ -324,7 +331,17 @@ class ObservationSpec:
         rows = xp.asarray(batch).reshape(len(batch), *self.shape)
         if self.choices:
             rows = rows - np.asarray(self.starts).reshape(self.shape)
+        if self.origin is not None:
+            rows = rows.astype(np.float64) - np.reshape(self.origin, self.shape)
         return rows.astype(self.dtype)
+
+    def raw(self, batch: np.ndarray) -> np.ndarray:
+        """A batch of the contract as the simulator gives it: the inverse of `cast`, but for rounding."""
+        if self.choices:
+            return batch + np.asarray(self.starts).reshape(self.shape)
+        if self.origin is not None:
+            return batch.astype(np.float64) + np.reshape(self.origin, self.shape)
+        return batch
 
     def check(self, batch: np.ndarray, name: str) -> None:
         """Raise ValueError for what networks cannot read in a simulator's batch [N, *shape] of this group."""
@@ -453,6 +470,13 @@ class Environment(abc.ABC):
             env_state: what the previous call returned.
             action: [N, *spec.action.shape], in the environment's own bounds and dtype.
         """
+
+    def read_as(self, observations: Mapping[str, ObservationSpec]) -> None:
+        """Subtract the origins of these groups, those of a run or a policy, and none of its own.
+
+        Does nothing by default: who has no origins reads as it did.
+        """
+        return
 
     def close(self) -> None:
         """Release what the simulator holds. Does nothing by default."""

@@ -32,6 +32,7 @@ from surefoot.files import (
 from surefoot.machine import platform_info
 from surefoot.reading import read_json
 from surefoot.training import Hook, ResumePoint, Run, Trainer, TrainState, is_checkpoint
+from surefoot.training.environments import Origins, origins_of
 
 FOLDER, MANIFEST = "checkpoints", "manifest.json"
 _TRAINER, _RANDOM, _SIMULATORS = (
@@ -70,6 +71,7 @@ class Checkpoint:
         best: the best checkpoint so far, if any episode has ended.
         milestones: steps of the checkpoints that are kept for good.
         machine: versions and hardware it was made with.
+        origins: what observations are read from, by group (`ObservationSpec.origin`).
     """
 
     path: Path
@@ -81,6 +83,7 @@ class Checkpoint:
     best: Best | None
     milestones: tuple[int, ...]
     machine: Mapping[str, Any]
+    origins: Origins
 
     @property
     def fingerprint(self) -> str | None:
@@ -106,7 +109,7 @@ class Checkpoint:
 
     def resume_point(self) -> ResumePoint:
         """Where the run goes on."""
-        return ResumePoint(self.step, self.wall_time_s, self.restore)
+        return ResumePoint(self.step, self.wall_time_s, self.restore, self.origins)
 
     def differences(self, fingerprint: str | None = None) -> list[str]:
         """What is other than when it was made, of all that the last bits of a run depend on.
@@ -239,6 +242,7 @@ class Checkpoints(Hook):
             "milestones": list(milestones),
             "machine": _circumstances(run.env.fingerprint),
             "precision": "float32",
+            "origins": {n: list(x) for n, x in origins_of(run.env.observations).items()},
             "arrays": arrays,
             "files": {file.name: checksum(file) for file in sorted(folder.iterdir())},
         }
@@ -280,6 +284,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             best=best and Best(_integer(best["step"]), _number(best["episode_return"])),
             milestones=tuple(map(_integer, manifest["milestones"])),
             machine=dict(manifest["machine"]),
+            # older ones have none
+            origins={
+                str(name): tuple(map(_number, numbers))
+                for name, numbers in manifest.get("origins", {}).items()
+            },
         )
         files = {str(name): dict(entry) for name, entry in manifest["files"].items()}
         if found.environments not in ("saved", "anew", "left"):
