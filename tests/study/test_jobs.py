@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.helpers import TINY
@@ -50,13 +51,14 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 ) -> None:
     made: list[dict[str, Any]] = []
 
-    def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> None:
+    def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> Any:
         made.append(options)
+        return mock.MagicMock()
 
     monkeypatch.setattr(module, "make_environment", make)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     config = TINY.replace(env_options=("forward_reward_weight=2.0",))
-    run: Any = SimpleNamespace(task="Hopper-v5", config=config)
+    run: Any = SimpleNamespace(task="Hopper-v5", config=config, env=mock.MagicMock())
     Evaluations(job(config=config, as_it_comes=as_it_comes)).on_start(run)
     assert made == [{} if as_it_comes else {"forward_reward_weight": 2.0}]
 
@@ -64,11 +66,13 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 def test_the_policy_is_played_once_for_each_share_of_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "make_environment", lambda *_, **__: object())
+    monkeypatch.setattr(module, "make_environment", lambda *_, **__: mock.MagicMock())
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"episode_return_mean": 1.0})
     config = TINY.replace(total_steps=100)
-    run: Any = SimpleNamespace(task="t", config=config, policy=lambda state: None)
+    run: Any = SimpleNamespace(
+        task="t", config=config, env=mock.MagicMock(), policy=lambda state: None
+    )
     watcher = Evaluations(job())
     watcher.on_start(run)
     for step in (10, 24, 25, 26, 40, 80, 99, 101):  # 80 passes two marks at once
