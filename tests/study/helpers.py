@@ -26,9 +26,7 @@ def leaves(
     }
 
 
-def analysed(
-    scores: Scores, *, seeds: int | None = None, measures: bool = False
-) -> dict[str, Any]:
+def analysed(scores: Scores, *, seeds: int | None = None, measures: bool = False) -> dict[str, Any]:
     """What a study shows whose runs had these scores at every evaluation; the others failed.
 
     With a quick bootstrap: how well it covers is tested with the statistics.

@@ -200,7 +200,7 @@ def test_bounds_are_of_tasks_of_the_study() -> None:
 
 
 def test_an_arm_changes_the_task_options_that_leave_the_reward() -> None:
-    text = TEXT.replace('seeds = 3', 'seeds = 3\narm_env_options = ["b", "c"]')
+    text = TEXT.replace("seeds = 3", 'seeds = 3\narm_env_options = ["b", "c"]')
     text = text.replace("num_envs = 8", 'env_options = ["a=1", "b=2"]')
     study = check(parse(text + 'env_options = ["b=3", "c=4"]\n'))
     assert study.config("Hopper-v5", "clip").env_options == ("a=1", "b=2")

@@ -285,7 +285,9 @@ def last_tenth(values: Sequence[float]) -> Sequence[float]:
 
 def measures(found: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
     """What was found beside the return at each evaluation: lengths, ends, success, the task's measures."""
-    names = {name for row in found for name in row if name in MEASURES or name.startswith("measure/")}
+    names = {
+        name for row in found for name in row if name in MEASURES or name.startswith("measure/")
+    }
     return {name: [row.get(name) for row in found] for name in sorted(names)}
 
 

@@ -82,7 +82,13 @@ def _key(env_option: str) -> str:
 
 
 _SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "bounds")]
-_WANTED = {"name": str, "baseline": str, "question": str, "as_it_comes": bool, "arm_env_options": list}
+_WANTED = {
+    "name": str,
+    "baseline": str,
+    "question": str,
+    "as_it_comes": bool,
+    "arm_env_options": list,
+}
 # what would make scores incomparable: an arm may not have another budget, or another reward
 _SHARED = ("seed", "total_steps")
 

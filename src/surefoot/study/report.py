@@ -186,7 +186,9 @@ def _measures(arms: Found) -> list[list[str]]:
     """What was measured beside the return, a row for each."""
     told = {name: arm.get("measures", {}) for name, arm in arms.items()}
     names = sorted({measure for measures in told.values() for measure in measures})
-    return [[name, *(_number(of_arm.get(name), ".3g") for of_arm in told.values())] for name in names]
+    return [
+        [name, *(_number(of_arm.get(name), ".3g") for of_arm in told.values())] for name in names
+    ]
 
 
 def _profile(found: Found, charts: Charts) -> str:

@@ -310,7 +310,9 @@ def to_csv(results: Sequence[Mapping[str, Any]]) -> str:
     """One line for each evaluation of each run; a failed run has one line with its error."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = sorted({n for r in results for run in r["runs"].values() for n in run.get("measures", ())})
+    names = sorted(
+        {n for r in results for run in r["runs"].values() for n in run.get("measures", ())}
+    )
     head = ["task", "arm", "seed", "learning_rate", "step", "return", "final", "error"]
     writer.writerow([*head, *names])
     for result in results:
