@@ -281,7 +281,7 @@ def _diagnostics(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[float 
 
 
 def _measures(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """What was measured beside the return: at the end as scores are taken, and the mean at each evaluation."""
+    """What was measured beside the return: at the end as scores are taken, and at each evaluation."""
     found: dict[str, Any] = {}
     told = [runs[seed].get("measures", {}) for seed in sorted(runs)]
     for name in sorted({name for measures in told for name in measures}):
