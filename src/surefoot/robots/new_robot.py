@@ -94,7 +94,7 @@ def _constants(found: Findings) -> Iterable[str]:
         yield "# guessed: what is lowest in the home pose; geoms, or bodies whose geoms touch the ground"
         yield f"FEET = {_tuple(found.feet)}"
         yield f"START_M = {found.start_m:g}  # height of the trunk, feet just on the ground"
-        yield "# guessed: the feet's bodies, and the points in their frames, in m, that are to be lifted in turns"
+        yield "# guessed: the feet's bodies, and points of them, in m, to be lifted in turns"
         points = {
             name: f"({', '.join(f'{x + 0.0:g}' for x in at)})" for name, at in found.soles.items()
         }
