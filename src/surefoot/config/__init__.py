@@ -2,6 +2,7 @@
 
 from surefoot.config.config import (
     Config,
+    fixed_options,
     from_mapping,
     in_words,
     option_names,
@@ -13,6 +14,7 @@ from surefoot.config.options import (
     SECTIONS,
     AdvantageOptions,
     CollectOptions,
+    EvaluationOptions,
     LossOptions,
     MemoryOptions,
     NetworkOptions,
@@ -22,6 +24,7 @@ from surefoot.config.options import (
     OverlapOptions,
     RecordOptions,
     RunOptions,
+    StartOptions,
     TrustRegionOptions,
 )
 
@@ -30,6 +33,7 @@ __all__ = [
     "AdvantageOptions",
     "CollectOptions",
     "Config",
+    "EvaluationOptions",
     "LossOptions",
     "MemoryOptions",
     "NetworkOptions",
@@ -39,7 +43,9 @@ __all__ = [
     "OverlapOptions",
     "RecordOptions",
     "RunOptions",
+    "StartOptions",
     "TrustRegionOptions",
+    "fixed_options",
     "from_mapping",
     "in_words",
     "option_names",
