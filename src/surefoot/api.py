@@ -145,7 +145,7 @@ def resume(
     if "env_options" not in options:  # else they are the user's own words
         refuse_code(task, config.env_options)
     changes = {} if total_steps is None else {"total_steps": total_steps}
-    config = with_changes(config, changes | options)
+    config = with_changes(folder, config, changes | options)
     with contextlib.ExitStack() as at_end:
         lock = hold(folder, doing="training")  # what is found here stays so until the end
         at_end.callback(lock.release)

@@ -149,6 +149,14 @@ def remove_staging(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder as far as the system lets it; whoever looks finds all of it or nothing."""
+    staging = path.with_name(f"{_STAGING}{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        path.replace(staging)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def contents(folder: Path) -> list[str]:
     """Names in a folder, but for its lock and what `remove_staging` removes; none where it is not there."""
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

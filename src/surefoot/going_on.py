@@ -26,8 +26,8 @@ from surefoot.services.run_folder import (
 from surefoot.services.step_folders import later_than
 
 
-def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A run's options, some of them others from now on.
+def with_changes(folder: Path, config: Config, changes: Mapping[str, Any]) -> Config:
+    """The options of the run in a folder, some of them others from now on.
 
     Raises:
         ValueError: an option that there is not, that stays as it is for a whole run, or whose change would
@@ -38,8 +38,8 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     for name, value in changes.items():
         if name in fixed:
             raise UserError(
-                f"{name} stays as it is for a whole run: {fixed[name]} (it is {getattr(config, name)!r}). To "
-                f"begin another run with {name} = {value!r} and this one's policy: surefoot train --from RUN"
+                f"{name} stays as it is for a whole run: {fixed[name]} (it is {getattr(config, name)!r}, not {value!r}). To "
+                f"begin another run with the policy of this one: surefoot train TASK --from {folder}"
             )
     after = from_mapping(changes, base=config)
     if "learning_rate" in changes and after.learning_rate_schedule == "kl_adaptive":

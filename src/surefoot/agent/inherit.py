@@ -38,10 +38,8 @@ def inherit_actor(
     Raises:
         ValueError: actions, networks or observation groups that do not fit, with both.
     """
-    if differences := policy.action.differences(agent.action):
-        raise UserError(
-            f"the policy's actions (here) are not those of the task (there): {'; '.join(differences)}"
-        )
+    if differences := agent.action.differences(policy.action):
+        raise UserError(f"its actions are others: {'; '.join(differences)}")
     old = policy.spec()
     check_same(options_of(old), options_of(agent.policy(actor, normalizer).spec()))
     if old.symmetry is not None and old.symmetry != actor.symmetry:
@@ -134,7 +132,7 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     if not odd:
         return
     differences = "; ".join(f"{name} = {there[name]!r} there, {here[name]!r} here" for name in odd)
-    flags = " ".join(map(_flag, odd, (there[name] for name in odd)))
+    flags = " ".join(_flag(name, there[name]) for name in odd if there[name] is not None)
     raise UserError(f"it was trained in another form: {differences}. To begin with it: {flags}")
 
 

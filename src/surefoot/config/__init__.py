@@ -2,6 +2,7 @@
 
 from surefoot.config.config import (
     Config,
+    bare,
     fixed_options,
     from_mapping,
     in_words,
@@ -45,6 +46,7 @@ __all__ = [
     "RunOptions",
     "StartOptions",
     "TrustRegionOptions",
+    "bare",
     "fixed_options",
     "from_mapping",
     "in_words",

@@ -96,6 +96,11 @@ def range_of(hint: Any) -> Interval | None:
     return next(found, None) or next(filter(None, map(range_of, get_args(hint))), None)
 
 
+def bare(hint: Any) -> Any:
+    """An option's type without its range and its marks."""
+    return bare(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
+
+
 def fixed_options() -> dict[str, str]:
     """The options that stay as they are for a whole run, and why."""
     marks = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from surefoot.agent import save_policy
 from surefoot.config import EvaluationOptions
 from surefoot.config_file import to_toml
 from surefoot.errors import UserError
-from surefoot.files import remove_staging, whole_folder, write_json, write_text
+from surefoot.files import remove_folder, remove_staging, whole_folder, write_json, write_text
 from surefoot.reading import read_json
 from surefoot.services.step_folders import BEST, CHECKPOINTS, by_step, step_name
 from surefoot.training import Hook, Run, TrainState
@@ -96,7 +95,7 @@ class BestPolicy(Hook):
         kept = {next((step for step, _ in here if step <= c), None) for c in checkpoints}
         for step, path in here:
             if step not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
 
 def score(metrics: Mapping[str, Any], options: EvaluationOptions) -> Score:

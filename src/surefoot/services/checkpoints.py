@@ -22,6 +22,7 @@ from surefoot.errors import UserError
 from surefoot.files import (
     checksum,
     load_arrays,
+    remove_folder,
     remove_staging,
     save_arrays,
     whole_folder,
@@ -252,7 +253,7 @@ class Checkpoints(Hook):
         kept |= {*self._milestones, self._exact_at, self._best and self._best.step}
         for step, path in here:
             if step not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

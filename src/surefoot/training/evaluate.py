@@ -59,7 +59,7 @@ def play(
     reset_key, key = jax.random.split(key)
     state = start(env, policy.initial_carry(num_envs), reset_key)
     running, lost = np.zeros(num_envs, int), np.zeros(num_envs, int)
-    chunk, count, said = 0, 0, time.monotonic()
+    chunk, ended_then, said = 0, 0, time.monotonic()
     while np.any(done < quota):
         state, rollout = collect(policy, state, jax.random.fold_in(key, chunk))
         rollout = jax.device_get(rollout)
@@ -85,13 +85,14 @@ def play(
                 f"{env.spec.name}: an episode has gone on for {longest:,} steps (limit "
                 f"{max_episode_steps:,}); {_ADVICE}"
             )
-        progress(int(np.minimum(done, quota).sum()))
+        ended_now = int(np.minimum(done, quota).sum())
+        progress(ended_now)
         if np.any(done < quota) and time.monotonic() - said >= SAY_EVERY_S:
-            said, count_before, count = time.monotonic(), count, int(done.sum())
-            if count == count_before:
-                text = f"{np.minimum(done, quota).sum()} of {episodes} episodes have ended"
-                endless = f" after {running.max():,} steps; {_ADVICE}" if not count else ""
+            if ended_now == ended_then:
+                text = f"{ended_now} of {episodes} episodes have ended"
+                endless = f" after {running.max():,} steps; {_ADVICE}" if not ended_now else ""
                 log(f"{env.spec.name}: {text}{endless}")
+            said, ended_then = time.monotonic(), ended_now
         yield PlayedChunk(rollout, counted)
 
 
