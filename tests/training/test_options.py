@@ -205,6 +205,7 @@ def with_options(stage: str, **options: Any) -> list[bytes]:
     return outcome(stage, tuple(sorted(options.items())))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("option", CHANGES)
 def test_every_option_changes_what_is_learned(option: str) -> None:
     stage, value, both = CHANGES[option]
