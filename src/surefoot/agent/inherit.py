@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from surefoot.agent.normalizer import Normalizer
 from surefoot.agent.policy import Policy, PolicySpec
 from surefoot.envs import ObservationSpec
 from surefoot.errors import UserError
-from surefoot.networks import Actor, Critic, Torso, TorsoSpec
+from surefoot.networks import Actor, Critic, TorsoSpec
 
 Groups = Mapping[str, ObservationSpec]
 N = TypeVar("N", Actor, Critic)
@@ -77,8 +77,8 @@ def inherit_torso(network: N, groups: Groups, old: TorsoSpec, offered: Groups, n
                 + (", of other integers" if groups[name].shape == offered[name].shape else "")
                 + ": what its numbers are has no names, so they cannot be told apart"
             )
-    before, rows = 0, {}
-    weight = _first_weight(network)
+    before, rows, reads = 0, {}, _reader(network)
+    weight = reads(network)
     for name in old.groups:
         rows[name] = weight[before : before + groups[name].size]
         before += groups[name].size
@@ -86,7 +86,7 @@ def inherit_torso(network: N, groups: Groups, old: TorsoSpec, offered: Groups, n
     mapped = jnp.concatenate([rows.get(name, fresh[name]) for name in new.groups])
     torso = replace(network.torso, groups=new.groups)
     network = eqx.tree_at(lambda n: n.torso, network, torso)
-    return eqx.tree_at(_first_weight, network, mapped)
+    return eqx.tree_at(reads, network, mapped)
 
 
 def inherit_moments(old: Normalizer, new: Normalizer) -> Normalizer:
@@ -144,9 +144,10 @@ def _flag(option: str, value: Any) -> str:
     return " ".join(map(str, (f"--{name}", *values)))
 
 
-def _first_weight(network: Any) -> jax.Array:
-    """The weights [D_in, D] that read a network's observation groups."""
-    torso: Torso = network.torso
-    if torso.memory is not None:
-        return torso.memory.cells[0].inputs.weight
-    return (torso.body.layers[0] if torso.body.layers else network.output).weight
+def _reader(network: Actor | Critic) -> Callable[[Any], jax.Array]:
+    """What picks the weights [D_in, D] that read a network's observation groups."""
+    if network.torso.memory is not None:
+        return lambda n: n.torso.memory.cells[0].inputs.weight
+    if network.torso.body.layers:
+        return lambda n: n.torso.body.layers[0].weight
+    return lambda n: n.output.weight
