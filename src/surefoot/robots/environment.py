@@ -530,8 +530,16 @@ def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:
     return steps / passed
 
 
-def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -> Robot:
-    """The task's model, as the task edits it, with the sensors that its functions need."""
+def compiled(
+    task: RobotTask, add: Mapping[str, Added] = MappingProxyType({}), *, looks: bool = False
+) -> Robot:
+    """The task's model, as the task edits it.
+
+    Args:
+        task: the task.
+        add: sensors that its functions need.
+        looks: whether what is only looked at stays in.
+    """
     try:
         beside = [Path(inspect.getfile(type(task))).resolve().parent]
     except (OSError, TypeError):  # made where there is no file
@@ -546,7 +554,8 @@ def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -
         raise
     except Exception as error:
         raise refuse(f"{task.name}.edit()", error) from error
-    leave_out_looks(spec)
+    if not looks:
+        leave_out_looks(spec)
     for sensor in add.values():
         sensor.add_to(spec)
     return Robot(compile_spec(spec, task.name), task.name)
