@@ -105,8 +105,8 @@ class Choice:
                 )
         if task is None:
             raise UserError(
-                "name what to look at: a run (surefoot play RUN), a task (--task robot:Go1Walk --agent zero), "
-                "or an exported policy (--policy FILE)"
+                "name what to look at: a run (surefoot play RUN), a task (--task robot:Go1Walk --agent "
+                "zero), or an exported policy (--policy FILE)"
             )
         if self.agent is None and self.policy is None:
             raise UserError(
@@ -125,8 +125,8 @@ class Choice:
         if self.agent == "home":
             if not isinstance(env, RobotEnvironment):
                 raise UserError(
-                    f"--agent home holds a robot's home pose, and {env.spec.name} is no robot's task: --agent "
-                    "zero gives zeros"
+                    f"--agent home holds a robot's home pose, and {env.spec.name} is no robot's task: "
+                    "--agent zero gives zeros"
                 )
             return Home(env)
         assert self.run is not None

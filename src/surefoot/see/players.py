@@ -42,7 +42,7 @@ class Seen(NamedTuple):
     """
 
     observation: Mapping[str, Any]
-    first: np.ndarray
+    first: Any
     env_state: Any
 
 
