@@ -39,7 +39,8 @@ from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
-from surefoot.robots.model import Robot, compile_spec, leave_out_looks, read_spec
+from surefoot.robots.looks import dress, leave_out_looks
+from surefoot.robots.model import Robot, compile_spec, read_spec
 from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
 from surefoot.robots.symmetry import find_symmetry
 from surefoot.robots.task import RobotTask
@@ -538,7 +539,7 @@ def compiled(
     Args:
         task: the task.
         add: sensors that its functions need.
-        looks: whether what is only looked at stays in.
+        looks: whether it is to be looked at, and not stepped.
     """
     try:
         beside = [Path(inspect.getfile(type(task))).resolve().parent]
@@ -554,7 +555,9 @@ def compiled(
         raise
     except Exception as error:
         raise refuse(f"{task.name}.edit()", error) from error
-    if not looks:
+    if looks:
+        dress(spec)
+    else:
         leave_out_looks(spec)
     for sensor in add.values():
         sensor.add_to(spec)
