@@ -26,6 +26,7 @@ from surefoot.envs.tasks import (
 )
 from surefoot.errors import UserError
 from surefoot.files import hold
+from surefoot.services.breakdowns import Breakdowns
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint, later_than
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.crash_report import CrashReport
@@ -244,6 +245,7 @@ def _services(
     """What every run folder has, in the order in which it is written; see `RunFolder`."""
     metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
     services = [folder, metrics, PolicyFile(folder.path), CrashReport(folder.path), Health()]
+    services.append(Breakdowns(folder.path))
     if config.checkpoint_every is not None:
         services.append(
             Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone)

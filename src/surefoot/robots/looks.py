@@ -50,7 +50,7 @@ def dress(spec: mujoco.MjSpec) -> None:
         spec.worldbody.add_light(
             type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
             pos=[0, 0, 4],
-            dir=[-0.35, 0.25, -1],
+            dir=[-0.5, 0.6, -1],
             diffuse=[0.8, 0.8, 0.8],
         )
     bare = [g for g in spec.geoms if g.type == mujoco.mjtGeom.mjGEOM_PLANE and not g.material]
