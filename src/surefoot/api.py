@@ -21,6 +21,7 @@ from surefoot.files import hold
 from surefoot.going_on import check_seeds, check_source, going_on, task_again, with_changes
 from surefoot.machine import user_path
 from surefoot.services.best import BestPolicy, evaluated_best
+from surefoot.services.breakdowns import Breakdowns
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress, EpisodeProgress
 from surefoot.services.crash_report import CrashReport
@@ -189,7 +190,7 @@ def _services(
         evaluation = Evaluation(task, after=after.step if after else 0)
         best = BestPolicy(folder.path, sync_metrics=metrics.sync)
         hooks = [evaluation, *hooks, best]  # it may refuse the task, before anything is written
-    hooks += [PolicyFile(folder.path), CrashReport(folder.path), Health()]
+    hooks += [PolicyFile(folder.path), CrashReport(folder.path), Health(), Breakdowns(folder.path)]
     if config.checkpoint_every is not None:
         hooks.append(Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone))
     return _Services(folder, hooks, evaluation)

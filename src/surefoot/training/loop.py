@@ -140,15 +140,22 @@ class Trainer:
 
     def state_template(self, iteration: int) -> TrainState:
         """A state of the shape that one has after so many iterations, its numbers without meaning."""
+        state = self.learned_template(iteration)
+        return self.reset_envs(state, self.env) if self.env.spec.saves_state else state
+
+    def learned_template(self, iteration: int) -> TrainState:
+        """The same without environments."""
         state = self.init()
-        if self.env.spec.saves_state:
-            state = self.reset_envs(state, self.env)
         main = state.learners[self.updater.main]
         return state._replace(stale_learners=(main,) * min(iteration, self.config.lag))
 
     def policy(self, state: TrainState) -> Policy:
         """The newest policy."""
         return self._policy(state.learners[self.updater.main], state.normalizer)
+
+    def critic(self, state: TrainState) -> Critic:
+        """The newest critic."""
+        return self.updater.critic(state.learners)
 
     def acting_policy(self, state: TrainState) -> Policy:
         """The policy that collects: the newest, or one behind it where `overlap` is full."""
@@ -287,6 +294,7 @@ def train(
         state = resume_point.restore(trainer)
         reports = Reports(state, hooks, config, envs.env.spec.name, resume_point.wall_time_s)
         envs.log_to(reports.log)
+        envs.report_to(reports.report)
         run = Run(task_name(task), config, spec, trainer.agent, trainer.policy, reports.log)
         with reports.to_hooks(run):
             time = reports.clock.time
