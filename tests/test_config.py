@@ -91,7 +91,10 @@ def test_every_option_misspelt_by_one_letter_gets_its_name_suggested(name: str) 
             {"overlap": "full", "lag_correction": "vtrace", "advantage_estimator": "td"},
             "'vtrace' corrects gae, not 'td'",
         ),
-        ({"stop_at_return": 9.0}, "stop_at_return = 9.0 needs eval_every, such as eval_every = 50000"),
+        (
+            {"stop_at_return": 9.0},
+            "stop_at_return = 9.0 needs eval_every, such as eval_every = 50000",
+        ),
         ({"stop_at_success": 0.5}, "stop_at_success = 0.5 needs eval_every"),
         ({"best_by": "success"}, "best_by = 'success' needs eval_every"),
         ({"from_critic": True}, "from_critic needs from_run"),
@@ -258,12 +261,26 @@ def test_the_command_line_takes_whole_numbers_with_an_exponent() -> None:
 # numbers of two runs may differ in these, and one run goes on with others: networks, streams and records fit
 MAY_CHANGE = {
     *("total_steps", "num_steps", "env_options", "env_workers", "env_timeout", "on_env_failure"),
-    *("lag_correction", "min_std", "memory_minibatches", "bptt_steps", "observation_clip", "reward_clip"),
+    *(
+        "lag_correction",
+        "min_std",
+        "memory_minibatches",
+        "bptt_steps",
+        "observation_clip",
+        "reward_clip",
+    ),
     *("advantage_estimator", "gamma", "gae_lambda", "advantage_normalization", "min_advantage_std"),
     *("recompute_advantages", "surrogate", "clip_epsilon", "value_clip_epsilon", "value_coef"),
     *("entropy_coef", "num_epochs", "num_minibatches", "shuffle_each_epoch", "learning_rate"),
     *("critic_learning_rate", "learning_rate_schedule", "desired_kl", "target_kl", "max_grad_norm"),
-    *("adam_epsilon", "max_refused_updates", "max_kl", "cg_steps", "cg_damping", "line_search_steps"),
+    *(
+        "adam_epsilon",
+        "max_refused_updates",
+        "max_kl",
+        "cg_steps",
+        "cg_damping",
+        "line_search_steps",
+    ),
     *("checkpoint_every", "keep_checkpoints", "exact_resume"),
     *("eval_every", "eval_episodes", "best_by", "stop_at_return", "stop_at_success"),
 }

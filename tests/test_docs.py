@@ -32,7 +32,6 @@ from surefoot.config import (
     SECTIONS,
     Config,
     bare,
-    fixed_options,
     from_mapping,
     in_words,
     option_names,

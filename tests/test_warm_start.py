@@ -1,4 +1,4 @@
-"""A run begins with what another has learned: the same actions on equal observations, and all of it on record."""
+"""A run begins with what another has learned: the same actions on equal observations, all of it on record."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def policy_of(state: TrainState, task: Any = Task, **options: Any) -> Policy:
 
 def observations(groups: dict[str, int] = SIZES, count: int = 5) -> dict[str, np.ndarray]:
     rows = np.random.default_rng(0)
-    return {n: rows.normal(3.0, 1.0, (count, size)).astype(np.float32) for n, size in groups.items()}
+    return {
+        n: rows.normal(3.0, 1.0, (count, size)).astype(np.float32) for n, size in groups.items()
+    }
 
 
 def acts(policy: Policy, seen: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -133,7 +135,9 @@ def test_a_run_begins_with_the_very_policy_of_another(source: Path, tmp_path: Pa
     assert (state.step, state.iteration) == (0, 0)
     fresh = trainer_for(Task, TINY.replace(**READS)).init()
     assert bytes_of(state.learners["critic"]) == bytes_of(fresh.learners["critic"])
-    assert bytes_of(state.learners["actor"].opt_state) == bytes_of(fresh.learners["actor"].opt_state)
+    assert bytes_of(state.learners["actor"].opt_state) == bytes_of(
+        fresh.learners["actor"].opt_state
+    )
 
     heard = Recorder()
     run = trained(tmp_path / "run", from_run=source, hooks=[heard], seed=1)
@@ -210,7 +214,9 @@ def test_a_critic_comes_along_with_its_moments_and_its_units(source: Path) -> No
         for x in (before, state)
     ]
     assert_close([np.asarray(values[0])], [np.asarray(values[1])])
-    assert bytes_of(state.learners["critic"].opt_state) != bytes_of(before.learners["critic"].opt_state)
+    assert bytes_of(state.learners["critic"].opt_state) != bytes_of(
+        before.learners["critic"].opt_state
+    )
 
 
 @pytest.mark.extended
@@ -218,7 +224,11 @@ def test_a_critic_comes_along_with_its_moments_and_its_units(source: Path) -> No
     "options",
     [
         {"joint_loss": True},
-        {"shared_trunk": True, "critic_groups": READS["actor_groups"], "ignore_groups": ("privileged_state",)},
+        {
+            "shared_trunk": True,
+            "critic_groups": READS["actor_groups"],
+            "ignore_groups": ("privileged_state",),
+        },
         GRU,
     ],
     ids=str,
@@ -234,7 +244,9 @@ def test_a_critic_comes_along_whatever_its_form(options: dict, tmp_path: Path) -
     ]
 
 
-def test_a_critic_is_in_the_checkpoint_of_its_policy_or_is_not_had(source: Path, tmp_path: Path) -> None:
+def test_a_critic_is_in_the_checkpoint_of_its_policy_or_is_not_had(
+    source: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(source, tmp_path / "run")
     step = json.loads((run / "policy.json").read_text())["step"]
     shutil.rmtree(run / "checkpoints" / f"step-{step:012d}")
@@ -254,36 +266,49 @@ def test_a_critic_is_in_the_checkpoint_of_its_policy_or_is_not_had(source: Path,
 
 REFUSED: dict[str, tuple[Task, dict[str, Any], str]] = {
     "a group of another shape": (
-        Task((*list(SIZES.items())[1:], ("state", 5))), {},
+        Task((*list(SIZES.items())[1:], ("state", 5))),
+        {},
         r"the observation group 'state' has shape \(3,\) there and \(5,\) here",
     ),
     "a group that is gone": (
-        Task((("state", 3), ("privileged_state", 4))), {"actor_groups": ("state",)},
+        Task((("state", 3), ("privileged_state", 4))),
+        {"actor_groups": ("state",)},
         r"'command' of shape \(2,\), which the new one does not: it reads state \(3,\)",
     ),
     "the critic's group of another shape": (
-        Task((("state", 3), ("command", 2), ("privileged_state", 7))), {"from_critic": True},
+        Task((("state", 3), ("command", 2), ("privileged_state", 7))),
+        {"from_critic": True},
         r"from_critic: the observation group 'privileged_state' has shape \(4,\) there and \(7,\)",
     ),
     "other bounds": (Task(high=2.0), {}, "component 0 from -1.0 to 2.0 here, -1.0 to 1.0 there"),
     "another number of actions": (Task(actions=3), {}, r"sizes \(3,\) here, \(2,\) there"),
     "other widths": (
-        Task(), {"actor_hidden": (4, 4), "activation": "elu"},
+        Task(),
+        {"actor_hidden": (4, 4), "activation": "elu"},
         r"actor_hidden = \(8,\) there, \(4, 4\) here; activation = 'tanh' there, 'elu' here. To begin "
         "with it: --actor-hidden 8 --activation tanh",
     ),
     "a memory": (Task(), GRU, "memory = 'off' there, 'gru' here.* To begin with it: --memory off$"),
-    "another distribution": (Task(), {"distribution": "beta"}, "distribution = 'gaussian' there, 'beta'"),
+    "another distribution": (
+        Task(),
+        {"distribution": "beta"},
+        "distribution = 'gaussian' there, 'beta'",
+    ),
     "another floor": (Task(), {"min_std": 0.1}, "min_std = 0.01 there, 0.1 here.*--min-std 0.01"),
     "no normalizer": (
-        Task(), {"normalize_observations": False}, "--normalize-observations$",
+        Task(),
+        {"normalize_observations": False},
+        "--normalize-observations$",
     ),
     "another critic": (
-        Task(), {"critic_hidden": (4,), "from_critic": True},
+        Task(),
+        {"critic_hidden": (4,), "from_critic": True},
         r"from_critic: .*critic_hidden = \(8,\) there, \(4,\) here.*--critic-hidden 8",
     ),
     "other units of rewards": (
-        Task(), {"scale_rewards": False, "from_critic": True}, "from_critic: .*--scale-rewards",
+        Task(),
+        {"scale_rewards": False, "from_critic": True},
+        "from_critic: .*--scale-rewards",
     ),
 }
 
@@ -300,10 +325,19 @@ def test_what_does_not_fit_is_refused_with_both(case: str, source: Path, tmp_pat
 def test_a_folder_that_is_no_run_and_seeds_side_by_side_are_refused(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    arguments = ["train", PROBE, "--from", str(source.parent / "rum"), "--run-dir", str(tmp_path / "x")]
+    arguments = [
+        "train",
+        PROBE,
+        "--from",
+        str(source.parent / "rum"),
+        "--run-dir",
+        str(tmp_path / "x"),
+    ]
     assert main(arguments) == 2
     assert "is not a run folder (it does not exist); did you mean 'run'?" in capsys.readouterr().err
-    with pytest.raises(UserError, match="from_run = .* with num_seeds = 2: seeds side by side begin"):
+    with pytest.raises(
+        UserError, match=r"from_run = .* with num_seeds = 2: seeds side by side begin"
+    ):
         surefoot.train_seeds(
             PROBE, num_seeds=2, config=TINY, run_dir=tmp_path / "x", from_run=str(source)
         )
@@ -314,7 +348,7 @@ def test_a_folder_that_is_no_run_and_seeds_side_by_side_are_refused(
 def test_joints_have_names(tmp_path: Path) -> None:
     options = OPTIONS | {"total_steps": 64}
     run = surefoot.train("robot:Go1Walk", run_dir=tmp_path / "run", **options).run_dir
-    with pytest.raises(UserError, match="drives other joints: action 0 is .*FR_hip.* there and"):
+    with pytest.raises(UserError, match=r"drives other joints: action 0 is .*FR_hip.* there and"):
         surefoot.train("robot:SpotWalk", run_dir=tmp_path / "x", from_run=run, **options)
     rough = surefoot.train("robot:Go1Rough", run_dir=tmp_path / "y", from_run=run, **options)
     assert rough.finished
@@ -323,7 +357,9 @@ def test_joints_have_names(tmp_path: Path) -> None:
 # --- going on
 
 
-def test_a_run_that_began_so_goes_on_exactly_without_its_source(source: Path, tmp_path: Path) -> None:
+def test_a_run_that_began_so_goes_on_exactly_without_its_source(
+    source: Path, tmp_path: Path
+) -> None:
     mine = shutil.copytree(source, tmp_path / "source")
     whole = trained(tmp_path / "whole", from_run=mine)
     half = shutil.copytree(whole, tmp_path / "half")
@@ -352,7 +388,7 @@ def test_one_that_was_cut_off_before_its_first_checkpoint_begins_with_the_same_p
     assert api.resume(young, task=Task, progress=False).finished
     assert metrics_of(young) == metrics_of(whole)
     api.resume(mine, task=Task, total_steps=400, progress=False)  # another policy is there now
-    with pytest.raises(UserError, match="began with the policy of .* and another is there now"):
+    with pytest.raises(UserError, match=r"began with the policy of .* and another is there now"):
         api.resume(other, task=Task, progress=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -300,8 +300,8 @@ def best_folder(run: str | Path) -> Path:
     best = checkpoint and checkpoint.best
     if best is None:
         raise UserError(
-            f"{str(folder)!r} has no best policy: none was evaluated (--eval-every), and no checkpoint has seen "
-            "an episode end; leave --best out for its last one"
+            f"{str(folder)!r} has no best policy: none was evaluated (--eval-every), and no checkpoint has "
+            "seen an episode end; leave --best out for its last one"
         )
     return folder / CHECKPOINTS / step_name(best.step)
 

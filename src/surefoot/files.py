@@ -200,9 +200,14 @@ def load_arrays(path: Path, template: Any, *, most: int | None = None) -> Any:
     leaves, structure = jax.tree.flatten_with_path(template)
     wanted = {_name(where): leaf for where, leaf in leaves}
     expected = {name: _described(leaf) for name, leaf in wanted.items()}
-    is_part, most = most is not None, most or _HEADER + sum(
-        _HEADER_PER_ARRAY + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        for dtype, shape in expected.values()
+    is_part, most = (
+        most is not None,
+        most
+        or _HEADER
+        + sum(
+            _HEADER_PER_ARRAY + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            for dtype, shape in expected.values()
+        ),
     )
     content = read_bytes(path, most=most)
     try:

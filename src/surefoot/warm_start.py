@@ -110,9 +110,7 @@ class Source:
             raise UserError(f"{self._where}: {error}") from None
 
     def _inherit(self, agent: Agent, fresh: Begun) -> Begun:
-        actor, normalizer = inherit_actor(
-            self.policy.policy, agent, fresh.actor, fresh.normalizer
-        )
+        actor, normalizer = inherit_actor(self.policy.policy, agent, fresh.actor, fresh.normalizer)
         begun = fresh._replace(actor=actor, normalizer=normalizer)
         if self._checkpoint is None:
             return begun
@@ -123,7 +121,10 @@ class Source:
 
     def _inherit_critic(self, checkpoint: Checkpoint, agent: Agent, begun: Begun) -> Begun:
         learned = self._learned(checkpoint)
-        there = {"shared_trunk": self.config.shared_trunk, "scale_rewards": self.config.scale_rewards}
+        there = {
+            "shared_trunk": self.config.shared_trunk,
+            "scale_rewards": self.config.scale_rewards,
+        }
         check_same(
             options_of_torso(learned.spec, "critic_hidden") | there,
             options_of_torso(agent.critic, "critic_hidden")
@@ -144,8 +145,8 @@ class Source:
             if (path / MANIFEST).exists():
                 return read_checkpoint(path)
         raise UserError(
-            f"from_critic: {str(self.path)!r} has no checkpoint at step {self.step:,}, that of its policy, and "
-            f"a critic is in checkpoints alone; name one of them as from_run, or leave from_critic out"
+            f"from_critic: {str(self.path)!r} has no checkpoint at step {self.step:,}, that of its policy, "
+            f"and a critic is in checkpoints alone; name one of them as from_run, or leave from_critic out"
         )
 
     def _learned(self, checkpoint: Checkpoint) -> _Learned:

@@ -1,4 +1,4 @@
-"""Evaluation while it trains: nothing of the training moves, the best policy stays, and a goal ends the run."""
+"""Evaluation while it trains: no number of the training moves, the best policy stays, a goal ends the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVALUATED = OPTIONS | {"eval_every": 100, "eval_episodes": 6}
 
 
 class Near(SingleEnvironment):
-    """Reward for an action near what is seen; an episode is three steps. What it is worth is no round number."""
+    """Reward for an action near what is seen; an episode is three steps, and its return no round number."""
 
     name, info = "near", ("success",)
     observations = {"observation": 1}
@@ -121,7 +121,9 @@ def test_what_is_learned_is_the_same_with_and_without_evaluations(
 def test_seeds_side_by_side_learn_the_same_with_and_without_evaluations(tmp_path: Path) -> None:
     options = {"num_seeds": 2, "total_steps": 2_600, "checkpoint_every": 800, "eval_every": 500}
     surefoot.train_seeds(Near, run_dir=tmp_path / "with", **OPTIONS | options)
-    surefoot.train_seeds(Near, run_dir=tmp_path / "without", **OPTIONS | options | {"eval_every": None})
+    surefoot.train_seeds(
+        Near, run_dir=tmp_path / "without", **OPTIONS | options | {"eval_every": None}
+    )
     for seed in ("seed-0", "seed-1"):
         assert learned(tmp_path / "with" / seed) == learned(tmp_path / "without" / seed)
         assert len(evaluations(tmp_path / "with" / seed)) == 5
@@ -285,7 +287,9 @@ def test_of_a_run_without_evaluations_the_best_is_the_checkpoint_with_the_best_e
     assert "has no best policy: none was evaluated (--eval-every)" in capsys.readouterr().err
 
 
-def test_a_best_policy_whose_worth_cannot_be_read_is_passed_over(whole: Path, tmp_path: Path) -> None:
+def test_a_best_policy_whose_worth_cannot_be_read_is_passed_over(
+    whole: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
     *others, newest = bests(run)
     for other in others:

@@ -132,7 +132,9 @@ def assert_true(run: Path) -> None:
         assert checkpoint.best == best_of(rows[: checkpoint.iteration], steps(run))
         named = {*checkpoint.milestones, *([checkpoint.best.step] if checkpoint.best else [])}
         assert named <= {*steps(run)}  # what it says is kept is there
-    evaluated = {row["step"]: row["eval/episode_return"] for row in rows if "eval/episode_return" in row}
+    evaluated = {
+        row["step"]: row["eval/episode_return"] for row in rows if "eval/episode_return" in row
+    }
     for step in bests(run):  # it is there with its line, and says the same
         said = json.loads((run / "best" / f"step-{step:012d}" / "evaluation.json").read_text())
         assert (said["step"], said["eval/episode_return"]) == (step, evaluated[step])

@@ -187,7 +187,9 @@ def _check_evaluation(config: Config) -> None:
                 "policy, as it explores in them"
             )
     if config.best_by != "return":
-        raise UserError(f"best_by = {config.best_by!r} needs eval_every, the steps between evaluations")
+        raise UserError(
+            f"best_by = {config.best_by!r} needs eval_every, the steps between evaluations"
+        )
 
 
 def _check_combinations(config: Config) -> None:
@@ -286,9 +288,7 @@ def _literal(key: str, text: str, what: str) -> Any:
                 '{a = 1}, texts in them as "x" (and all of it in the shell\'s own quotes)'
             ) from None
         if re.fullmatch(r"[\d.eE+-]+(\s*,\s*[\d.eE+-]+)+", text):
-            raise UserError(
-                f"{what}: {key}={text}: a list is written as {key}=[{text}]"
-            ) from None
+            raise UserError(f"{what}: {key}={text}: a list is written as {key}=[{text}]") from None
         return text
     return text if isinstance(value, (datetime.date, datetime.time)) else value
 

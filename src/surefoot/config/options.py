@@ -70,7 +70,9 @@ class RunOptions:
     total_steps: Count = 1_000_000
     """Environment steps to train for (steps that are experience; reset rows do not count). [PPO's MuJoCo
     experiments]"""
-    seed: Annotated[int, Interval(ge=0, le=2**63 - 1), Fixed("every random stream of the run follows from it")] = 0
+    seed: Annotated[
+        int, Interval(ge=0, le=2**63 - 1), Fixed("every random stream of the run follows from it")
+    ] = 0
     """Seed of everything random: environments, initialization, actions, shuffling. [choice: the first of
     seeds 0, 1, ...]"""
 

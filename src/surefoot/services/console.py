@@ -27,7 +27,12 @@ _ROWS = (
     ("std", "policy/std", "{:.3f}"),
     ("learning rate", "optim/learning_rate", "{:.1e}"),
 )
-_PLAIN = ("rollout/episode_return", "eval/episode_return", "rollout/success_rate", "policy/approx_kl")
+_PLAIN = (
+    "rollout/episode_return",
+    "eval/episode_return",
+    "rollout/success_rate",
+    "policy/approx_kl",
+)
 _PLAIN += ("policy/clip_fraction", "value/explained_variance")
 
 

@@ -136,9 +136,7 @@ class Evaluation(Hook):
         )
         self._env.log_to(run.log)
         if self._collect is None:
-            self._collect = make_collector(
-                self._env, num_steps=CHUNK_STEPS, deterministic=True
-            )
+            self._collect = make_collector(self._env, num_steps=CHUNK_STEPS, deterministic=True)
         else:
             self._collect = self._collect.on(self._env)
 
@@ -163,7 +161,9 @@ def reached(metrics: Mapping[str, Any], options: EvaluationOptions) -> str:
         if value is None or value < goal:
             return ""
         words.append(f"{what} {value:.4g} (--{option.replace('_', '-')} {goal:g})")
-    return f"the evaluation at step {metrics['step']:,} reached {' and '.join(words)}" if words else ""
+    return (
+        f"the evaluation at step {metrics['step']:,} reached {' and '.join(words)}" if words else ""
+    )
 
 
 def reached_before(rows: Sequence[Mapping[str, Any]], step: int, options: EvaluationOptions) -> str:
