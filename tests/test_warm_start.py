@@ -1,4 +1,4 @@
-"""A run begins with what another has learned: the same actions on equal observations, and all of it on record."""
+"""A run begins with what another has learned: the same actions on equal observations, all of it on record."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ def test_a_folder_that_is_no_run_and_seeds_side_by_side_are_refused(
     assert main(arguments) == 2
     assert "is not a run folder (it does not exist); did you mean 'run'?" in capsys.readouterr().err
     with pytest.raises(
-        UserError, match="from_run = .* with num_seeds = 2: seeds side by side begin"
+        UserError, match=r"from_run = .* with num_seeds = 2: seeds side by side begin"
     ):
         surefoot.train_seeds(
             PROBE, num_seeds=2, config=TINY, run_dir=tmp_path / "x", from_run=str(source)
@@ -348,7 +348,7 @@ def test_a_folder_that_is_no_run_and_seeds_side_by_side_are_refused(
 def test_joints_have_names(tmp_path: Path) -> None:
     options = OPTIONS | {"total_steps": 64}
     run = surefoot.train("robot:Go1Walk", run_dir=tmp_path / "run", **options).run_dir
-    with pytest.raises(UserError, match="drives other joints: action 0 is .*FR_hip.* there and"):
+    with pytest.raises(UserError, match=r"drives other joints: action 0 is .*FR_hip.* there and"):
         surefoot.train("robot:SpotWalk", run_dir=tmp_path / "x", from_run=run, **options)
     rough = surefoot.train("robot:Go1Rough", run_dir=tmp_path / "y", from_run=run, **options)
     assert rough.finished
@@ -388,7 +388,7 @@ def test_one_that_was_cut_off_before_its_first_checkpoint_begins_with_the_same_p
     assert api.resume(young, task=Task, progress=False).finished
     assert metrics_of(young) == metrics_of(whole)
     api.resume(mine, task=Task, total_steps=400, progress=False)  # another policy is there now
-    with pytest.raises(UserError, match="began with the policy of .* and another is there now"):
+    with pytest.raises(UserError, match=r"began with the policy of .* and another is there now"):
         api.resume(other, task=Task, progress=False)
 
 

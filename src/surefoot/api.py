@@ -301,8 +301,8 @@ def best_folder(run: str | Path) -> Path:
     best = checkpoint and checkpoint.best
     if best is None:
         raise UserError(
-            f"{str(folder)!r} has no best policy: none was evaluated (--eval-every), and no checkpoint has seen "
-            "an episode end; leave --best out for its last one"
+            f"{str(folder)!r} has no best policy: none was evaluated (--eval-every), and no checkpoint has "
+            "seen an episode end; leave --best out for its last one"
         )
     return folder / CHECKPOINTS / step_name(best.step)
 

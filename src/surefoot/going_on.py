@@ -38,14 +38,15 @@ def with_changes(folder: Path, config: Config, changes: Mapping[str, Any]) -> Co
     for name, value in changes.items():
         if name in fixed:
             raise UserError(
-                f"{name} stays as it is for a whole run: {fixed[name]} (it is {getattr(config, name)!r}, not {value!r}). To "
-                f"begin another run with the policy of this one: surefoot train TASK --from {folder}"
+                f"{name} stays as it is for a whole run: {fixed[name]} (it is {getattr(config, name)!r}, not "
+                f"{value!r}). To begin another run with the policy of this one: surefoot train TASK --from "
+                f"{folder}"
             )
     after = from_mapping(changes, base=config)
     if "learning_rate" in changes and after.learning_rate_schedule == "kl_adaptive":
         raise UserError(
-            "learning_rate is where learning_rate_schedule = 'kl_adaptive' began, and the KL decides on it now; "
-            "set desired_kl, or another schedule with it"
+            "learning_rate is where learning_rate_schedule = 'kl_adaptive' began, and the KL decides on it "
+            "now; set desired_kl, or another schedule with it"
         )
     return after
 
@@ -75,8 +76,8 @@ def check_source(folder: Path, facts: Mapping[str, Any]) -> None:
     now = facts.get("from")
     if recorded and now and recorded.get("policy_sha256") != now["policy_sha256"]:
         raise UserError(
-            f"{str(folder)!r} began with the policy of {now['run']} at step {recorded.get('step')}, and another "
-            f"is there now (step {now['step']}); begin a run of its own: surefoot train --config "
+            f"{str(folder)!r} began with the policy of {now['run']} at step {recorded.get('step')}, and "
+            f"another is there now (step {now['step']}); begin a run of its own: surefoot train --config "
             f"{folder / CONFIG}"
         )
 

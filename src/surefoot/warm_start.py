@@ -145,8 +145,8 @@ class Source:
             if (path / MANIFEST).exists():
                 return read_checkpoint(path)
         raise UserError(
-            f"from_critic: {str(self.path)!r} has no checkpoint at step {self.step:,}, that of its policy, and "
-            f"a critic is in checkpoints alone; name one of them as from_run, or leave from_critic out"
+            f"from_critic: {str(self.path)!r} has no checkpoint at step {self.step:,}, that of its policy, "
+            f"and a critic is in checkpoints alone; name one of them as from_run, or leave from_critic out"
         )
 
     def _learned(self, checkpoint: Checkpoint) -> _Learned:

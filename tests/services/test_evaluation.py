@@ -1,4 +1,4 @@
-"""Evaluation while it trains: nothing of the training moves, the best policy stays, and a goal ends the run."""
+"""Evaluation while it trains: no number of the training moves, the best policy stays, a goal ends the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVALUATED = OPTIONS | {"eval_every": 100, "eval_episodes": 6}
 
 
 class Near(SingleEnvironment):
-    """Reward for an action near what is seen; an episode is three steps. What it is worth is no round number."""
+    """Reward for an action near what is seen; an episode is three steps, and its return no round number."""
 
     name, info = "near", ("success",)
     observations = {"observation": 1}

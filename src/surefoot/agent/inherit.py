@@ -1,4 +1,4 @@
-"""What an agent takes over from a policy that was trained on another task: networks and moments, group by group."""
+"""What an agent takes over from a policy of another task: networks and moments, group by group."""
 
 from __future__ import annotations
 

@@ -65,9 +65,9 @@ class RunFolder(Hook):
     What is written is true of what is there, at every moment:
 
     - A new run writes config.toml, without which it is none, then meta.json.
-    - A run that goes on is recorded in meta.json; then what is of later steps makes room: checkpoints and best
-      policies, newest first, then lines of metrics, then the policy; then config.toml says what is trained
-      now.
+    - A run that goes on is recorded in meta.json; then what is of later steps makes room: checkpoints and
+      best policies, newest first, then lines of metrics, then the policy; then config.toml says what is
+      trained now.
     - An iteration writes its line of metrics, then the policy if its evaluation is the best so far, then its
       checkpoint. What was the best before goes last.
     - The end writes the checkpoint, then the policy.

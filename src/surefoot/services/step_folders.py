@@ -1,4 +1,4 @@
-"""Folders of a run that are named for a step of it: `checkpoints/step-NNNNNNNNNNNN`, `best/step-NNNNNNNNNNNN`."""
+"""Folders of a run that are named for a step of it: `checkpoints/step-NNNNNNNNNNNN`, and `best/` likewise."""
 
 from __future__ import annotations
 
