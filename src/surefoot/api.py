@@ -14,7 +14,7 @@ import numpy as np
 from surefoot.agent import LoadedPolicy, Policy, load_policy
 from surefoot.config import Config, from_mapping, parse_options
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.contract import release
+from surefoot.envs.contract import closing, release
 from surefoot.envs.tasks import own_options, refuse_code, task_name
 from surefoot.errors import UserError
 from surefoot.files import hold
@@ -347,20 +347,18 @@ def evaluate(
     env, policy, streams = open_run(
         run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
     )
-    try:
-        with EpisodeProgress(episodes, shown=progress) as shown:
-            return evaluate_policy(
-                policy.policy,
-                env,
-                episodes,
-                key=to_key(streams.spawn(1)[0]),
-                deterministic=deterministic,
-                max_episode_steps=max_episode_steps,
-                log=lambda text: say(text, stderr=True),
-                progress=shown,
-            )
-    finally:
-        release(env, warnings.warn)
+    shown = EpisodeProgress(episodes, shown=progress)
+    with closing(env, warnings.warn), shown:
+        return evaluate_policy(
+            policy.policy,
+            env,
+            episodes,
+            key=to_key(streams.spawn(1)[0]),
+            deterministic=deterministic,
+            max_episode_steps=max_episode_steps,
+            log=lambda text: say(text, stderr=True),
+            progress=shown,
+        )
 
 
 def open_run(
@@ -389,6 +387,7 @@ def open_run(
         options=parse_options(config.env_options if env_options is None else env_options),
     )
     env.log_to(lambda text: say(text, stderr=True))
+    env.read_as(policy.observations)
     try:
         check_fits(policy, env)
     except UserError:
