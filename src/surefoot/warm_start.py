@@ -36,6 +36,7 @@ from surefoot.services.checkpoints import (
 from surefoot.services.run_folder import read_config
 from surefoot.services.step_folders import CHECKPOINTS, step_name
 from surefoot.training import Begun, ResumePoint, Trainer, TrainState
+from surefoot.training.environments import origins_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Source:
 
     def begin(self) -> ResumePoint:
         """Where a run begins that takes over from it."""
-        return ResumePoint(restore=self._restore)
+        return ResumePoint(restore=self._restore, origins=origins_of(self.policy.observations))
 
     def check_joints(self, task: Any) -> None:
         """Raise ValueError if actions drive other joints than they were learned for, where both are known."""
