@@ -14,13 +14,14 @@ import numpy as np
 from surefoot.agent import LoadedPolicy, Policy, load_policy
 from surefoot.config import Config, from_mapping, parse_options
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.contract import release
+from surefoot.envs.contract import closing, release
 from surefoot.envs.tasks import own_options, refuse_code, task_name
 from surefoot.errors import UserError
 from surefoot.files import hold
 from surefoot.going_on import check_seeds, check_source, going_on, task_again, with_changes
 from surefoot.machine import user_path
 from surefoot.services.best import BestPolicy, evaluated_best
+from surefoot.services.breakdowns import Breakdowns
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from surefoot.services.console import ConsoleProgress, EpisodeProgress
 from surefoot.services.crash_report import CrashReport
@@ -189,7 +190,7 @@ def _services(
         evaluation = Evaluation(task, after=after.step if after else 0)
         best = BestPolicy(folder.path, sync_metrics=metrics.sync)
         hooks = [evaluation, *hooks, best]  # it may refuse the task, before anything is written
-    hooks += [PolicyFile(folder.path), CrashReport(folder.path), Health()]
+    hooks += [PolicyFile(folder.path), CrashReport(folder.path), Health(), Breakdowns(folder.path)]
     if config.checkpoint_every is not None:
         hooks.append(Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone))
     return _Services(folder, hooks, evaluation)
@@ -346,20 +347,18 @@ def evaluate(
     env, policy, streams = open_run(
         run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
     )
-    try:
-        with EpisodeProgress(episodes, shown=progress) as shown:
-            return evaluate_policy(
-                policy.policy,
-                env,
-                episodes,
-                key=to_key(streams.spawn(1)[0]),
-                deterministic=deterministic,
-                max_episode_steps=max_episode_steps,
-                log=lambda text: say(text, stderr=True),
-                progress=shown,
-            )
-    finally:
-        release(env, warnings.warn)
+    shown = EpisodeProgress(episodes, shown=progress)
+    with closing(env, warnings.warn), shown:
+        return evaluate_policy(
+            policy.policy,
+            env,
+            episodes,
+            key=to_key(streams.spawn(1)[0]),
+            deterministic=deterministic,
+            max_episode_steps=max_episode_steps,
+            log=lambda text: say(text, stderr=True),
+            progress=shown,
+        )
 
 
 def open_run(
@@ -388,6 +387,7 @@ def open_run(
         options=parse_options(config.env_options if env_options is None else env_options),
     )
     env.log_to(lambda text: say(text, stderr=True))
+    env.read_as(policy.observations)
     try:
         check_fits(policy, env)
     except UserError:

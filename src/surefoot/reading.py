@@ -11,7 +11,7 @@ import math
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -121,6 +121,14 @@ def read_json_lines(path: Path, check: Callable[[dict[str, Any]], None]) -> Iter
                     value, fault = None, f"{path}, line {number} is damaged: {what}"
             yield Line(raw, value, fault)
             is_rest = not raw.endswith(b"\n")
+
+
+def few(faults: Sequence[str], most: int = 3) -> list[str]:
+    """The first of them; the last one says how many more there are."""
+    if len(faults) <= most:
+        return list(faults)
+    left = len(faults) - most
+    return [*faults[: most - 1], f"{faults[most - 1]} (and {left:,} more such lines)"]
 
 
 class _FaultError(ValueError):

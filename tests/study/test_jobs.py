@@ -18,6 +18,7 @@ from tests.helpers import TINY
 from surefoot.cli.presets import preset
 from surefoot.cli.study import Progress, parse, plan, seconds_left
 from surefoot.config import Config
+from surefoot.errors import UserError
 from surefoot.study import jobs as module
 from surefoot.study.executors import Executor
 from surefoot.study.jobs import Evaluations, Job, diagnostics, outcome, write_failure
@@ -286,6 +287,45 @@ def test_what_is_done_again_is_not_counted_as_done_and_both_phases_are(tmp_path:
     assert heard == []
     run(retry_failed=True)
     assert heard == [(12, 12)]
+
+
+@pytest.mark.parametrize("ending", ["well", "failing again", "killed"])
+def test_doing_failed_seeds_again_leaves_the_others_alone(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = job((0, 1, 2))
+    module._write(ours, tmp_path, {0: RUN, 2: RUN}, {1: "diverged"})
+    for seed in ours.seeds:
+        (tmp_path / ours.run_dir(seed)).mkdir()
+        (tmp_path / ours.run_dir(seed) / "policy.json").touch()
+    trained: list[tuple[int, ...]] = []
+
+    def train(_: Job, study: Path, seeds: tuple[int, ...]) -> dict[int, Any]:
+        trained.append(seeds)
+        assert not (study / ours.run_dir(1)).exists()
+        if ending == "failing again":
+            raise UserError("again")
+        return {1: RUN | {"final": 5.0}}
+
+    def left() -> Any:
+        return json.loads((tmp_path / ours.folder / "result.json").read_text())
+
+    monkeypatch.setattr(module, "_train", train)
+    again = Job.from_json(replace(ours, kept=left()["runs"]).to_json())
+    assert again == ours
+    if ending == "killed":
+        write_failure(again, tmp_path, "the worker was killed")
+    else:
+        module.run_job(again, tmp_path)
+        assert trained == [(1,)]
+    runs, errors = left()["runs"], left()["errors"]
+    assert (runs["0"], runs["2"]) == (RUN, RUN)
+    assert (tmp_path / ours.run_dir(0) / "policy.json").exists()
+    assert (tmp_path / ours.run_dir(2) / "policy.json").exists()
+    if ending == "well":
+        assert (runs["1"]["final"], errors) == (5.0, {})
+    else:
+        assert list(errors) == ["1"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cores are claimed on Linux")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.arguments import default, read
+from surefoot.config import MAX_EPISODE_STEPS
 from surefoot.machine import user_path
 from surefoot.terminal import say
 
@@ -29,7 +30,7 @@ class Arguments:
     """Environments side by side."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object and nothing else."""
-    max_episode_steps: int = 100_000
+    max_episode_steps: int = MAX_EPISODE_STEPS
     """Longest episode; one that goes on for longer is an error."""
     stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Sample actions instead of taking the most likely one."""

@@ -12,6 +12,7 @@ from surefoot.config.config import (
     validate,
 )
 from surefoot.config.options import (
+    MAX_EPISODE_STEPS,
     SECTIONS,
     AdvantageOptions,
     CollectOptions,
@@ -30,6 +31,7 @@ from surefoot.config.options import (
 )
 
 __all__ = [
+    "MAX_EPISODE_STEPS",
     "SECTIONS",
     "AdvantageOptions",
     "CollectOptions",

@@ -18,6 +18,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+MAX_EPISODE_STEPS = 100_000  # of an evaluation: half an hour of a robot that is controlled at 50 Hz
+
 Algorithm = Literal["ppo", "trpo"]
 Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
 Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]

@@ -33,6 +33,7 @@ from surefoot.machine import platform_info
 from surefoot.reading import read_json
 from surefoot.services.step_folders import CHECKPOINTS, by_step, step_name
 from surefoot.training import Hook, ResumePoint, Run, Trainer, TrainState, is_checkpoint
+from surefoot.training.environments import Origins, origins_of
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.safetensors"
@@ -67,6 +68,7 @@ class Checkpoint:
         best: the best checkpoint so far, if any episode has ended.
         milestones: steps of the checkpoints that are kept for good.
         machine: versions and hardware it was made with.
+        origins: what observations are read from, by group (`ObservationSpec.origin`).
     """
 
     path: Path
@@ -78,6 +80,7 @@ class Checkpoint:
     best: Best | None
     milestones: tuple[int, ...]
     machine: Mapping[str, Any]
+    origins: Origins
 
     @property
     def fingerprint(self) -> str | None:
@@ -91,19 +94,26 @@ class Checkpoint:
             ValueError: it does not fit the run's networks, or is damaged.
         """
         template = trainer.state_template(self.iteration)
-        rest = template._replace(key=None, collector=None)
-        state = load_arrays(self.path / TRAINER, rest)
+        state = self._load(template)
         random = load_arrays(self.path / _RANDOM, {"training": template.key})
         collector = None
         if self.environments == "saved":
             collector = load_arrays(self.path / _SIMULATORS, template.collector)
+        return state._replace(key=random["training"], collector=collector)
+
+    def learned(self, trainer: Trainer) -> TrainState:
+        """The same without environments and random stream, for who looks at networks alone."""
+        return self._load(trainer.learned_template(self.iteration))
+
+    def _load(self, template: TrainState) -> TrainState:
+        state = load_arrays(self.path / TRAINER, template._replace(key=None, collector=None))
         if (state.step, state.iteration) != (self.step, self.iteration):
             raise UserError(f"{self.path}: {MANIFEST} and {TRAINER} are of different steps")
-        return state._replace(key=random["training"], collector=collector)
+        return state
 
     def resume_point(self) -> ResumePoint:
         """Where the run goes on."""
-        return ResumePoint(self.step, self.wall_time_s, self.restore)
+        return ResumePoint(self.step, self.wall_time_s, self.restore, self.origins)
 
     def differences(self, fingerprint: str | None = None) -> list[str]:
         """What is other than when it was made, of all that the last bits of a run depend on.
@@ -240,6 +250,7 @@ class Checkpoints(Hook):
                 "critic": to_json(run.agent.critic),
             },
             "precision": "float32",
+            "origins": {n: list(x) for n, x in origins_of(run.env.observations).items()},
             "arrays": arrays,
             "files": {file.name: checksum(file) for file in sorted(folder.iterdir())},
         }
@@ -281,6 +292,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             best=best and Best(_integer(best["step"]), _number(best["episode_return"])),
             milestones=tuple(map(_integer, manifest["milestones"])),
             machine=dict(manifest["machine"]),
+            # older ones have none
+            origins={
+                str(name): tuple(map(_number, numbers))
+                for name, numbers in manifest.get("origins", {}).items()
+            },
         )
         files = {str(name): dict(entry) for name, entry in manifest["files"].items()}
         if found.environments not in ("saved", "anew", "left"):

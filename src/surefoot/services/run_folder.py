@@ -29,7 +29,7 @@ from surefoot.files import (
     write_text,
 )
 from surefoot.machine import platform_info
-from surefoot.reading import read_json, read_json_lines, read_text
+from surefoot.reading import few, read_json, read_json_lines, read_text
 from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS, REPLACED = "config.toml", "meta.json", "metrics.jsonl", "replaced"
@@ -174,7 +174,7 @@ def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
     moved = [f"{kinds.count(kind)} {name}" for kind, name in names.items() if kind in kinds]
     moved += ["the policy"] if goes_on.policy_is_later else []
     words = [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
-    return [*(f"{fault}; it is in {aside} now" for fault in faults), *words]
+    return [*(f"{fault}; it is in {aside} now" for fault in few(faults)), *words]
 
 
 def _split(metrics: Path, step: int) -> tuple[bytes, bytes, list[str]]:

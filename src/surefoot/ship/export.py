@@ -126,21 +126,24 @@ def _write(
 ) -> dict[str, float | None]:
     """Write every form and compare it."""
     graph, runs = subject.graph, dict[str, Acts | None]()
-    write_json(folder / deploy.DESCRIPTION, about | {"program": graph.to_json()})
     if "numpy" in forms:
         write_bytes(folder / deploy.NUMBERS, _packed(graph.constants))
-        runs["numpy"] = deploy.load(folder)
     if "onnx" in forms:
         write_bytes(folder / deploy.ONNX, onnx_model(graph, about))
-        runs["onnx"] = deploy.load(folder, onnx=True)
+    if "c" in forms:
+        subject.act.reset()
+        tests = [(row, subject.act(row)) for row in subject.rows[-_SEQUENCE:]]
+        notes = [f"A policy for {about['task']}, exported by Surefoot {__version__}."]
+        for name, text in c_files(graph, tests, notes).items():
+            write_text(folder / name, text)
+    files = {file.name: checksum(file)["sha256"] for file in sorted(folder.iterdir())}
+    write_json(folder / deploy.DESCRIPTION, about | {"files": files, "program": graph.to_json()})
     with tempfile.TemporaryDirectory() as scratch:
+        if "numpy" in forms:
+            runs["numpy"] = deploy.load(folder)
+        if "onnx" in forms:
+            runs["onnx"] = deploy.load(folder, onnx=True)
         if "c" in forms:
-            rows = subject.rows[-_SEQUENCE:]
-            subject.act.reset()
-            tests = [(row, subject.act(row)) for row in rows]
-            notes = [f"A policy for {about['task']}, exported by Surefoot {__version__}."]
-            for name, text in c_files(graph, tests, notes).items():
-                write_text(folder / name, text)
             runs["c"] = Compiled(folder, graph, Path(scratch)) if compiler() else None
         differences = {
             form: None if run is None else _difference(form, run, subject, tolerance)

@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Job:
         evaluations: how many times the policy is played.
         episodes: episodes each time.
         as_it_comes: whether it is played without the task's env_options.
+        kept: of a job that is done again, what the runs left that did not fail, by seed; they stay.
     """
 
     folder: str
@@ -69,6 +70,7 @@ class Job:
     evaluations: int
     episodes: int
     as_it_comes: bool = False
+    kept: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def steps(self) -> int:
@@ -164,6 +166,7 @@ class Evaluations(Hook):
         self._key = to_key(key)
         options = {} if self._job.as_it_comes else parse_options(run.config.env_options)
         self._env = make_environment(run.task, self._job.episodes, seed=stream, options=options)
+        self._env.read_as(run.env.observations)
         self._collect = make_collector(self._env, num_steps=CHUNK_STEPS, deterministic=True)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
@@ -189,19 +192,21 @@ def run_job(job: Job, study: Path) -> None:
     Raises:
         Exception: what is not the user's mistake, such as a simulator's fault.
     """
-    shutil.rmtree(study / job.folder, ignore_errors=True)
     began = time.monotonic()
     runs: dict[int, Any] = {}
     errors: dict[int, str] = {}
-    try:
-        runs = _train(job, study, job.seeds)
-    except UserError as error:
-        errors = {job.seeds[0]: str(error)}
-    if errors and len(job.seeds) > 1:
-        # one seed's fault ends them all: each goes alone
+    seeds = [seed for seed in job.seeds if str(seed) not in job.kept]
+    if not job.kept:
         shutil.rmtree(study / job.folder, ignore_errors=True)
+        try:
+            runs = _train(job, study, job.seeds)
+        except UserError as error:
+            errors = {job.seeds[0]: str(error)}
+    if job.kept or (errors and len(seeds) > 1):
+        # one seed's fault ends them all: each goes alone
         errors = {}
-        for seed in job.seeds:
+        for seed in seeds:
+            shutil.rmtree(study / job.run_dir(seed), ignore_errors=True)
             try:
                 runs |= _train(job, study, (seed,))
             except UserError as error:
@@ -210,8 +215,8 @@ def run_job(job: Job, study: Path) -> None:
 
 
 def write_failure(job: Job, study: Path, error: str) -> None:
-    """Record that a job cannot be done."""
-    _write(job, study, {}, dict.fromkeys(job.seeds, error))
+    """Record that a job, or what was left of it, cannot be done."""
+    _write(job, study, {}, {seed: error for seed in job.seeds if str(seed) not in job.kept})
 
 
 def _write(
@@ -228,7 +233,7 @@ def _write(
         "arm": job.arm,
         "learning_rate": job.config.learning_rate,
         "seeds": list(job.seeds),
-        "runs": {str(seed): run for seed, run in runs.items()},
+        "runs": {**job.kept, **{str(seed): run for seed, run in runs.items()}},
         "errors": {str(seed): error for seed, error in errors.items()},
         "wall_time_s": wall_time_s,
     }
@@ -239,7 +244,7 @@ def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
     """What each seed's run leaves for the statistics."""
     from surefoot.api import train, train_seeds
 
-    # what is interrupted begins again, so checkpoints would only take room
+    # what is interrupted begins again (docs/studies.md says why), so checkpoints would only take room
     changes = {"measure_held_out_kl": True, "checkpoint_every": None}
     config = job.config.replace(seed=seeds[0], **changes)
     watchers = {seed: Evaluations(job) for seed in seeds}

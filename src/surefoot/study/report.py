@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from surefoot.config import option_names
 from surefoot.config_file import toml_value
 from surefoot.errors import UserError
-from surefoot.reading import read_json
+from surefoot.reading import few, read_json
 from surefoot.services.run_folder import META, METRICS, read_config, read_metrics
 from surefoot.study.charts import Charts, Series, color_of
 from surefoot.study.results import interval, score_form
@@ -88,7 +88,7 @@ def runs_page(folders: Sequence[Path]) -> str:
             if not rows[name]:
                 why = f": {faults[0]}" if faults else ""
                 raise UserError(f"{name!r} holds a run without a finished iteration{why}")
-            for fault in faults:
+            for fault in few(faults):
                 say(f"{fault}; it is left out", stderr=True)
             facts[name] = _facts(read_json(folder / META))
             told.append([name, task, configs[name].seed, *_outcome(rows[name])])

@@ -7,15 +7,18 @@ follow from the run's seed and the step. Whether they do follows from the option
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from surefoot.config import CollectOptions, Config, RecordOptions, parse_options
-from surefoot.envs import Environment, EnvSpec, Hosting, make_environment
-from surefoot.envs.contract import release
+from surefoot.envs import Environment, EnvSpec, Hosting, ObservationSpec, make_environment
+from surefoot.envs.contract import Breakdown, release
 from surefoot.errors import UserError
 from surefoot.training.state import make_streams
+
+Origins = Mapping[str, tuple[float, ...]]
 
 
 class EnvLifecycle:
@@ -25,6 +28,7 @@ class EnvLifecycle:
         task: a task name, an environment, or what makes one.
         config: the options.
         step: the step of the run at which it begins.
+        origins: of its observation groups, where it goes on (`ObservationSpec.origin`).
 
     Attributes:
         env: the environments as they are now.
@@ -34,10 +38,15 @@ class EnvLifecycle:
         ValueError: an unknown task or option, or an environment that cannot be trained.
     """
 
-    def __init__(self, task: Any, config: Config, step: int = 0) -> None:
+    def __init__(
+        self, task: Any, config: Config, step: int = 0, origins: Origins | None = None
+    ) -> None:
         self._task, self._config = task, config
         self._log: Callable[[str], None] = warnings.warn
+        self._report: Callable[[Breakdown], None] = lambda breakdown: None
         self._make(step)
+        if origins is not None:
+            self.env.read_as(with_origins(self.env.spec.observations, origins))
         made_by_us = self.env is not task
         if config.exact_resume == "on" and not made_by_us and not self.env.spec.saves_state:
             raise UserError(
@@ -55,8 +64,10 @@ class EnvLifecycle:
     def at(self, step: int) -> Environment:
         """The environments that the run has from this step on: those at hand, or new ones."""
         if step != self._step:
+            reads = self.env.spec.observations  # as the networks of this run know them
             self._close(self._log)
             self._make(step)
+            self.env.read_as(reads)
         return self.env
 
     def is_renewed(self, before: int, after: int) -> bool:
@@ -67,6 +78,11 @@ class EnvLifecycle:
         """Where the environments, now and later ones, say what goes wrong."""
         self._log = log
         self.env.log_to(log)
+
+    def report_to(self, report: Callable[[Breakdown], None]) -> None:
+        """Where the environments, now and later ones, hand over simulations that broke down."""
+        self._report = report
+        self.env.report_to(report)
 
     def _close(self, log: Callable[[str], None]) -> None:
         if self.env is not self._task:
@@ -83,6 +99,19 @@ class EnvLifecycle:
             training=True,
         )
         self.env.log_to(self._log)
+        self.env.report_to(self._report)
+
+
+def origins_of(observations: Mapping[str, ObservationSpec]) -> Origins:
+    """The origins of the groups that have one."""
+    return {n: spec.origin for n, spec in observations.items() if spec.origin is not None}
+
+
+def with_origins(
+    observations: Mapping[str, ObservationSpec], origins: Origins
+) -> dict[str, ObservationSpec]:
+    """The groups with these origins, and none else."""
+    return {n: dataclasses.replace(x, origin=origins.get(n)) for n, x in observations.items()}
 
 
 def hosting_of(options: CollectOptions) -> Hosting:

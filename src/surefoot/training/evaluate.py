@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from surefoot.agent import Policy
+from surefoot.config import MAX_EPISODE_STEPS
 from surefoot.envs import Environment
 from surefoot.envs.contract import SUCCESS, logged_as
 from surefoot.errors import UserError
@@ -17,7 +18,6 @@ from surefoot.rollout import Collector, Rollout, make_collector, start
 
 CHUNK_STEPS = 250  # steps of each environment between looks at which episodes have ended
 MOST_LOST = 20  # episodes of an environment, one after the other, before it is given up
-MAX_EPISODE_STEPS = 100_000  # half an hour of a robot that is controlled at 50 Hz
 SAY_EVERY_S = 10.0
 
 

@@ -24,7 +24,7 @@ from surefoot.envs.tasks import fingerprinted, task_name
 from surefoot.networks import Actor, Critic
 from surefoot.rollout import Rollout, make_collector, start
 from surefoot.training import metrics as measure
-from surefoot.training.environments import EnvLifecycle
+from surefoot.training.environments import EnvLifecycle, Origins
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.reports import Reports
 from surefoot.training.state import TrainState, make_streams
@@ -140,15 +140,22 @@ class Trainer:
 
     def state_template(self, iteration: int) -> TrainState:
         """A state of the shape that one has after so many iterations, its numbers without meaning."""
+        state = self.learned_template(iteration)
+        return self.reset_envs(state, self.env) if self.env.spec.saves_state else state
+
+    def learned_template(self, iteration: int) -> TrainState:
+        """The same without environments."""
         state = self.init()
-        if self.env.spec.saves_state:
-            state = self.reset_envs(state, self.env)
         main = state.learners[self.updater.main]
         return state._replace(stale_learners=(main,) * min(iteration, self.config.lag))
 
     def policy(self, state: TrainState) -> Policy:
         """The newest policy."""
         return self._policy(state.learners[self.updater.main], state.normalizer)
+
+    def critic(self, state: TrainState) -> Critic:
+        """The newest critic."""
+        return self.updater.critic(state.learners)
 
     def acting_policy(self, state: TrainState) -> Policy:
         """The policy that collects: the newest, or one behind it where `overlap` is full."""
@@ -247,11 +254,13 @@ class ResumePoint:
         step: environment steps that came before.
         wall_time_s: seconds that they took.
         restore: gives the first state.
+        origins: what its observations are read from, by group; none: it follows from the first ones.
     """
 
     step: int = 0
     wall_time_s: float = 0.0
     restore: Callable[[Trainer], TrainState] = Trainer.init
+    origins: Origins | None = None
 
 
 def train(
@@ -279,7 +288,7 @@ def train(
     """
     config, resume_point = validate(config or Config()), resume_point or ResumePoint()
     with (
-        EnvLifecycle(task, config, resume_point.step) as envs,
+        EnvLifecycle(task, config, resume_point.step, resume_point.origins) as envs,
         contextlib.closing(make_executors(config)) as executors,
     ):
         spec = fingerprinted(envs.env.spec, task, parse_options(config.env_options))
@@ -287,6 +296,7 @@ def train(
         state = resume_point.restore(trainer)
         reports = Reports(state, hooks, config, envs.env.spec.name, resume_point.wall_time_s)
         envs.log_to(reports.log)
+        envs.report_to(reports.report)
         run = Run(task_name(task), config, spec, trainer.agent, trainer.policy, reports.log)
         with reports.to_hooks(run):
             time = reports.clock.time
