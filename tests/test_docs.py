@@ -32,6 +32,7 @@ from surefoot.config import (
     SECTIONS,
     Config,
     bare,
+    fixed_options,
     from_mapping,
     in_words,
     option_names,
@@ -245,6 +246,11 @@ def test_the_tables_of_options_are_the_fields() -> None:
     begins = page.index(f"### {(SECTIONS[0].__doc__ or '').partition(':')[0]}\n")
     shown = page[begins : page.index("## What goes together")]
     assert shown == tables_of_options()
+
+
+def test_the_table_of_options_that_stay_is_the_fields() -> None:
+    rows = [row for row in rows_of("docs/going-on.md") if row[0].startswith("`")]
+    assert {name: why for names, why in rows for name in in_code(names)} == fixed_options()
 
 
 def test_presets_are_shown_as_they_are() -> None:

@@ -195,6 +195,25 @@ def test_whatever_the_form_of_a_policy_it_acts_as_it_did(options: dict, tmp_path
     assert_close(acts(policy, seen), acts(surefoot.load_policy(run).policy, seen))
 
 
+@pytest.mark.extended
+@pytest.mark.parametrize("from_critic", [False, True])
+def test_observations_far_from_0_are_read_as_the_policy_knows_them(
+    from_critic: bool, tmp_path: Path
+) -> None:
+    from tests.envs.test_origins import Far  # whose episodes begin elsewhere each time it is made
+
+    options = OPTIONS | {"exact_resume": "on", "total_steps": 150}
+    first = surefoot.train(Far, run_dir=tmp_path / "first", **options).run_dir
+    after = surefoot.train(
+        Far,
+        run_dir=tmp_path / "second",
+        **options | {"from_run": first, "from_critic": from_critic, "seed": 5},
+    )
+    known = surefoot.load_policy(first).observations
+    assert known["observation"].origin is not None
+    assert surefoot.load_policy(after.run_dir).observations == known
+
+
 # --- the critic
 
 
@@ -256,6 +275,11 @@ def test_a_critic_is_in_the_checkpoint_of_its_policy_or_is_not_had(
     state = begun(other, from_critic=True)
     assert bytes_of(policy_of(state)) == bytes_of(surefoot.load_policy(other).policy)
     manifest = json.loads((other / "manifest.json").read_text())
+    agent = manifest["agent"]
+    huge = agent | {"critic": agent["critic"] | {"hidden": [10**6, 10**6]}}
+    (other / "manifest.json").write_text(json.dumps(manifest | {"agent": huge}))
+    with pytest.raises(UserError, match="it describes a critic of 1,000,007,000,000 weights"):
+        begun(other, from_critic=True)
     (other / "manifest.json").write_text(json.dumps(manifest | {"agent": {}}))
     with pytest.raises(UserError, match="does not describe its critic"):
         begun(other, from_critic=True)

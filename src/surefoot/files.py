@@ -200,22 +200,19 @@ def load_arrays(path: Path, template: Any, *, most: int | None = None) -> Any:
     leaves, structure = jax.tree.flatten_with_path(template)
     wanted = {_name(where): leaf for where, leaf in leaves}
     expected = {name: _described(leaf) for name, leaf in wanted.items()}
-    is_part, most = (
-        most is not None,
-        most
-        or _HEADER
-        + sum(
-            _HEADER_PER_ARRAY + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-            for dtype, shape in expected.values()
-        ),
+    needed = _HEADER + sum(
+        _HEADER_PER_ARRAY + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        for dtype, shape in expected.values()
     )
-    content = read_bytes(path, most=most)
+    content = read_bytes(path, most=needed if most is None else most)
     try:
         arrays = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    if odd_names := sorted(set(wanted) - set(arrays) if is_part else set(arrays) ^ set(wanted)):
-        odd = odd_names[0]
+    if most is not None:
+        arrays = {name: array for name, array in arrays.items() if name in wanted}
+    if set(arrays) != set(wanted):
+        odd = sorted(set(arrays) ^ set(wanted))[0]
         state = "is not part of this run" if odd in arrays else "is missing"
         raise UserError(f"{path} does not fit: {odd!r} {state}")
     for name, (dtype, shape) in expected.items():

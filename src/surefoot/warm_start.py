@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from surefoot import functional as F
-from surefoot.agent import Agent, LoadedPolicy, from_json, load_policy, make_normalizer
+from surefoot.agent import (
+    Agent,
+    LoadedPolicy,
+    Normalizer,
+    from_json,
+    load_policy,
+    make_normalizer,
+)
 from surefoot.agent.inherit import (
     check_same,
     inherit_actor,
@@ -36,18 +44,15 @@ from surefoot.services.checkpoints import (
 from surefoot.services.run_folder import read_config
 from surefoot.services.step_folders import CHECKPOINTS, step_name
 from surefoot.training import Begun, ResumePoint, Trainer, TrainState
-from surefoot.training.environments import origins_of
+from surefoot.training.environments import read_like
 
 
-@dataclass(frozen=True)
-class _Learned:
-    """What a checkpoint holds beside the policy: the critic, what it reads and in which units it values."""
+class _Saved(NamedTuple):
+    """What a checkpoint says of its critic: what there is to be read, and the torso's form."""
 
-    critic: Critic
-    spec: TorsoSpec
-    observations: dict[str, ObservationSpec]
-    normalizer: Any
-    reward_moments: F.moments.Moments
+    checkpoint: Checkpoint
+    observations: Mapping[str, ObservationSpec]
+    critic: TorsoSpec
 
 
 class Source:
@@ -65,14 +70,12 @@ class Source:
         assert config.from_run is not None
         self._config, self.path = config, Path(config.from_run)
         self.task, self.config = read_config(self.path)
-        self._checkpoint: Checkpoint | None = None
         if not (self.path / DESCRIPTION).exists():  # a run that was cut off
             found, _ = find_checkpoint(self.path)
             self.path = found.path if found else self.path
         self.policy: LoadedPolicy = load_policy(self.path)
         self.step = read_json(self.path / DESCRIPTION)["step"]
-        if config.from_critic:
-            self._checkpoint = self._with_critic()
+        self._saved = _described(self._with_critic()) if config.from_critic else None
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -82,19 +85,21 @@ class Source:
             "task": self.task,
             "step": self.step,
             "policy_sha256": checksum(self.path / WEIGHTS)["sha256"],
-            "critic": self._checkpoint is not None,
+            "critic": self._saved is not None,
         }
 
     def begin(self) -> ResumePoint:
         """Where a run begins that takes over from it."""
-        return ResumePoint(restore=self._restore, origins=origins_of(self.policy.observations))
+        known = self.policy.observations | dict(self._saved.observations if self._saved else {})
+        return ResumePoint(restore=self._restore, reads=partial(read_like, known=known))
 
     def check_joints(self, task: Any) -> None:
         """Raise ValueError if actions drive other joints than they were learned for, where both are known."""
         here = _joints(task, self._config)
         there = None if names_code(self.task) else _joints(self.task, self.config)
         if here and there and here != there:
-            odd = next(i for i in range(len(here)) if here[i : i + 1] != there[i : i + 1])
+            most = max(len(here), len(there))
+            odd = next(i for i in range(most) if here[i : i + 1] != there[i : i + 1])
             raise UserError(
                 f"{self._where} drives other joints: action {odd} is {there[odd : odd + 1]} there and "
                 f"{here[odd : odd + 1]} here"
@@ -113,32 +118,30 @@ class Source:
     def _inherit(self, agent: Agent, fresh: Begun) -> Begun:
         actor, normalizer = inherit_actor(self.policy.policy, agent, fresh.actor, fresh.normalizer)
         begun = fresh._replace(actor=actor, normalizer=normalizer)
-        if self._checkpoint is None:
+        if self._saved is None:
             return begun
         try:
-            return self._inherit_critic(self._checkpoint, agent, begun)
+            return self._inherit_critic(self._saved, agent, begun)
         except UserError as error:
             raise UserError(f"from_critic: {error}") from None
 
-    def _inherit_critic(self, checkpoint: Checkpoint, agent: Agent, begun: Begun) -> Begun:
-        learned = self._learned(checkpoint)
+    def _inherit_critic(self, saved: _Saved, agent: Agent, begun: Begun) -> Begun:
         there = {
             "shared_trunk": self.config.shared_trunk,
             "scale_rewards": self.config.scale_rewards,
         }
         check_same(
-            options_of_torso(learned.spec, "critic_hidden") | there,
+            options_of_torso(saved.critic, "critic_hidden") | there,
             options_of_torso(agent.critic, "critic_hidden")
             | {name: getattr(self._config, name) for name in there},
         )
-        critic = learned.critic
+        critic, moments, of_rewards = self._learned(saved)
         if not self.config.shared_trunk:  # else it stands on the actor's torso
             critic = inherit_torso(
-                critic, learned.observations, learned.spec, agent.observations, agent.critic
+                critic, saved.observations, saved.critic, agent.observations, agent.critic
             )
-        scaler = replace(begun.reward_scaler, moments=learned.reward_moments)
-        normalizer = inherit_moments(learned.normalizer, begun.normalizer)
-        return Begun(begun.actor, critic, normalizer, scaler)
+        scaler = replace(begun.reward_scaler, moments=of_rewards)
+        return Begun(begun.actor, critic, inherit_moments(moments, begun.normalizer), scaler)
 
     def _with_critic(self) -> Checkpoint:
         """The checkpoint that holds the critic of the policy's step."""
@@ -150,42 +153,47 @@ class Source:
             f"and a critic is in checkpoints alone; name one of them as from_run, or leave from_critic out"
         )
 
-    def _learned(self, checkpoint: Checkpoint) -> _Learned:
-        manifest = read_json(checkpoint.path / MANIFEST)
-        try:
-            agent = manifest["agent"]
-            observations = {
-                str(name): from_json(ObservationSpec, x)
-                for name, x in agent["observations"].items()
-            }
-            spec = from_json(TorsoSpec, agent["critic"])
-            spec.check()
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+    def _learned(self, saved: _Saved) -> tuple[Critic, Normalizer, F.moments.Moments]:
+        """The critic of a checkpoint, the moments of what is observed, and those of its rewards."""
+        file = saved.checkpoint.path / TRAINER
+        size = file.stat().st_size
+        if 4 * saved.critic.num_weights > size:
             raise UserError(
-                f"{checkpoint.path / MANIFEST} does not describe its critic ({error!r}); "
-                "checkpoints of earlier versions do not, and their policy begins without it"
-            ) from None
-        file = checkpoint.path / TRAINER
-        critic = make_critic(jax.random.key(0), spec, orthogonal=False)
+                f"{saved.checkpoint.path / MANIFEST} is damaged: it describes a critic of "
+                f"{saved.critic.num_weights:,} weights, and {TRAINER} has {size:,} bytes"
+            )
+        critic = make_critic(jax.random.key(0), saved.critic, orthogonal=False)
         if self.config.shared_trunk:
             shared = share_trunk(self.policy.policy.actor, critic)
             assert shared.critic is not None
             critic = shared.critic
         name = "joint" if self.config.is_joint else "critic"
-        normalizer = make_normalizer(observations, self.policy.policy.normalizer.spec)
         template = {
             "learners": {name: {"params": {"critic": critic}}},
-            "normalizer": normalizer,
+            "normalizer": make_normalizer(saved.observations, self.policy.policy.normalizer.spec),
             "reward_scaler": {"moments": F.init_moments(())},
         }
-        found = load_arrays(file, template, most=file.stat().st_size)
-        return _Learned(
-            found["learners"][name]["params"]["critic"],
-            spec,
-            observations,
-            found["normalizer"],
-            found["reward_scaler"]["moments"],
-        )
+        found = load_arrays(file, template, most=size)
+        critic = found["learners"][name]["params"]["critic"]
+        return critic, found["normalizer"], found["reward_scaler"]["moments"]
+
+
+def _described(checkpoint: Checkpoint) -> _Saved:
+    """What the manifest of a checkpoint says of its critic."""
+    manifest = read_json(checkpoint.path / MANIFEST)
+    try:
+        agent = manifest["agent"]
+        groups = {str(n): from_json(ObservationSpec, x) for n, x in agent["observations"].items()}
+        critic = from_json(TorsoSpec, agent["critic"])
+        critic.check()
+        if sum(groups[name].size for name in critic.groups) != critic.size_in:
+            raise ValueError(f"size_in = {critic.size_in}")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"from_critic: {checkpoint.path / MANIFEST} does not describe its critic ({error!r}); checkpoints "
+            "of earlier versions do not, and their policy begins without it"
+        ) from None
+    return _Saved(checkpoint, groups, critic)
 
 
 def _joints(task: Any, config: Config) -> list[str] | None:

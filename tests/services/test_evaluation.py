@@ -213,6 +213,26 @@ def test_environments_of_evaluations_are_closed(
     assert not alive
 
 
+def test_evaluations_read_observations_as_the_networks_know_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.envs.test_origins import Far  # whose episodes begin elsewhere each time it is made
+
+    seen: list[Any] = []
+
+    def worth(policy: Any, env: Any, *_: Any, **__: Any) -> dict[str, float]:
+        seen.append(env.spec.observations)
+        return {"episode_return_mean": 0.0}
+
+    monkeypatch.setattr(evaluation, "evaluate", worth)
+    run = surefoot.train(
+        Far, run_dir=tmp_path / "run", **EVALUATED | {"exact_resume": "on"}
+    ).run_dir
+    known = surefoot.load_policy(run).observations
+    assert known["observation"].origin is not None
+    assert seen == [known] * 3
+
+
 # --- the best policy
 
 

@@ -74,7 +74,7 @@ def inherit_torso(network: N, groups: Groups, old: TorsoSpec, offered: Groups, n
             raise UserError(
                 f"the observation group {name!r} has shape {groups[name].shape} there and "
                 f"{offered[name].shape} here"
-                + (", of other integers" if groups[name].shape == offered[name].shape else "")
+                + (", read in another way" if groups[name].shape == offered[name].shape else "")
                 + ": what its numbers are has no names, so they cannot be told apart"
             )
     before, rows, reads = 0, {}, _reader(network)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from surefoot.machine import platform_info
 from surefoot.reading import read_json
 from surefoot.services.step_folders import CHECKPOINTS, by_step, step_name
 from surefoot.training import Hook, ResumePoint, Run, Trainer, TrainState, is_checkpoint
-from surefoot.training.environments import Origins, origins_of
+from surefoot.training.environments import Origins, origins_of, with_origins
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.safetensors"
@@ -113,7 +114,8 @@ class Checkpoint:
 
     def resume_point(self) -> ResumePoint:
         """Where the run goes on."""
-        return ResumePoint(self.step, self.wall_time_s, self.restore, self.origins)
+        reads = partial(with_origins, origins=self.origins)
+        return ResumePoint(self.step, self.wall_time_s, self.restore, reads)
 
     def differences(self, fingerprint: str | None = None) -> list[str]:
         """What is other than when it was made, of all that the last bits of a run depend on.

@@ -135,7 +135,7 @@ class Evaluation(Hook):
             hosting=hosting._replace(workers=min(hosting.workers, count)),
         )
         self._env.log_to(run.log)
-        self._env.read_as(run.env.observations)
+        self._env.read_as(run.env.observations)  # as the networks know them
         if self._collect is None:
             self._collect = make_collector(self._env, num_steps=CHUNK_STEPS, deterministic=True)
         else:

@@ -24,7 +24,7 @@ from surefoot.envs.tasks import fingerprinted, task_name
 from surefoot.networks import Actor, Critic
 from surefoot.rollout import Rollout, make_collector, start
 from surefoot.training import metrics as measure
-from surefoot.training.environments import EnvLifecycle, Origins
+from surefoot.training.environments import EnvLifecycle, Reads
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.reports import Reports
 from surefoot.training.state import TrainState, make_streams
@@ -254,13 +254,14 @@ class ResumePoint:
         step: environment steps that came before.
         wall_time_s: seconds that they took.
         restore: gives the first state.
-        origins: what its observations are read from, by group; none: it follows from the first ones.
+        reads: gives its observation groups with the origins that the networks know; None: those that follow
+            from the first observations.
     """
 
     step: int = 0
     wall_time_s: float = 0.0
     restore: Callable[[Trainer], TrainState] = Trainer.init
-    origins: Origins | None = None
+    reads: Reads | None = None
 
 
 def train(
@@ -288,7 +289,7 @@ def train(
     """
     config, resume_point = validate(config or Config()), resume_point or ResumePoint()
     with (
-        EnvLifecycle(task, config, resume_point.step, resume_point.origins) as envs,
+        EnvLifecycle(task, config, resume_point.step, resume_point.reads) as envs,
         contextlib.closing(make_executors(config)) as executors,
     ):
         spec = fingerprinted(envs.env.spec, task, parse_options(config.env_options))

@@ -51,7 +51,7 @@ METRICS: dict[str, str] = {
     "async/lag": "overlap full: updates that the policy which collected was behind",
     "async/effective_sample_share": "effective sample size of that lag's weights, share of the batch",
     "async/ratio_max": "largest ratio of the batch before the first step on it",
-    "eval/episode_return": "undiscounted return of the deterministic policy, mean; in evaluations' lines",
+    "eval/episode_return": "mean undiscounted return of the deterministic policy, where it is evaluated",
     "eval/episode_return_std": "its population standard deviation over the episodes",
     "eval/episode_length": "mean length of the evaluation's episodes in steps",
     "eval/episodes": "how many they were",
