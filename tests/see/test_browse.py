@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
@@ -15,6 +16,8 @@ import pytest
 from tests.helpers import TINY
 
 import surefoot
+
+PATIENCE_MS = 120_000  # a busy machine draws a frame in seconds
 
 
 @pytest.fixture(scope="module")
@@ -77,61 +80,64 @@ def test_it_listens_on_loopback_alone(playing: tuple[Any, str]) -> None:
 def test_the_robot_moves_and_sliders_change_its_command(
     browser: Any, playing: tuple[Any, str], width: int
 ) -> None:
-    url, said, asked = playing[1], [], []
-    context = browser.new_context(viewport={"width": width, "height": 844})
-    tab = context.new_page()
-    tab.set_default_timeout(120_000)
-    tab.on("console", lambda message: message.type == "error" and said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("websocket", lambda socket: asked.append(socket.url))
-    with tab.expect_console_message(lambda message: "State WebSocket connected" in message.text):
-        tab.goto(url)
-    tab.wait_for_function("document.getElementById('episode').textContent !== '–'")
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    viewer = tab.locator("#viewer").bounding_box()
-    assert viewer is not None
-    assert viewer["width"] > 0.5 * width
-    assert viewer["height"] > 300
-
-    def shot() -> bytes:
-        return tab.screenshot(clip=viewer, timeout=120_000)
-
-    first = shot()
-    step = tab.inner_text("#steps")
-    tab.wait_for_function(
-        "before => document.getElementById('steps').textContent !== before", arg=step
-    )
-    assert shot() != first
-    # terms and the critic's value, as bars that move
-    names = tab.locator("#terms th").all_inner_texts()
-    assert {"reward", "value (critic)", "near", "speed"} <= set(names)
-    assert tab.evaluate(
-        "[...document.querySelectorAll('.bar rect')].some(bar => bar.getAttribute('width') > 1)"
-    )
-    # a slider is moved to its end: the simulation itself answers with the new command
-    tab.locator("#command-0").focus()
-    tab.keyboard.press("End")
-    most = tab.evaluate("document.getElementById('command-0').max")
-    tab.wait_for_function(
-        "most => !document.getElementById('release').disabled && "
-        "document.querySelector('#sliders output').textContent === most",
-        arg=most,
-    )
-    tab.click("#pause")
-    tab.wait_for_function("document.getElementById('pause').textContent === 'Resume'")
-    held = tab.inner_text("#steps")
-    tab.click("#step")
-    tab.wait_for_function(
-        "before => document.getElementById('steps').textContent !== before", arg=held
-    )
-    tab.click("#release")
-    tab.wait_for_function("document.getElementById('release').disabled")
-    tab.select_option("#speed", "2")
-    tab.click("#reset")
-    tab.click("#pause")
-    tab.wait_for_function("document.getElementById('pause').textContent === 'Pause'")
-    context.close()
+    said: list[str] = []
+    asked: list[str] = []
+    with contextlib.closing(browser.new_context(viewport={"width": width, "height": 844})) as page:
+        tab = page.new_page()
+        tab.set_default_timeout(PATIENCE_MS)
+        tab.on("console", lambda message: message.type == "error" and said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("websocket", lambda socket: asked.append(socket.url))
+        with tab.expect_console_message(lambda said: "State WebSocket connected" in said.text):
+            tab.goto(playing[1])
+        look_at(tab, width)
+        steer(tab)
     assert not said
     assert all(re.match(r"(http|ws|blob:http)://127\.0\.0\.1:\d+/", address) for address in asked)
     assert any(address.endswith("/panel") for address in asked)
+
+
+def look_at(tab: Any, width: int) -> None:
+    """The robot is there and moves, the page fits, terms and the critic's value are told."""
+    from playwright.sync_api import expect
+
+    expect(tab.locator("#episode")).to_have_text(re.compile(r"\d"), timeout=PATIENCE_MS)
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    viewer = tab.locator("#viewer").bounding_box()
+    assert viewer["width"] > 0.5 * width
+    assert viewer["height"] > 300
+    first = tab.screenshot(clip=viewer)
+    step = tab.inner_text("#steps")
+    expect(tab.locator("#steps")).not_to_have_text(step, timeout=PATIENCE_MS)
+    assert tab.screenshot(clip=viewer) != first
+    names = tab.locator("#terms th").all_inner_texts()
+    assert {"reward", "value (critic)", "near", "speed"} <= set(names)
+    widths = "[...document.querySelectorAll('.bar rect')].map(x => Number(x.getAttribute('width')))"
+    assert max(tab.evaluate(widths)) > 1
+
+
+def steer(tab: Any) -> None:
+    """A slider moved to its end, a pause, a step, a reset, another speed: the simulation answers to each."""
+    from playwright.sync_api import expect
+
+    def has(place: str, text: Any) -> None:
+        expect(tab.locator(place)).to_have_text(text, timeout=PATIENCE_MS)
+
+    tab.locator("#command-0").focus()
+    tab.keyboard.press("End")
+    expect(tab.locator("#release")).to_be_enabled(timeout=PATIENCE_MS)
+    has("#sliders label:first-child output", tab.locator("#command-0").get_attribute("max"))
+    tab.click("#pause")
+    has("#pause", "Resume")
+    has("#pace", "paused")
+    held = tab.inner_text("#steps")
+    tab.click("#step")
+    expect(tab.locator("#steps")).not_to_have_text(held, timeout=PATIENCE_MS)
+    tab.click("#release")
+    expect(tab.locator("#release")).to_be_disabled(timeout=PATIENCE_MS)
+    tab.click("#reset")
+    tab.select_option("#speed", "2")
+    tab.click("#pause")
+    has("#pause", "Pause")
+    expect(tab.locator("#speed")).to_have_value("2", timeout=PATIENCE_MS)

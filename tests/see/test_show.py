@@ -113,7 +113,11 @@ def asked(
 
     door = Door(at, Panel({}))
     taken: dict[str, Any] = {}
-    door.serve(lambda handler, **options: taken.update(options), None, process_request=studio, process_response=None)  # fmt: skip
+
+    def serve(handler: Any, **options: Any) -> None:
+        taken.update(options)
+
+    door.serve(serve, None, process_request=studio, process_response=None)
     request = Request(path, Headers({"Host": host, **headers}))
     response = taken["process_request"](None, request)
     if response is not None:
