@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import pytest
 from tests.helpers import TINY
@@ -40,6 +39,10 @@ def test_a_job_reads_back_from_its_text() -> None:
     assert "\n" not in told.to_json()  # a worker reads one line
 
 
+SPEC = SimpleNamespace(observations={})
+ENV = SimpleNamespace(read_as=lambda observations: None)
+
+
 def test_the_folder_of_a_single_seed_is_its_run_folder() -> None:
     assert job((3,)).run_dir(3) == "runs/t/a/x"
     assert job((3, 4)).run_dir(4) == "runs/t/a/x/seed-4"
@@ -53,12 +56,12 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 
     def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> Any:
         made.append(options)
-        return mock.MagicMock()
+        return ENV
 
     monkeypatch.setattr(module, "make_environment", make)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     config = TINY.replace(env_options=("forward_reward_weight=2.0",))
-    run: Any = SimpleNamespace(task="Hopper-v5", config=config, env=mock.MagicMock())
+    run: Any = SimpleNamespace(task="Hopper-v5", config=config, env=SPEC)
     Evaluations(job(config=config, as_it_comes=as_it_comes)).on_start(run)
     assert made == [{} if as_it_comes else {"forward_reward_weight": 2.0}]
 
@@ -66,13 +69,11 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 def test_the_policy_is_played_once_for_each_share_of_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "make_environment", lambda *_, **__: mock.MagicMock())
+    monkeypatch.setattr(module, "make_environment", lambda *_, **__: ENV)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"episode_return_mean": 1.0})
     config = TINY.replace(total_steps=100)
-    run: Any = SimpleNamespace(
-        task="t", config=config, env=mock.MagicMock(), policy=lambda state: None
-    )
+    run: Any = SimpleNamespace(task="t", config=config, env=SPEC, policy=lambda state: None)
     watcher = Evaluations(job())
     watcher.on_start(run)
     for step in (10, 24, 25, 26, 40, 80, 99, 101):  # 80 passes two marks at once
@@ -86,9 +87,19 @@ ROW = {"step": 1, "iteration": 1, "wall_time_s": 0.5}
 
 def test_the_final_score_is_the_mean_of_the_last_tenth_of_the_evaluations(tmp_path: Path) -> None:
     (tmp_path / "m").write_text(json.dumps(ROW | {"policy/entropy": 1.0}) + "\n")
-    rows = [(k, float(k % 20)) for k in range(20)]
+    rows = [(k, {"episode_return_mean": float(k % 20)}) for k in range(20)]
     assert outcome(rows, tmp_path / "m", 20)["final"] == 18.5  # of 18 and 19, not the maximum
     assert outcome(rows[:4], tmp_path / "m", 20)["final"] == 3.0
+
+
+def test_what_is_measured_beside_the_return_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text(json.dumps(ROW) + "\n")
+    found = {"episode_return_mean": 1.0, "truncated_share": 0.5, "reward/a": 2.0}
+    rows = [(1, found | {"measure/error": 0.25}), (2, found)]
+    assert outcome(rows, tmp_path / "m", 2)["measures"] == {
+        "measure/error": [0.25, None],
+        "truncated_share": [0.5, 0.5],
+    }
 
 
 def test_diagnostics_are_means_of_parts_and_maxima_maxima(tmp_path: Path) -> None:

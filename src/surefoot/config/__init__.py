@@ -2,6 +2,8 @@
 
 from surefoot.config.config import (
     Config,
+    bare,
+    fixed_options,
     from_mapping,
     in_words,
     option_names,
@@ -14,6 +16,7 @@ from surefoot.config.options import (
     SECTIONS,
     AdvantageOptions,
     CollectOptions,
+    EvaluationOptions,
     LossOptions,
     MemoryOptions,
     NetworkOptions,
@@ -23,6 +26,7 @@ from surefoot.config.options import (
     OverlapOptions,
     RecordOptions,
     RunOptions,
+    StartOptions,
     TrustRegionOptions,
 )
 
@@ -32,6 +36,7 @@ __all__ = [
     "AdvantageOptions",
     "CollectOptions",
     "Config",
+    "EvaluationOptions",
     "LossOptions",
     "MemoryOptions",
     "NetworkOptions",
@@ -41,7 +46,10 @@ __all__ = [
     "OverlapOptions",
     "RecordOptions",
     "RunOptions",
+    "StartOptions",
     "TrustRegionOptions",
+    "bare",
+    "fixed_options",
     "from_mapping",
     "in_words",
     "option_names",

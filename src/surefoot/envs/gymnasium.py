@@ -270,6 +270,10 @@ class GymnasiumEnvironment(Environment):
             what = f"{error.what}; {len(failed)} of {len(answers)} {NOT_CLOSED}"
             self._log(str(self._error(index, EnvError(what, error.trace), "close()")))
 
+    def instance(self, index: int) -> gymnasium.Env | None:
+        """One of the environments itself, to look at; None where it lives in another process."""
+        return self._backend.instance(index)
+
     def log_to(self, log: Callable[[str], None]) -> None:
         """Where to say which environment failed, and how."""
         self._log = log

@@ -28,6 +28,7 @@ from mujoco.batch import MODEL_FIELDS, SimulationError
 from surefoot.envs.contract import (
     MEASURE,
     SUCCESS,
+    Breakdown,
     EnvSpec,
     HostPhysics,
     ObservationSpec,
@@ -39,7 +40,8 @@ from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
-from surefoot.robots.model import Robot, compile_spec, leave_out_looks, read_spec
+from surefoot.robots.looks import dress, leave_out_looks
+from surefoot.robots.model import Robot, compile_spec, read_spec
 from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
 from surefoot.robots.symmetry import find_symmetry
 from surefoot.robots.task import RobotTask
@@ -147,7 +149,9 @@ class RobotEnvironment(HostPhysics):
         self._bound = {name: self._batch.bind(name) for name in sorted(self._reads.fields)}
         self._written = {name: self._batch.bind(name) for name in self._writes}
         self._begin = jax.jit(jax.vmap(self._begin_one))
+        self._before = np.empty_like(self._batch.state)
         self._log: Callable[[str], None] = lambda text: None
+        self._report: Callable[[Breakdown], None] = lambda breakdown: None
         self.spec = EnvSpec(
             name=task.name,
             num_envs=num_envs,
@@ -245,6 +249,10 @@ class RobotEnvironment(HostPhysics):
     def log_to(self, log: Callable[[str], None]) -> None:
         """Where simulations that broke down are named."""
         self._log = log
+
+    def report_to(self, report: Callable[[Breakdown], None]) -> None:
+        """See `Environment.report_to`."""
+        self._report = report
 
     def state_of(self, carried: Carried) -> State:
         """What the task's functions see of one environment, `carried` being its own row."""
@@ -357,20 +365,27 @@ class RobotEnvironment(HostPhysics):
 
     def _step(self, ids: np.ndarray | None) -> np.ndarray:
         """Step simulations; [N] those that broke down."""
+        np.copyto(self._before, self._batch.state)  # one or two thousandths of the time
         self._batch.warning[...] = 0  # a reset by MuJoCo would begin to count anew
         lost = np.zeros(self._count, bool)
         try:
             self._batch.step(ids, nstep=self._substeps, stage=self._stage)
         except SimulationError as error:
             lost[error.ids] = True
-            self._log(f"{self.spec.name}, environment {error.ids[0]}: {error}")
+            self._tell(int(error.ids[0]), str(error))
         broken = (self._batch.warning[:, list(_BROKEN), 1] > 0).any(axis=1)
         for index in np.flatnonzero(broken & ~lost)[:1]:
-            self._log(
-                f"{self.spec.name}, environment {index}: the simulation became unstable and MuJoCo reset it; "
-                "the episode is lost"
-            )
+            what = "the simulation became unstable and MuJoCo reset it; the episode is lost"
+            self._tell(int(index), what)
         return lost | broken
+
+    def _tell(self, index: int, what: str) -> None:
+        """Say that a simulation broke down, and hand it over as it was before."""
+        self._log(f"{self.spec.name}, environment {index}: {what}")
+        model = {name: np.array(values[index]) for name, values in self._live.model.items()}
+        state = self._before[index].copy()  # its first number is the time
+        step = round(state[0] / self.task.control_dt_s) + 1
+        self._report(Breakdown(what, index, step, self._substeps, state, model))
 
     def _start(self, begun: Begun, rows: np.ndarray) -> None:
         """Write starts into the rows that begin anew, and make what follows from them current."""
@@ -530,8 +545,16 @@ def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:
     return steps / passed
 
 
-def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -> Robot:
-    """The task's model, as the task edits it, with the sensors that its functions need."""
+def compiled(
+    task: RobotTask, add: Mapping[str, Added] = MappingProxyType({}), *, looks: bool = False
+) -> Robot:
+    """The task's model, as the task edits it.
+
+    Args:
+        task: the task.
+        add: sensors that its functions need.
+        looks: whether it is to be looked at, and not stepped.
+    """
     try:
         beside = [Path(inspect.getfile(type(task))).resolve().parent]
     except (OSError, TypeError):  # made where there is no file
@@ -546,7 +569,10 @@ def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -
         raise
     except Exception as error:
         raise refuse(f"{task.name}.edit()", error) from error
-    leave_out_looks(spec)
+    if looks:
+        dress(spec)
+    else:
+        leave_out_looks(spec)
     for sensor in add.values():
         sensor.add_to(spec)
     return Robot(compile_spec(spec, task.name), task.name)

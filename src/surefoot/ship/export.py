@@ -14,6 +14,7 @@ import numpy as np
 from surefoot import __version__, deploy
 from surefoot.agent import LoadedPolicy, load_policy
 from surefoot.agent.saved import DESCRIPTION, WEIGHTS
+from surefoot.api import best_folder
 from surefoot.config import Config, parse_options
 from surefoot.envs.tasks import names_code, robot_task
 from surefoot.errors import UserError
@@ -55,6 +56,7 @@ class Exported(NamedTuple):
 def export(
     run: str | Path,
     *,
+    best: bool = False,
     output: Path | None = None,
     forms: Sequence[str] = FORMS,
     from_state: bool = False,
@@ -67,6 +69,7 @@ def export(
 
     Args:
         run: the run folder.
+        best: write the best policy of the run, not its last one; see `surefoot.api.best_folder`.
         output: the folder to write; by default `export` in the run folder.
         forms: of `numpy`, `onnx` and `c`.
         from_state: of a robot: from what it measures to the controls of its actuators, the task's own
@@ -86,6 +89,7 @@ def export(
         raise UserError(f"unknown form {odd[0]!r}; known: {', '.join(FORMS)}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} is there already: choose another --output, or --overwrite it")
+    folder = best_folder(folder) if best else folder
     _, config = read_config(folder)
     loaded = load_policy(folder)
     robot = _robot(loaded, config, task)

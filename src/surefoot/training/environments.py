@@ -14,11 +14,13 @@ from typing import Any
 
 from surefoot.config import CollectOptions, Config, RecordOptions, parse_options
 from surefoot.envs import Environment, EnvSpec, Hosting, ObservationSpec, make_environment
-from surefoot.envs.contract import release
+from surefoot.envs.contract import Breakdown, release
 from surefoot.errors import UserError
 from surefoot.training.state import make_streams
 
 Origins = Mapping[str, tuple[float, ...]]
+Groups = Mapping[str, ObservationSpec]
+Reads = Callable[[Groups], Groups]
 
 
 class EnvLifecycle:
@@ -28,7 +30,8 @@ class EnvLifecycle:
         task: a task name, an environment, or what makes one.
         config: the options.
         step: the step of the run at which it begins.
-        origins: of its observation groups, where it goes on (`ObservationSpec.origin`).
+        reads: gives its observation groups with the origins that the networks know
+            (`ObservationSpec.origin`); None: as they are.
 
     Attributes:
         env: the environments as they are now.
@@ -39,13 +42,14 @@ class EnvLifecycle:
     """
 
     def __init__(
-        self, task: Any, config: Config, step: int = 0, origins: Origins | None = None
+        self, task: Any, config: Config, step: int = 0, reads: Reads | None = None
     ) -> None:
         self._task, self._config = task, config
         self._log: Callable[[str], None] = warnings.warn
+        self._report: Callable[[Breakdown], None] = lambda breakdown: None
         self._make(step)
-        if origins is not None:
-            self.env.read_as(with_origins(self.env.spec.observations, origins))
+        if reads is not None:
+            self.env.read_as(reads(self.env.spec.observations))
         made_by_us = self.env is not task
         if config.exact_resume == "on" and not made_by_us and not self.env.spec.saves_state:
             raise UserError(
@@ -78,6 +82,11 @@ class EnvLifecycle:
         self._log = log
         self.env.log_to(log)
 
+    def report_to(self, report: Callable[[Breakdown], None]) -> None:
+        """Where the environments, now and later ones, hand over simulations that broke down."""
+        self._report = report
+        self.env.report_to(report)
+
     def _close(self, log: Callable[[str], None]) -> None:
         if self.env is not self._task:
             release(self.env, log)
@@ -93,18 +102,27 @@ class EnvLifecycle:
             training=True,
         )
         self.env.log_to(self._log)
+        self.env.report_to(self._report)
 
 
-def origins_of(observations: Mapping[str, ObservationSpec]) -> Origins:
+def origins_of(observations: Groups) -> Origins:
     """The origins of the groups that have one."""
     return {n: spec.origin for n, spec in observations.items() if spec.origin is not None}
 
 
-def with_origins(
-    observations: Mapping[str, ObservationSpec], origins: Origins
-) -> dict[str, ObservationSpec]:
+def with_origins(observations: Groups, origins: Origins) -> Groups:
     """The groups with these origins, and none else."""
     return {n: dataclasses.replace(x, origin=origins.get(n)) for n, x in observations.items()}
+
+
+def read_like(observations: Groups, known: Groups) -> Groups:
+    """The groups, those of them that are known with the origins that they are known with."""
+    return {
+        n: dataclasses.replace(x, origin=known[n].origin)
+        if n in known and known[n].shape == x.shape and not x.choices
+        else x
+        for n, x in observations.items()
+    }
 
 
 def hosting_of(options: CollectOptions) -> Hosting:
@@ -122,5 +140,9 @@ def begins_anew(options: RecordOptions, spec: EnvSpec) -> bool:
 
 def is_checkpoint(before: int, after: int, options: RecordOptions) -> bool:
     """Whether an iteration that ends at step `after` ends at a checkpoint."""
-    every = options.checkpoint_every
+    return crosses(options.checkpoint_every, before, after)
+
+
+def crosses(every: int | None, before: int, after: int) -> bool:
+    """Whether a multiple of `every` lies behind step `before` and not behind step `after`."""
     return every is not None and before // every < after // every

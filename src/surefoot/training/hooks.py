@@ -10,6 +10,7 @@ from typing import Any
 from surefoot.agent import Agent, Policy
 from surefoot.config import Config
 from surefoot.envs import EnvSpec
+from surefoot.envs.contract import Breakdown
 from surefoot.training.state import TrainState
 
 
@@ -29,16 +30,23 @@ class Run:
 
 
 class Hook:
-    """Override what you need; a hook may read everything and change nothing."""
+    """Override what you need; a hook may read everything, and change nothing but what is reported."""
 
     def on_start(self, run: Run) -> None:
         """Before the first iteration, once the environment and the networks stand."""
+
+    def measure(self, state: TrainState, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Further metrics of an iteration: numbers, or None. They join the others before `on_iteration`."""
+        return {}
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """After each iteration, with its metrics (see `training.metrics.METRICS`)."""
 
     def on_log(self, text: str) -> None:
         """Something that a user should know, in a sentence."""
+
+    def on_breakdown(self, breakdown: Breakdown) -> None:
+        """A simulation broke down; training goes on without its episode."""
 
     def on_failure(self, state: TrainState, error: Exception) -> None:
         """Training ends with an error; `state` is the last sound one. `on_end` follows."""
@@ -62,8 +70,15 @@ class Listeners:
         for hook in self._hooks:
             hook.on_log(text)
 
+    def on_breakdown(self, breakdown: Breakdown) -> None:
+        """Tell the hooks of a simulation that broke down."""
+        for hook in self._hooks:
+            hook.on_breakdown(breakdown)
+
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
-        """Tell the hooks of an iteration."""
+        """Let the hooks measure, then tell them of the iteration."""
+        for hook in self._hooks:
+            metrics = {**metrics, **hook.measure(state, metrics)}
         for hook in self._hooks:
             hook.on_iteration(state, metrics)
 

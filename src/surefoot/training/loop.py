@@ -21,9 +21,10 @@ from surefoot.agent import Agent, Normalizer, Policy, make_agent
 from surefoot.config import Config, parse_options, validate
 from surefoot.envs import Environment
 from surefoot.envs.tasks import fingerprinted, task_name
+from surefoot.networks import Actor, Critic
 from surefoot.rollout import Rollout, make_collector, start
 from surefoot.training import metrics as measure
-from surefoot.training.environments import EnvLifecycle, Origins
+from surefoot.training.environments import EnvLifecycle, Reads
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.reports import Reports
 from surefoot.training.state import TrainState, make_streams
@@ -55,6 +56,15 @@ class Gathered(NamedTuple):
     experience: Experience
     metrics: Metrics
     faults: Metrics
+
+
+class Begun(NamedTuple):
+    """What a run begins with, before its first iteration."""
+
+    actor: Actor
+    critic: Critic
+    normalizer: Normalizer
+    reward_scaler: RewardScaler
 
 
 class Trainer:
@@ -92,19 +102,23 @@ class Trainer:
         """Fresh networks and freshly reset environments; the options' seed if none is given."""
         return self.reset_envs(self.init(seed), self.env, seed)
 
-    def init(self, seed: int | None = None) -> TrainState:
-        """Fresh networks, and no environments yet."""
+    def init(
+        self, seed: int | None = None, inherit: Callable[[Agent, Begun], Begun] | None = None
+    ) -> TrainState:
+        """Fresh networks, or what `inherit` makes of them, and no environments yet."""
         config = self.config
         streams = make_streams(config.seed if seed is None else seed)
-        actor, critic, normalizer = self.agent.init(config, streams.networks)
-        learners = self.updater.init(actor, critic)
+        begun = Begun(*self.agent.init(config, streams.networks), make_reward_scaler(config))
+        if inherit is not None:
+            begun = inherit(self.agent, begun)
+        learners = self.updater.init(begun.actor, begun.critic)
         return TrainState(
             learners=learners,
             stale_learners=(),
             last_learner=learners[self.updater.main] if config.measure_held_out_kl else None,
             critic_carry=self.agent.critic.initial_carry(config.num_envs),
-            normalizer=normalizer,
-            reward_scaler=make_reward_scaler(config),
+            normalizer=begun.normalizer,
+            reward_scaler=begun.reward_scaler,
             collector=None,
             key=streams.training,
             step=0,
@@ -126,15 +140,22 @@ class Trainer:
 
     def state_template(self, iteration: int) -> TrainState:
         """A state of the shape that one has after so many iterations, its numbers without meaning."""
+        state = self.learned_template(iteration)
+        return self.reset_envs(state, self.env) if self.env.spec.saves_state else state
+
+    def learned_template(self, iteration: int) -> TrainState:
+        """The same without environments."""
         state = self.init()
-        if self.env.spec.saves_state:
-            state = self.reset_envs(state, self.env)
         main = state.learners[self.updater.main]
         return state._replace(stale_learners=(main,) * min(iteration, self.config.lag))
 
     def policy(self, state: TrainState) -> Policy:
         """The newest policy."""
         return self._policy(state.learners[self.updater.main], state.normalizer)
+
+    def critic(self, state: TrainState) -> Critic:
+        """The newest critic."""
+        return self.updater.critic(state.learners)
 
     def acting_policy(self, state: TrainState) -> Policy:
         """The policy that collects: the newest, or one behind it where `overlap` is full."""
@@ -233,13 +254,14 @@ class ResumePoint:
         step: environment steps that came before.
         wall_time_s: seconds that they took.
         restore: gives the first state.
-        origins: what its observations are read from, by group; none: it follows from the first ones.
+        reads: gives its observation groups with the origins that the networks know; None: those that follow
+            from the first observations.
     """
 
     step: int = 0
     wall_time_s: float = 0.0
     restore: Callable[[Trainer], TrainState] = Trainer.init
-    origins: Origins | None = None
+    reads: Reads | None = None
 
 
 def train(
@@ -267,7 +289,7 @@ def train(
     """
     config, resume_point = validate(config or Config()), resume_point or ResumePoint()
     with (
-        EnvLifecycle(task, config, resume_point.step, resume_point.origins) as envs,
+        EnvLifecycle(task, config, resume_point.step, resume_point.reads) as envs,
         contextlib.closing(make_executors(config)) as executors,
     ):
         spec = fingerprinted(envs.env.spec, task, parse_options(config.env_options))
@@ -275,6 +297,7 @@ def train(
         state = resume_point.restore(trainer)
         reports = Reports(state, hooks, config, envs.env.spec.name, resume_point.wall_time_s)
         envs.log_to(reports.log)
+        envs.report_to(reports.report)
         run = Run(task_name(task), config, spec, trainer.agent, trainer.policy, reports.log)
         with reports.to_hooks(run):
             time = reports.clock.time

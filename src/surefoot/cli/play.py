@@ -1,0 +1,74 @@
+"""`surefoot play`: look at a policy, or at a task before it is trained, in the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from surefoot.cli.arguments import default, read
+from surefoot.machine import user_path
+from surefoot.terminal import say
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Look at a run's newest policy, an exported one, or a task under simple actions, in the browser."""
+
+    run: Annotated[Path | None, tyro.conf.Positional, default("none")] = None
+    """The run folder; one that is still training is followed. Or a file of breakdowns/."""
+    task: Annotated[str | None, default("the run's")] = None
+    """The task; needed without a run, or if it was trained on your own code."""
+    agent: Annotated[Literal["zero", "random", "home"] | None, default("the policy")] = None
+    """Who acts without a policy; home holds a robot's home pose."""
+    policy: Annotated[Path | None, default("the run's")] = None
+    """An exported policy that acts: policy.onnx, policy.npz or their folder."""
+    episodes: Annotated[int | None, default("until Ctrl-C")] = None
+    """Episodes to play."""
+    seed: Annotated[int | None, default("the run's")] = None
+    """Seed of the episodes."""
+    stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Sample actions instead of taking the most likely one."""
+    env_options: Annotated[tuple[str, ...] | None, default("the run's own")] = None
+    """Settings of the task as KEY=VALUE; the flag alone: the task as it comes."""
+    host: str = HOST
+    """Address to serve the page at; only 127.0.0.1 keeps it to this machine."""
+    port: Annotated[int | None, default("8080, or the next that is free")] = None
+    """Port to serve the page at."""
+    no_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the address and open no browser."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Play until it ends or Ctrl-C."""
+    arguments = read(Arguments, "play", argv)
+    from surefoot.see.browse import browse
+    from surefoot.see.choice import Choice
+
+    choice = Choice(
+        run=_path(arguments.run),
+        task=arguments.task,
+        agent=arguments.agent,
+        policy=_path(arguments.policy),
+        seed=arguments.seed,
+        env_options=arguments.env_options,
+        stochastic=arguments.stochastic,
+    )
+    browse(
+        choice,
+        episodes=arguments.episodes,
+        host=arguments.host,
+        port=arguments.port,
+        opens_browser=not arguments.no_browser,
+        log=say,
+    )
+    return 0
+
+
+def _path(path: Path | None) -> Any:
+    return None if path is None else user_path(path)
