@@ -104,6 +104,32 @@ def play(env: Environment, steps: int) -> Step:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
+def test_each_environment_that_is_made_anew_gets_a_seed_of_its_own() -> None:
+    seeds: list[Any] = []
+
+    class Fails(robot()):
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            seeds.append(seed)
+            return super().reset(seed=seed)
+
+        def step(self, action: Any) -> Any:
+            if len(seeds) > 2 * len(SEEDS):  # not as it is tried out
+                raise RuntimeError("joint 3 is beyond its limit")
+            return super().step(action)
+
+    env = start_env(Fails, HERE._replace(on_failure="restart"))
+    env.log_to(lambda _: None)
+    state, _ = env.reset(jax.random.key(0))
+    made = len(seeds)
+    for _ in range(6):
+        state, _ = env.step(state, np.zeros((3, 1), np.float32))
+        seeds += [None] if len(seeds) == made else []  # from here on they fail
+    env.close()
+    anew = [seed for seed in seeds[made:] if seed is not None]
+    assert len(anew) >= 6
+    assert len({*anew, *SEEDS}) == len(anew) + len(SEEDS)
+
+
 @pytest.fixture(scope="module")
 def healthy() -> Step:
     return play(start_env(robot(), HERE), 20)

@@ -18,6 +18,7 @@ from surefoot.agent.description import from_json, to_json
 from surefoot.envs import ActionSpec, EnvSpec
 from surefoot.envs.spaces import action_spec, observation_groups, observation_specs, random_action
 from surefoot.errors import UserError
+from surefoot.reading import read_json
 
 INF = np.inf
 
@@ -349,10 +350,13 @@ def test_every_choice_lies_in_its_space_counted_from_its_start(space: Any) -> No
 
 @given(space=boxes() | OTHERS)
 @settings(max_examples=50, deadline=None)
-def test_a_policy_keeps_its_actions_on_disk(space: Any) -> None:
+def test_a_policy_keeps_its_actions_on_disk(
+    space: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     spec = action_spec(space, task="t")
-    text = json.dumps(to_json(spec))
-    again = from_json(ActionSpec, json.loads(text))
+    file = tmp_path_factory.getbasetemp() / "action.json"
+    file.write_text(json.dumps(to_json(spec)))
+    again = from_json(ActionSpec, read_json(file))
     assert again == spec
     assert again.differences(spec) == []
 

@@ -7,22 +7,29 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+_UNSIGNED = re.compile(r"[0-9]{19,20}")
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses as mappings, tuples as lists; JSON has no infinity: the text "inf" stands for it."""
+    """Dataclasses as mappings, tuples as lists; what JSON does not have, or not in every reader, as text:
+    infinity, and integers that only unsigned 64 bits hold.
+    """
     if dataclasses.is_dataclass(value):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(name): to_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
+    beyond = (
+        math.isinf(value) if isinstance(value, float) else type(value) is int and value >= 2**63
+    )
+    return str(value) if beyond else value
 
 
 def from_json(kind: type[T], value: Any) -> T:
@@ -52,9 +59,20 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             return number
     if origin is Mapping and isinstance(value, dict):
         return {str(k): _read(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is int and _is_unsigned(value):
+        return int(value)
     if hint in (int, bool, str) and type(value) is hint:
         return value
     raise ValueError(f"{where} = {value!r}")
+
+
+def _is_unsigned(value: Any) -> bool:
+    """Whether a text is an integer that only unsigned 64 bits hold."""
+    return (
+        isinstance(value, str)
+        and _UNSIGNED.fullmatch(value) is not None
+        and 2**63 <= int(value) < 2**64
+    )
 
 
 def _read_one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:

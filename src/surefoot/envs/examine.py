@@ -254,6 +254,9 @@ def _actions(spec: ActionSpec, steps: int) -> list[np.ndarray]:
 
 def _numbers(trace: _Trace) -> Iterator[Finding]:
     for name, rows in trace.observations.items():
+        if not rows.size:
+            yield False, f"observation {name!r} is empty: leave it out of the space"
+            continue
         bad = ~np.isfinite(rows)
         if bad.any():
             t, i, *component = np.argwhere(bad)[0].tolist()
