@@ -233,6 +233,21 @@ class Declared(SingleEnvironment):
     [
         ({"size": 3}, r"sizes \{'observation': 3\}, `observations` declares \{'observation': 1\}"),
         ({"observations": {"place": 1}}, "'place'"),
+        *(
+            ({"observations": odd}, "`observations`")
+            for odd in (
+                1,
+                None,
+                {},
+                ["place"],
+                {"place": "1"},
+                {"place": None},
+                {1: 1},
+                {"place": True},
+            )
+        ),
+        ({"observations": {"place": -1}}, "observation spec: shape"),
+        *(({"info": odd}, "`info` is") for odd in (3, None, "reward_a", (1,))),
         ({"reward": [1.0]}, r"reward has shape \(1,\), it must be one number"),
         ({"term": "reward_b"}, r"one number info\['reward_a'\]"),
     ],

@@ -142,6 +142,14 @@ def test_the_page_is_one_file(page: Path) -> None:
     text = page.read_text()
     assert " src=" not in text.rsplit("<body>", 1)[1]
     assert "<b>the worker died</b>" not in text  # what a run printed is text, not markup
+    head = text.partition("<body>")[0]
+    for rule in (
+        "default-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "script-src 'sha256-",
+    ):
+        assert rule in head
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -374,7 +374,23 @@ class ObservationSpec:
 def as_specs(
     observations: Mapping[str, int | ObservationSpec],
 ) -> dict[str, ObservationSpec]:
-    """Observation groups, where how many numbers a group has may stand for its spec."""
+    """Observation groups, where how many numbers a group has may stand for its spec.
+
+    Raises:
+        ValueError: they are none.
+    """
+    kinds = (int, ObservationSpec)
+    if not isinstance(observations, Mapping) or not observations:
+        raise UserError(
+            f"`observations` is {observations!r}; it maps a group's name to how many numbers it has, or to "
+            "an ObservationSpec, such as {'observation': 3}"
+        )
+    for name, spec in observations.items():
+        if not isinstance(name, str) or not isinstance(spec, kinds) or isinstance(spec, bool):
+            raise UserError(
+                f"`observations` has {name!r}: {spec!r}; a group is a name and how many numbers it has, or "
+                "an ObservationSpec"
+            )
     return {
         name: ObservationSpec((spec,)) if isinstance(spec, int) else spec
         for name, spec in observations.items()

@@ -146,6 +146,13 @@ def _check_declared(single: SingleEnvironment) -> None:
             raise UserError(f"{name}: a SingleEnvironment needs the attribute {field!r}")
     if not isinstance(single.action, ActionSpec):
         raise UserError(f"{name}: `action` is {single.action!r}, it must be an ActionSpec")
+    info: Any = single.info
+    if not isinstance(info, (tuple, list)) or not all(isinstance(term, str) for term in info):
+        raise UserError(f"{name}: `info` is {info!r}, it must be a tuple of names")
+    try:
+        declared = {g: math.prod(spec.shape) for g, spec in as_specs(single.observations).items()}
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     action = jax.eval_shape(single.action.to_env, jax.ShapeDtypeStruct(*_canonical(single.action)))
     began = _traced(name, "reset", single.reset, key)
@@ -164,7 +171,6 @@ def _check_declared(single: SingleEnvironment) -> None:
             raise UserError(f"{name}: {field} is None in what step() returns")
     for call, groups in (("reset", as_groups(observation)), ("step", as_groups(step.observation))):
         sizes = {group: math.prod(jnp.shape(x)) for group, x in groups.items()}
-        declared = {g: math.prod(spec.shape) for g, spec in as_specs(single.observations).items()}
         if sizes != declared:
             raise UserError(
                 f"{name}: {call}() returns observations of sizes {sizes}, "
