@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from surefoot.envs import Environment, ObservationSpec, Step
+from surefoot.envs import Environment, Hosting, ObservationSpec, Step
 from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
+from surefoot.errors import UserError
 
 SEEDS = [3, 4]
 OBSERVATION = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -401,3 +402,32 @@ class Closing(Echo):
 def test_closing_closes_every_instance() -> None:
     start(numbered(Closing), 3).close()
     assert Closing.closed == [0, 1, 2]
+
+
+class Undeclared(gymnasium.Env):
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return np.zeros(2, np.float32), {}
+
+
+class OwnProperty(Undeclared):
+    @property
+    def observation_space(self) -> Any:
+        return self.model.space  # type: ignore[attr-defined]
+
+    @observation_space.setter
+    def observation_space(self, value: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Undeclared, "it has no observation_space; a Gymnasium"),
+        (OwnProperty, r"(?s)'model'.*line \d+"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_space_that_is_missing_is_named_with_the_way_out(
+    kind: type, says: str, workers: int
+) -> None:
+    with pytest.raises(UserError, match=says):
+        GymnasiumEnvironment(kind, 2, seeds=[0, 1], name="t", hosting=Hosting(workers=workers))

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 from tests.helpers import TINY
 
@@ -25,6 +26,7 @@ from surefoot.study.jobs import Evaluations, Job, diagnostics, outcome, write_fa
 from surefoot.study.plan import Study
 from surefoot.study.run_study import StudyFolder, choose_rates, reported_jobs, run_study
 from surefoot.study.worker import claim_core
+from surefoot.training import make_streams, to_key
 
 
 def job(seeds: tuple[int, ...] = (0,), **changes: Any) -> Job:
@@ -53,17 +55,24 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
     as_it_comes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[dict[str, Any]] = []
+    seeds: list[Any] = []
 
     def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> Any:
         made.append(options)
+        seeds.append(seed)
         return ENV
 
     monkeypatch.setattr(module, "make_environment", make)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     config = TINY.replace(env_options=("forward_reward_weight=2.0",))
     run: Any = SimpleNamespace(task="Hopper-v5", config=config, env=SPEC)
-    Evaluations(job(config=config, as_it_comes=as_it_comes)).on_start(run)
+    watcher = Evaluations(job(config=config, as_it_comes=as_it_comes))
+    watcher.on_start(run)
     assert made == [{} if as_it_comes else {"forward_reward_weight": 2.0}]
+    # the first stream is that of `surefoot eval`, and the two here are no stream of training's
+    _, environments, key = make_streams(config.seed).evaluation.spawn(3)
+    assert [seed.spawn_key for seed in seeds] == [environments.spawn_key]
+    assert (jax.random.key_data(watcher._key) == jax.random.key_data(to_key(key))).all()
 
 
 def test_the_policy_is_played_once_for_each_share_of_the_budget(

@@ -304,6 +304,16 @@ def test_the_normalizer_counts_exactly_the_experience(run: Recorder) -> None:
     assert float(F.count_of(run.state.normalizer.moments["observation"])) == run.state.step
 
 
+def test_the_normalizer_sees_what_was_acted_on_and_not_what_came_of_it() -> None:
+    trainer = trainer_for()
+    state = trainer.start()
+    state, rollout = trainer.collect(state, trainer.policy(state))
+    state, _ = trainer.make_experience(state, rollout)
+    acted_on = np.asarray(rollout.observations["observation"])[:-1][np.asarray(rollout.valid)]
+    moments = state.normalizer.moments["observation"]
+    np.testing.assert_allclose(moments.mean, acted_on.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("at", [0, 2])
 def test_success_is_what_the_last_step_of_an_episode_says(at: int) -> None:
     class Passing(SingleEnvironment):

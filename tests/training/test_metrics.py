@@ -75,6 +75,11 @@ def test_episode_metrics_are_means_over_the_sound_episodes_that_ended() -> None:
     assert "rollout/inexact_truncations" not in said
 
 
+def test_episodes_that_a_time_limit_alone_ended_are_all_truncated() -> None:
+    said = of_rollout(truncated=TRUNCATED & ~TERMINATED, valid=VALID)
+    assert said["rollout/truncated_share"] == 1.0
+
+
 def test_a_time_limit_whose_last_observation_is_lost_is_counted() -> None:
     said = of_rollout(exact=False, terminated=TERMINATED, truncated=TRUNCATED, valid=VALID)
     assert said["rollout/inexact_truncations"] == 1

@@ -59,20 +59,16 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             return number
     if origin is Mapping and isinstance(value, dict):
         return {str(k): _read(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is int and _is_unsigned(value):
+    if hint is int and isinstance(value, str) and _is_unsigned(value):
         return int(value)
     if hint in (int, bool, str) and type(value) is hint:
         return value
     raise ValueError(f"{where} = {value!r}")
 
 
-def _is_unsigned(value: Any) -> bool:
-    """Whether a text is an integer that only unsigned 64 bits hold."""
-    return (
-        isinstance(value, str)
-        and _UNSIGNED.fullmatch(value) is not None
-        and 2**63 <= int(value) < 2**64
-    )
+def _is_unsigned(text: str) -> bool:
+    """Whether it is an integer that only unsigned 64 bits hold."""
+    return _UNSIGNED.fullmatch(text) is not None and 2**63 <= int(text) < 2**64
 
 
 def _read_one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
