@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     from surefoot.pages.watch import WatchPage
 
     page = WatchPage([user_path(folder) for folder in arguments.folders] or [Path("runs")])
+    page("/", {})  # what it needs is imported before the first one asks
     if warning := risk(arguments.host):
         say(warning, stderr=True)
     with LocalServer(page, host=arguments.host, port=arguments.port) as server:
