@@ -31,6 +31,7 @@ from surefoot.cli.train import parse
 from surefoot.config import (
     SECTIONS,
     Config,
+    bare,
     from_mapping,
     in_words,
     option_names,
@@ -221,7 +222,8 @@ def tables_of_options() -> str:
         hints, texts = get_type_hints(section, include_extras=True), described(section)
         for field in dataclasses.fields(section):
             hint, interval = hints[field.name], range_of(hints[field.name])
-            one_of = get_args(hint) if get_origin(hint) is Literal else ()
+            kind = bare(hint)
+            one_of = get_args(kind) if get_origin(kind) is Literal else ()
             within = ", ".join(f"`{x}`" for x in ([in_words(interval)] if interval else one_of))
             value = written(field.name)
             words = list(texts[field.name])

@@ -81,9 +81,19 @@ ROW = {"step": 1, "iteration": 1, "wall_time_s": 0.5}
 
 def test_the_final_score_is_the_mean_of_the_last_tenth_of_the_evaluations(tmp_path: Path) -> None:
     (tmp_path / "m").write_text(json.dumps(ROW | {"policy/entropy": 1.0}) + "\n")
-    rows = [(k, float(k % 20)) for k in range(20)]
+    rows = [(k, {"episode_return_mean": float(k % 20)}) for k in range(20)]
     assert outcome(rows, tmp_path / "m", 20)["final"] == 18.5  # of 18 and 19, not the maximum
     assert outcome(rows[:4], tmp_path / "m", 20)["final"] == 3.0
+
+
+def test_what_is_measured_beside_the_return_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text(json.dumps(ROW) + "\n")
+    found = {"episode_return_mean": 1.0, "truncated_share": 0.5, "reward/a": 2.0}
+    rows = [(1, found | {"measure/error": 0.25}), (2, found)]
+    assert outcome(rows, tmp_path / "m", 2)["measures"] == {
+        "measure/error": [0.25, None],
+        "truncated_share": [0.5, 0.5],
+    }
 
 
 def test_diagnostics_are_means_of_parts_and_maxima_maxima(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def made_up(study: Study, diagnostics: tuple[str, ...]) -> list[dict[str, Any]]:
                     "steps": [50_000 * (k + 1) for k in range(20)],
                     "returns": returns,
                     "diagnostics": curves,
+                    "measures": {"success_rate": [0.5] * 20},
                 }
                 jobs.append({**head, "runs": {str(seed): run}, "errors": {}})
     return jobs

@@ -21,8 +21,12 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
+    best: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Play the run's best policy instead of its last one."""
     episodes: int = 20
     """Episodes to play."""
+    num_envs: Annotated[int | None, default("as many as episodes, at most 20")] = None
+    """Environments side by side."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object and nothing else."""
     max_episode_steps: int = 100_000
@@ -44,6 +48,9 @@ def main(argv: Sequence[str]) -> int:
 
     result = evaluate(
         user_path(arguments.run),
+        best=arguments.best,
+        num_envs=arguments.num_envs,
+        progress=True,
         episodes=arguments.episodes,
         deterministic=not arguments.stochastic,
         task=arguments.task,

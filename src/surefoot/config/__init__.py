@@ -2,6 +2,8 @@
 
 from surefoot.config.config import (
     Config,
+    bare,
+    fixed_options,
     from_mapping,
     in_words,
     option_names,
@@ -13,6 +15,7 @@ from surefoot.config.options import (
     SECTIONS,
     AdvantageOptions,
     CollectOptions,
+    EvaluationOptions,
     LossOptions,
     MemoryOptions,
     NetworkOptions,
@@ -22,6 +25,7 @@ from surefoot.config.options import (
     OverlapOptions,
     RecordOptions,
     RunOptions,
+    StartOptions,
     TrustRegionOptions,
 )
 
@@ -30,6 +34,7 @@ __all__ = [
     "AdvantageOptions",
     "CollectOptions",
     "Config",
+    "EvaluationOptions",
     "LossOptions",
     "MemoryOptions",
     "NetworkOptions",
@@ -39,7 +44,10 @@ __all__ = [
     "OverlapOptions",
     "RecordOptions",
     "RunOptions",
+    "StartOptions",
     "TrustRegionOptions",
+    "bare",
+    "fixed_options",
     "from_mapping",
     "in_words",
     "option_names",

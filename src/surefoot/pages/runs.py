@@ -14,9 +14,10 @@ from surefoot.config_file import toml_value
 from surefoot.errors import UserError
 from surefoot.reading import read_json
 from surefoot.services import crash_report
-from surefoot.services.checkpoints import MANIFEST, Best, checkpoint_steps
+from surefoot.services.best import EVALUATION, evaluated_best
 from surefoot.services.health import Watch
 from surefoot.services.run_folder import CONFIG, META, METRICS, read_config, read_more_metrics
+from surefoot.services.step_folders import CHECKPOINTS, by_step
 
 VIDEOS = "videos"
 _FAULTS = 20  # that are told of a run, each
@@ -36,7 +37,8 @@ class RunView:
         rows: an iteration each.
         facts: where it comes from.
         health: what the health rules have found, in words.
-        checkpoints: steps of the checkpoints, newest first; `best` is the best of them.
+        checkpoints: steps of the checkpoints, newest first.
+        best: step and mean return of the policy with the best evaluation.
         videos: its videos, newest first.
         ended: how it ended, in words; empty while it may still be training.
         failed: whether that was an error.
@@ -52,7 +54,7 @@ class RunView:
     facts: Mapping[str, str] | None = None
     health: Sequence[str] = ()
     checkpoints: Sequence[int] = ()
-    best: Best | None = None
+    best: tuple[int, float] | None = None
     videos: Sequence[Path] = ()
     ended: str = ""
     failed: bool = False
@@ -83,9 +85,9 @@ class RunReader:
         if (path / META).exists():
             facts = self._read(path / META, lambda file: facts_of(read_json(file)))
         metrics = self._rows(config, to_the_end)
-        checkpoints, best = checkpoint_steps(path), None
-        if checkpoints:
-            best = self._read(checkpoints[0][1] / MANIFEST, lambda file: _best(read_json(file)))
+        best, folder = None, evaluated_best(path)
+        if folder is not None:
+            best = self._read(folder / EVALUATION, lambda file: _best(read_json(file)))
         ended, failed = self._end(config, metrics.rows)
         return replace(
             view,
@@ -94,7 +96,7 @@ class RunReader:
             rows=metrics.rows,
             facts=facts,
             health=metrics.health,
-            checkpoints=[step for step, _ in checkpoints],
+            checkpoints=[step for step, _ in by_step(path / CHECKPOINTS)],
             best=best,
             videos=videos_of(path),
             ended=ended,
@@ -214,9 +216,8 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
     return None
 
 
-def _best(manifest: Mapping[str, Any]) -> Best | None:
-    best = manifest["best"]
-    return best and Best(int(best["step"]), float(best["episode_return"]))
+def _best(evaluation: Mapping[str, Any]) -> tuple[int, float]:
+    return int(evaluation["step"]), float(evaluation["eval/episode_return"])
 
 
 def facts_of(meta: Mapping[str, Any]) -> dict[str, str]:

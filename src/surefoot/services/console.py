@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -16,7 +17,9 @@ from surefoot.training import Hook, Run, TrainState
 _ROWS = (
     # label, metric, format
     ("episode return", "rollout/episode_return", "{:.2f}"),
+    ("evaluated return", "eval/episode_return", "{:.2f}"),
     ("success", "rollout/success_rate", "{:.0%}"),
+    ("evaluated success", "eval/success_rate", "{:.0%}"),
     ("episode length", "rollout/episode_length", "{:.0f}"),
     ("KL", "policy/approx_kl", "{:.4f}"),
     ("clip fraction", "policy/clip_fraction", "{:.1%}"),
@@ -27,7 +30,12 @@ _ROWS = (
 )
 _WIDTH = 30  # columns of the progress bar and of the curve: with its numbers it fits into 80
 _HEIGHTS = "▁▂▃▄▅▆▇█"
-_PLAIN = ("rollout/episode_return", "rollout/success_rate", "policy/approx_kl")
+_PLAIN = (
+    "rollout/episode_return",
+    "eval/episode_return",
+    "rollout/success_rate",
+    "policy/approx_kl",
+)
 _PLAIN += ("policy/clip_fraction", "value/explained_variance")
 
 
@@ -170,3 +178,30 @@ def curve(points: Sequence[tuple[int, float]], total: int, width: int) -> str:
             shown = _HEIGHTS[round((means[column] - low) * scale)]
         drawn += shown if column >= min(means) else " "
     return f"{drawn} {low:.4g} to {high:.4g}"
+
+
+class EpisodeProgress:
+    """How many episodes have ended, on standard error, where that is a terminal; used as a context.
+
+    Args:
+        episodes: how many there are to be.
+        shown: whether to show anything.
+    """
+
+    def __init__(self, episodes: int, *, shown: bool) -> None:
+        console = PlainConsole(stderr=True)
+        columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        hidden = not (shown and console.is_terminal)
+        self._progress = Progress(*columns, console=console, transient=True, disable=hidden)
+        self._task = self._progress.add_task("episodes", total=episodes)
+
+    def __enter__(self) -> EpisodeProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, ended: int) -> None:
+        """So many have ended."""
+        self._progress.update(self._task, completed=ended)

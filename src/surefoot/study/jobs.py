@@ -42,6 +42,10 @@ DIAGNOSTICS = (
 )
 
 
+MEASURES = ("episode_length_mean", "truncated_share", "success_rate")  # of an evaluation
+Played = tuple[int, Mapping[str, Any]]  # step, what `evaluate` found
+
+
 @dataclass(frozen=True)
 class Job:
     """What a worker needs to know.
@@ -98,6 +102,7 @@ class _Outcome:
     steps: tuple[int, ...]
     returns: tuple[float, ...]
     diagnostics: Mapping[str, tuple[float | None, ...]]
+    measures: Mapping[str, tuple[float | None, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,8 @@ def check_result(result: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{len(run.steps)} steps and {len(run.returns)} returns of seed {seed}"
             )
-        curves = [x for curve in run.diagnostics.values() for x in curve if x is not None]
+        of_run = (*run.diagnostics.values(), *(run.measures or {}).values())
+        curves = [x for curve in of_run for x in curve if x is not None]
         if not all(map(math.isfinite, (run.final, *run.returns, *curves))):
             raise ValueError(f"a number of seed {seed} is not finite")
     if not math.isfinite(read.learning_rate) or not 0.0 <= (read.wall_time_s or 0.0) < math.inf:
@@ -139,11 +145,11 @@ class Evaluations(Hook):
         job: how many times, how many episodes, and on which task.
 
     Attributes:
-        rows: step and mean return, each time.
+        rows: step and what was found, each time.
     """
 
     def __init__(self, job: Job) -> None:
-        self.rows: list[tuple[int, float]] = []
+        self.rows: list[Played] = []
         self._job = job
         self._env: Environment | None = None
         self._collect: Any = None
@@ -168,7 +174,7 @@ class Evaluations(Hook):
         key = jax.random.fold_in(self._key, len(self.rows))
         policy, episodes = self._run.policy(state), self._job.episodes
         played = evaluate(policy, self._env, episodes, key=key, collect=self._collect)
-        self.rows.append((state.step, played["episode_return_mean"]))
+        self.rows.append((state.step, played))
         self._next = int(share) + 1
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
@@ -257,19 +263,32 @@ def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
     }
 
 
-def outcome(rows: Sequence[tuple[int, float]], metrics: Path, evaluations: int) -> dict[str, Any]:
+def outcome(rows: Sequence[Played], metrics: Path, evaluations: int) -> dict[str, Any]:
     """What a seed's run leaves for the statistics.
 
     The final score is the mean of the last tenth of the evaluations, at least of the last one.
     """
-    last = max(1, round(len(rows) / 10))
-    returns = [row[1] for row in rows]
+    returns = [found["episode_return_mean"] for _, found in rows]
     return {
-        "final": float(np.mean(returns[-last:])),
-        "steps": [row[0] for row in rows],
+        "final": float(np.mean(last_tenth(returns))),
+        "steps": [step for step, _ in rows],
         "returns": returns,
         "diagnostics": diagnostics(metrics, evaluations),
+        "measures": measures([found for _, found in rows]),
     }
+
+
+def last_tenth(values: Sequence[float]) -> Sequence[float]:
+    """The last tenth of the evaluations, at least the last one."""
+    return values[-max(1, round(len(values) / 10)) :]
+
+
+def measures(found: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """What was found beside the return at each evaluation: lengths, ends, success, the task's measures."""
+    names = {
+        name for row in found for name in row if name in MEASURES or name.startswith("measure/")
+    }
+    return {name: [row.get(name) for row in found] for name in sorted(names)}
 
 
 def diagnostics(metrics: Path, points: int) -> dict[str, list[float | None]]:

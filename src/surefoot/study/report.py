@@ -45,6 +45,7 @@ def study_page(folder: Path) -> str:
             curves={task: _curves(arms, charts) for task, arms in tasks.items()},
             differences={task: _differences(arms, charts) for task, arms in tasks.items()},
             profile=_profile(found, charts),
+            measures={task: _measures(arms) for task, arms in tasks.items()},
             diagnostics={
                 task: _diagnostics(arms, steps[task], charts) for task, arms in tasks.items()
             },
@@ -82,6 +83,15 @@ def _differences(arms: Found, charts: Charts) -> str:
         if arm.get("relative")
     ]
     return charts.forest(rows) if rows else ""
+
+
+def _measures(arms: Found) -> list[list[str]]:
+    """What was measured beside the return, a row for each."""
+    told = {name: arm.get("measures", {}) for name, arm in arms.items()}
+    names = sorted({measure for measures in told.values() for measure in measures})
+    return [
+        [name, *(_number(of_arm.get(name), ".3g") for of_arm in told.values())] for name in names
+    ]
 
 
 def _profile(found: Found, charts: Charts) -> str:

@@ -100,5 +100,9 @@ def begins_anew(options: RecordOptions, spec: EnvSpec) -> bool:
 
 def is_checkpoint(before: int, after: int, options: RecordOptions) -> bool:
     """Whether an iteration that ends at step `after` ends at a checkpoint."""
-    every = options.checkpoint_every
+    return crosses(options.checkpoint_every, before, after)
+
+
+def crosses(every: int | None, before: int, after: int) -> bool:
+    """Whether a multiple of `every` lies behind step `before` and not behind step `after`."""
     return every is not None and before // every < after // every
