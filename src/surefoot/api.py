@@ -27,6 +27,7 @@ from surefoot.services.console import ConsoleProgress, EpisodeProgress
 from surefoot.services.crash_report import CrashReport
 from surefoot.services.evaluation import Evaluation
 from surefoot.services.health import Health
+from surefoot.services.loggers.hook import Loggers
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import PolicyFile
 from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
@@ -184,7 +185,10 @@ def _services(
     alone: bool = True,
 ) -> _Services:
     metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
-    hooks: list[Hook] = [folder, metrics]
+    hooks: list[Hook] = [folder]
+    if config.log:  # at the end they are waited for last, when all else is written
+        hooks.append(Loggers(folder.path, config.log, step=after.step if after else 0))
+    hooks.append(metrics)
     evaluation = None
     if config.eval_every is not None:
         evaluation = Evaluation(task, after=after.step if after else 0)

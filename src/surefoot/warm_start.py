@@ -190,8 +190,8 @@ def _described(checkpoint: Checkpoint) -> _Saved:
             raise ValueError(f"size_in = {critic.size_in}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"from_critic: {checkpoint.path / MANIFEST} does not describe its critic ({error!r}); checkpoints "
-            "of earlier versions do not, and their policy begins without it"
+            f"from_critic: {checkpoint.path / MANIFEST} does not describe its critic ({error!r}); "
+            "checkpoints of earlier versions do not, and their policy begins without it"
         ) from None
     return _Saved(checkpoint, groups, critic)
 
