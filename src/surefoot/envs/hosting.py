@@ -67,6 +67,11 @@ class Backend(abc.ABC):
             before the next is asked for: environments may answer in buffers that they share.
         """
 
+    def instance(self, index: int) -> gymnasium.Env | None:
+        """An environment itself, to look at; None where it lives in another process."""
+        del index
+        return None
+
     def close(self) -> None:
         """Release what is left, once every environment is closed."""
         return
@@ -87,6 +92,10 @@ class InProcess(Backend):
         """Carry out each command when its answer is asked for."""
         for index, command in enumerate(commands):
             yield None if command is None else self._answer(index, command)
+
+    def instance(self, index: int) -> gymnasium.Env | None:
+        """See `Backend.instance`."""
+        return self._envs.get(index)
 
     def _answer(self, index: int, command: Command) -> Any:
         try:

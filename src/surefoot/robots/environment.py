@@ -14,8 +14,7 @@ import hashlib
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from mujoco.batch import MODEL_FIELDS, SimulationError
 from surefoot.envs.contract import (
     MEASURE,
     SUCCESS,
+    Camera,
     EnvSpec,
     HostPhysics,
     ObservationSpec,
@@ -39,10 +39,11 @@ from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
-from surefoot.robots.model import Robot, compile_spec, leave_out_looks, read_spec
+from surefoot.robots.model import Robot, compile_spec, leave_out_looks
+from surefoot.robots.pictures import Pictures
 from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
 from surefoot.robots.symmetry import find_symmetry
-from surefoot.robots.task import RobotTask
+from surefoot.robots.task import RobotTask, edited_spec
 
 _NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
 _BROKEN = tuple(
@@ -113,6 +114,7 @@ class RobotEnvironment(HostPhysics):
         num_envs: how many copies.
         threads: of the engine; none: as many as there are usable cores, and no more than copies.
         random_ages: whether the first episodes begin at random ages, so that they do not all end together.
+        camera: how pictures are taken; none: there are none.
 
     Raises:
         ValueError: a model, a name or a function of the task that cannot be used, named with its line.
@@ -125,6 +127,7 @@ class RobotEnvironment(HostPhysics):
         *,
         threads: int | None = None,
         random_ages: bool = False,
+        camera: Camera | None = None,
     ) -> None:
         check_fields(task)
         check_times(task)
@@ -148,6 +151,7 @@ class RobotEnvironment(HostPhysics):
         self._written = {name: self._batch.bind(name) for name in self._writes}
         self._begin = jax.jit(jax.vmap(self._begin_one))
         self._log: Callable[[str], None] = lambda text: None
+        self._pictures = None if camera is None else Pictures(task, camera, num_envs)
         self.spec = EnvSpec(
             name=task.name,
             num_envs=num_envs,
@@ -160,6 +164,7 @@ class RobotEnvironment(HostPhysics):
             saves_state=True,
             symmetry=self.symmetry,
             fingerprint=digest,
+            control_dt_s=task.control_dt_s,
         )
 
     def _look_at(self, robot: Robot) -> None:
@@ -237,8 +242,20 @@ class RobotEnvironment(HostPhysics):
         valid = going & ~sensed.lost
         return carried, Step(observation, reward, terminated, truncated, valid, info)
 
+    def render(self, env_state: tuple[Carried, Physics], rows: Sequence[int]) -> list[np.ndarray]:
+        """Pictures of the robots with their looks, which the simulation is spared."""
+        if self._pictures is None:
+            return [*super().render(env_state, rows)]
+        physics = env_state[1]
+        return [
+            self._pictures.draw(i, physics.rows[i], {n: x[i] for n, x in physics.model.items()})
+            for i in rows
+        ]
+
     def close(self) -> None:
         """Let the engine's threads go."""
+        if self._pictures is not None:
+            self._pictures.close()
         self._bound, self._written = {}, {}
         self.__dict__.pop("_batch", None)
 
@@ -532,20 +549,7 @@ def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:
 
 def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -> Robot:
     """The task's model, as the task edits it, with the sensors that its functions need."""
-    try:
-        beside = [Path(inspect.getfile(type(task))).resolve().parent]
-    except (OSError, TypeError):  # made where there is no file
-        beside = []
-    spec = read_spec(task.model, beside)
-    if task.physics_dt_s is not None:
-        spec.option.timestep = task.physics_dt_s
-    task.actuation.prepare(spec, task.name)
-    try:
-        task.edit(spec)
-    except UserError:
-        raise
-    except Exception as error:
-        raise refuse(f"{task.name}.edit()", error) from error
+    spec = edited_spec(task)
     leave_out_looks(spec)
     for sensor in add.values():
         sensor.add_to(spec)

@@ -1,0 +1,45 @@
+"""Drawing without a display: OpenGL by EGL, found and loaded before the simulators look for it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from surefoot.errors import UserError
+
+PACKAGES = "libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri"
+_LIBRARIES = ("libEGL.so.1", "libGL.so.1")
+
+
+def load_gl() -> None:
+    """Let MuJoCo, Gymnasium and EnvPool draw where there is no display.
+
+    On Linux alone: elsewhere the system brings OpenGL. To be called before EnvPool is imported, which looks
+    for EGL's functions as it is loaded and ends the process if it draws without them. `MUJOCO_GL` stays as it
+    is set.
+
+    Raises:
+        ValueError: there is no OpenGL here; the sentence names the packages.
+    """
+    if sys.platform != "linux":
+        return
+    for name in _LIBRARIES:
+        try:
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise no_gl(f"{name} cannot be loaded ({error})") from None
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def gl_is_loaded() -> bool:
+    """Whether EGL's functions can be found by everything in this process."""
+    return sys.platform != "linux" or hasattr(ctypes.CDLL(None), "eglInitialize")
+
+
+def no_gl(why: str) -> UserError:
+    """What to say where nothing can be drawn."""
+    return UserError(
+        f"pictures need OpenGL, which is missing here: {' '.join(why.split())}. On Debian and Ubuntu: "
+        f"apt-get install {PACKAGES}"
+    )
