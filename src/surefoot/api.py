@@ -129,7 +129,7 @@ def resume(
     """
     folder = Path(run)
     stored_task, config = read_config(folder)
-    task = _task_again(stored_task, task)
+    task = task_again(stored_task, task)
     refuse_code(task, config.env_options)
     changes = {} if total_steps is None else {"total_steps": total_steps}
     config = from_mapping(changes, base=config)
@@ -227,7 +227,7 @@ def _why_not_exact(
     return why + checkpoint.differences(fingerprint)
 
 
-def _task_again(stored: str, given: Any) -> Any:
+def task_again(stored: str, given: Any) -> Any:
     """The task of a run: the stored name, unless it is code, which must be named again."""
     if given is None and names_code(stored):
         again = "pass it as task=" if stored.startswith("python:") else f"--task {stored}"
@@ -398,7 +398,7 @@ def open_run(
         if number is not None and number < 1:
             raise UserError(f"{name} = {number} must be at least 1")
     stored_task, config = read_config(Path(run))
-    task = _task_again(stored_task, task)
+    task = task_again(stored_task, task)
     if env_options is None:
         refuse_code(task, config.env_options)
     policy = load_policy(run)

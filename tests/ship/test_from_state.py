@@ -23,7 +23,7 @@ from surefoot.robots.task import RobotTask, Start
 from surefoot.robots.tasks.quadrupeds import QuadrupedWalk
 from surefoot.robots.tasks.reaching import ArmReach
 from surefoot.ship import export, subjects
-from surefoot.ship.robot_graph import RobotPolicy
+from surefoot.ship.robot_graph import RobotPolicy, given_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def test_it_gives_the_controls_of_the_simulator(task: Any, options: Any, tmp_pat
     for _ in range(40):
         carried = jax.tree.map(lambda x: x[0], state[0])
         s = env.state_of(carried)
-        given = {p.name: np.asarray(whole.given(s, p.name)) for p in whole.inputs if not p.carried}
+        given = {p.name: np.asarray(given_of(s, p.name)) for p in whole.inputs if not p.carried}
         wanted = act({name: x.astype(np.float32) for name, x in given.items()})
         action = loaded({name: np.asarray(x) for name, x in step.observation.items()})
         state, step = env.step(state, action)

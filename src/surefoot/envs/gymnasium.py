@@ -220,7 +220,9 @@ class GymnasiumEnvironment(Environment):
                 words, trace = failure(error)
                 if "EGL" in words or "OpenGL" in words:
                     raise no_gl(words) from error
-                raise UserError(f"{self._name} cannot be drawn: {words}\n{trace}") from error
+                known = isinstance(error, gymnasium.error.DependencyNotInstalled)
+                where = "" if known else f"\n{trace}"
+                raise UserError(f"{self._name} cannot be drawn: {words}{where}") from error
             if not (isinstance(picture, np.ndarray) and picture.shape[2:] == (3,)):
                 return [*super().render(env_state, rows)]
             pictures.append(picture.astype(np.uint8, copy=False))

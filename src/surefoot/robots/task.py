@@ -62,6 +62,7 @@ class RobotTask:
         float64: whether the task's functions calculate in 64 bits.
         practice: fields that are others in training, such as shorter episodes; those that a user sets stay.
         training: options of training that suit the task, which become the defaults for it.
+        command_names: names and units of the command's numbers, in order, for people who look at the task.
         mirror: what is left and right of the robot, where both sides are alike; none: not known.
         stale: whether what follows from positions and velocities may be one substep old, as in
             Gymnasium's tasks, and cost nothing.
@@ -80,6 +81,7 @@ class RobotTask:
     float64: ClassVar[bool] = False
     stale: ClassVar[bool] = False
     engine: ClassVar[type[Batch]] = Batch
+    command_names: ClassVar[tuple[str, ...]] = ()
     mirror: ClassVar[Mirror | None] = None
     training: ClassVar[Config] = Config()
     practice: ClassVar[Mapping[str, Any]] = {}

@@ -94,15 +94,22 @@ class Checkpoint:
             ValueError: it does not fit the run's networks, or is damaged.
         """
         template = trainer.state_template(self.iteration)
-        rest = template._replace(key=None, collector=None)
-        state = load_arrays(self.path / _TRAINER, rest)
+        state = self._load(template)
         random = load_arrays(self.path / _RANDOM, {"training": template.key})
         collector = None
         if self.environments == "saved":
             collector = load_arrays(self.path / _SIMULATORS, template.collector)
+        return state._replace(key=random["training"], collector=collector)
+
+    def learned(self, trainer: Trainer) -> TrainState:
+        """The same without environments and random stream, for who looks at networks alone."""
+        return self._load(trainer.learned_template(self.iteration))
+
+    def _load(self, template: TrainState) -> TrainState:
+        state = load_arrays(self.path / _TRAINER, template._replace(key=None, collector=None))
         if (state.step, state.iteration) != (self.step, self.iteration):
             raise UserError(f"{self.path}: {MANIFEST} and {_TRAINER} are of different steps")
-        return state._replace(key=random["training"], collector=collector)
+        return state
 
     def resume_point(self) -> ResumePoint:
         """Where the run goes on."""

@@ -157,6 +157,12 @@ def value_of(state: State, name: str) -> jax.Array:
     return state.sensor(name)
 
 
+def given_of(state: State, name: str) -> jax.Array:
+    """What an input, measured or a command, is in a simulated state."""
+    commands = {f"command{_suffix(path)}": x for path, x in _leaves(state.command)}
+    return commands[name] if name in commands else value_of(state, name)
+
+
 class RobotPolicy:
     """A policy and its task as one function, from what is measured to controls.
 
@@ -198,11 +204,6 @@ class RobotPolicy:
     def __call__(self, given: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Controls, as `action`, and what is carried on."""
         return self._step(given, lambda name, shape: given[name])
-
-    def given(self, state: State, name: str) -> jax.Array:
-        """What an input, measured or a command, is in a simulated state."""
-        commands = {f"command{_suffix(path)}": x for path, x in _leaves(state.command)}
-        return commands[name] if name in commands else value_of(state, name)
 
     def graph(self) -> Graph:
         """The same as operations."""

@@ -19,7 +19,7 @@ from surefoot.envs.contract import release
 from surefoot.robots import RobotTask
 from surefoot.ship.graph import Graph
 from surefoot.ship.policy_graph import policy_graph
-from surefoot.ship.robot_graph import RobotPolicy
+from surefoot.ship.robot_graph import RobotPolicy, given_of
 from surefoot.training import EpisodeStatistics, play, to_key
 
 RANDOM, EXTREME, RECORDED = 400, 300, 300  # rows to compare on
@@ -143,7 +143,7 @@ def _measured(whole: RobotPolicy, loaded: LoadedPolicy) -> list[Row]:
 
     def read(carried: Any) -> dict[str, jax.Array]:
         s = env.state_of(jax.tree.map(lambda x: x[0], carried))
-        return {port.name: jnp.asarray(whole.given(s, port.name), jnp.float32) for port in ports}
+        return {port.name: jnp.asarray(given_of(s, port.name), jnp.float32) for port in ports}
 
     read = jax.jit(read)
     while len(rows) < RECORDED:

@@ -21,6 +21,7 @@ from surefoot.agent import Agent, Normalizer, Policy, make_agent
 from surefoot.config import Config, parse_options, validate
 from surefoot.envs import Environment
 from surefoot.envs.tasks import fingerprinted, task_name
+from surefoot.networks import Critic
 from surefoot.rollout import Rollout, make_collector, start
 from surefoot.training import metrics as measure
 from surefoot.training.environments import EnvLifecycle
@@ -126,15 +127,22 @@ class Trainer:
 
     def state_template(self, iteration: int) -> TrainState:
         """A state of the shape that one has after so many iterations, its numbers without meaning."""
+        state = self.learned_template(iteration)
+        return self.reset_envs(state, self.env) if self.env.spec.saves_state else state
+
+    def learned_template(self, iteration: int) -> TrainState:
+        """The same without environments."""
         state = self.init()
-        if self.env.spec.saves_state:
-            state = self.reset_envs(state, self.env)
         main = state.learners[self.updater.main]
         return state._replace(stale_learners=(main,) * min(iteration, self.config.lag))
 
     def policy(self, state: TrainState) -> Policy:
         """The newest policy."""
         return self._policy(state.learners[self.updater.main], state.normalizer)
+
+    def critic(self, state: TrainState) -> Critic:
+        """The newest critic."""
+        return self.updater.critic(state.learners)
 
     def acting_policy(self, state: TrainState) -> Policy:
         """The policy that collects: the newest, or one behind it where `overlap` is full."""

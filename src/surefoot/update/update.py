@@ -96,6 +96,10 @@ class Updater:
         """The actor of the learner named `main`; waits for it."""
         return resolve(learner).params.policy()
 
+    def critic(self, learners: Learners) -> Critic:
+        """The critic; waits for its learner."""
+        return resolve(learners[self._last.name]).params.values()
+
     def estimate_advantages(
         self, learners: Learners, carry: Any, experience: Experience
     ) -> tuple[Estimated, Any]:

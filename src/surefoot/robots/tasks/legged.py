@@ -104,6 +104,11 @@ class LeggedWalk(RobotTask):
     limits: float = -1.0
     action_rate: float = -0.01
 
+    command_names: ClassVar[tuple[str, ...]] = (
+        "forward m/s",
+        "sideways m/s",
+        "turning rad/s",
+    )
     trunk: ClassVar[str]  # a body
     foot_kind: ClassVar[Literal["geom", "site"]] = (
         "geom"  # geoms are spheres, sites lie on the soles

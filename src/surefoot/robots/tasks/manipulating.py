@@ -59,6 +59,7 @@ class PandaLift(RobotTask):
     reached_m: float = 0.03
 
     arm: ClassVar[str] = "joint?"
+    command_names: ClassVar[tuple[str, ...]] = ("target x m", "target y m", "target z m")
     actuation: ClassVar[Actuation] = Actuation(joints=arm, scale=1.0, others="actuator8")
     training: ClassVar[Config] = RECIPE.replace(
         total_steps=6_000_000, num_envs=128, initial_std=0.5, min_std=0.1, gamma=0.97

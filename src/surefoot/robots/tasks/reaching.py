@@ -53,6 +53,7 @@ class ArmReach(RobotTask):
 
     actuation: ClassVar[Actuation] = Actuation(scale=1.0)
     training: ClassVar[Config] = REACHING
+    command_names: ClassVar[tuple[str, ...]] = ("target x m", "target y m", "target z m")
     tip: ClassVar[str] = "tip"  # a site
     shoulder_m: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.18)
     driven: ClassVar[str] = "*"
