@@ -40,6 +40,7 @@ from surefoot.services.run_folder import (
     default_run_dir,
     read_config,
 )
+from surefoot.services.videos import Videos, later_videos
 from surefoot.terminal import PlainConsole, say
 from surefoot.training import (
     MAX_EPISODE_STEPS,
@@ -99,7 +100,7 @@ def train(
     config = from_mapping(options, base=config or own_options(task))
     name = task_name(task)
     folder = RunFolder(Path(run_dir) if run_dir else default_run_dir(name, config.seed))
-    own = _services(folder, config)
+    own = _services(folder, config, task)
     return _run(task, config, folder, [*own, *hooks], should_stop, progress=progress)
 
 
@@ -142,7 +143,7 @@ def resume(
         if progress:
             for text in goes_on.facts["words"]:
                 say(text, stderr=True)
-        own = _services(RunFolder(folder, goes_on=goes_on, lock=lock), config, checkpoint)
+        own = _services(RunFolder(folder, goes_on=goes_on, lock=lock), config, task, checkpoint)
         point = checkpoint.resume_point() if checkpoint else None
         return _run(
             task,
@@ -188,7 +189,8 @@ def _going_on(
     if changed:
         facts["changed"] = {name: [*map(toml_value, pair)] for name, pair in changed.items()}
     is_later = trained is not None and trained > step
-    return GoesOn(step, later_than(folder, step), is_later, facts)
+    later = [*later_than(folder, step), *later_videos(folder, step)]
+    return GoesOn(step, later, is_later, facts)
 
 
 def _changes(checkpoint: Checkpoint, task: str, config: Config) -> dict[str, tuple[Any, Any]]:
@@ -214,7 +216,7 @@ def _why_not_exact(
     if "total_steps" in changed and config.learning_rate_schedule != "constant":
         why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
     fingerprint = task_fingerprint(task, parse_options(config.env_options))
-    no_matter = {"total_steps", "keep_checkpoints"}
+    no_matter = {"total_steps", "keep_checkpoints", "video_every"}
     if checkpoint.environments != "anew":  # else it says where they begin anew
         no_matter.add("checkpoint_every")
     if fingerprint is not None and fingerprint == checkpoint.fingerprint:
@@ -239,11 +241,19 @@ def task_again(stored: str, given: Any) -> Any:
 
 
 def _services(
-    folder: RunFolder, config: Config, after: Checkpoint | None = None, *, alone: bool = True
+    folder: RunFolder,
+    config: Config,
+    task: Any,
+    after: Checkpoint | None = None,
+    *,
+    alone: bool = True,
 ) -> list[Any]:
     """What every run folder has, in the order in which it is written; see `RunFolder`."""
     metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
-    services = [folder, metrics, PolicyFile(folder.path), CrashReport(folder.path), Health()]
+    services: list[Any] = [folder]
+    if config.video_every is not None:  # ends after what is written at the end
+        services.append(Videos(folder.path, config.video_every, task_name(task)))
+    services += [metrics, PolicyFile(folder.path), CrashReport(folder.path), Health()]
     if config.checkpoint_every is not None:
         services.append(
             Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone)
@@ -315,7 +325,12 @@ def train_seeds(
     name = task_name(task)
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
-    own = [_services(folder, config, alone=False) for folder in folders]
+    if config.video_every is not None:
+        raise UserError(
+            f"video_every = {config.video_every}: seeds side by side have no videos made; look at them when "
+            "they are trained (surefoot play RUN --video FILE.mp4)"
+        )
+    own = [_services(folder, config, task, alone=False) for folder in folders]
     further = hooks or [()] * num_seeds
     with contextlib.ExitStack() as console:
         if progress:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,7 +60,7 @@ def write_film(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
-    staging = path.with_name(f".tmp-{uuid.uuid4().hex}{suffix}")
+    staging = path.with_name(f".tmp-{uuid.uuid4().hex}")
     count = itertools.count(1)
 
     def counted() -> Iterator[np.ndarray]:
@@ -67,7 +69,10 @@ def write_film(
             heard(next(count))
 
     try:
-        (_write_mp4 if suffix == ".mp4" else _write_with_pillow)(staging, counted(), fps)
+        if suffix == ".mp4":
+            _write_mp4(staging, counted(), fps)
+        else:
+            _write_with_pillow(staging, counted(), fps, suffix[1:])
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
@@ -75,31 +80,37 @@ def write_film(
 
 
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    """H.264 with a colour for every four pixels: what browsers and slides play."""
-    import imageio_ffmpeg
+    """H.264 with a colour for every four pixels: what browsers and slides play.
+
+    ffmpeg is started from here, as `imageio_ffmpeg.write_frames` forks, which JAX warns of.
+    """
+    from imageio_ffmpeg import get_ffmpeg_exe
 
     first = next(frames)
     height, width, _ = first.shape
-    writer: Any = imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        fps=fps,
-        codec="libx264",
-        pix_fmt_out="yuv420p",
-        macro_block_size=2,
-        quality=None,
-        output_params=["-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"],
-    )
-    writer.send(None)
-    try:
-        for frame in itertools.chain([first], frames):
-            writer.send(np.ascontiguousarray(frame))
-    finally:
-        writer.close()
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:.6f}"]
+    codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p"]
+    command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", *given, "-i", "-", *codec]
+    with tempfile.TemporaryFile() as said:
+        ffmpeg = subprocess.Popen(
+            [*command, "-movflags", "+faststart", "-f", "mp4", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,  # Ctrl-C is for us to hear
+        )
+        assert ffmpeg.stdin is not None
+        with contextlib.suppress(BrokenPipeError), ffmpeg.stdin:
+            for frame in itertools.chain([first], frames):
+                ffmpeg.stdin.write(np.ascontiguousarray(frame).data)
+        if ffmpeg.wait():
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise UserError(f"ffmpeg could not write {path.name}: {lines[-1] if lines else ''}")
 
 
-def _write_with_pillow(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    is_gif = path.suffix == ".gif"
+def _write_with_pillow(path: Path, frames: Iterator[np.ndarray], fps: float, kind: str) -> None:
+    is_gif = kind == "gif"
     pictures = [Image.fromarray(frame) for frame in frames]
     if is_gif:  # one palette for all: what stands still costs nothing then
         palette = pictures[0].quantize(256, dither=Image.Dither.NONE)
@@ -110,6 +121,7 @@ def _write_with_pillow(path: Path, frames: Iterator[np.ndarray], fps: float) -> 
     options = {} if is_gif else {"quality": 70, "method": 4}
     first.save(
         path,
+        format=kind,
         save_all=True,
         append_images=rest,
         duration=np.diff(ends).tolist(),

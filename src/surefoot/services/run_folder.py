@@ -48,7 +48,7 @@ class GoesOn:
 
     Attributes:
         step: its step there.
-        later: what is of later steps and belongs together, such as checkpoints; newest first.
+        later: what is of later steps, each in one piece: checkpoints, videos; newest first of each kind.
         policy_is_later: whether the folder's policy is.
         facts: what else is known of it, for meta.json.
     """
@@ -161,7 +161,8 @@ def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
             write_bytes(aside / file.name, file.read_bytes())
         for file in files:
             file.unlink()
-    moved = [f"{len(goes_on.later)} checkpoint(s)"] if goes_on.later else []
+    places = [path.parent.name.rstrip("s") for path in goes_on.later]
+    moved = [f"{places.count(kind)} {kind}(s)" for kind in dict.fromkeys(places)]
     moved += ["the policy"] if goes_on.policy_is_later else []
     words = [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
     return [*(f"{fault}; it is in {aside} now" for fault in faults), *words]
