@@ -49,8 +49,8 @@ class Videos(Hook):
     ) -> None:
         if task.startswith("python:"):
             raise UserError(
-                f"video_every = {every}: a process of their own makes videos, and {task} is an object of this "
-                "one; name the task (FILE.py:NAME)"
+                f"video_every = {every}: a process of their own makes videos, and {task} is an object of "
+                "this one; name the task (FILE.py:NAME)"
             )
         if importlib.util.find_spec("imageio_ffmpeg") is None:
             raise UserError(
