@@ -161,7 +161,7 @@ def short(x: float) -> str:
     if not math.isfinite(x):
         return "-"
     digits = 0 if abs(x) >= 1000 else 1 if abs(x) >= 100 else 2
-    return f"{x + 0.0:,.{digits}f}"
+    return f"{round(x, digits) + 0.0:,.{digits}f}"  # and never -0.00
 
 
 def _even(x: int) -> int:
