@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Any
 
 from surefoot.errors import UserError
 
@@ -37,9 +38,27 @@ def gl_is_loaded() -> bool:
     return sys.platform != "linux" or hasattr(ctypes.CDLL(None), "eglInitialize")
 
 
+def open_context(width: int, height: int) -> Any:
+    """A context of MuJoCo's to draw in, made current; its `free` gives it back.
+
+    Raises:
+        ValueError: there is no OpenGL here.
+    """
+    try:
+        if sys.platform == "linux" and os.environ.get("MUJOCO_GL") == "egl":
+            from mujoco.egl import GLContext
+        else:
+            from mujoco.rendering.classic.gl_context import GLContext
+        context = GLContext(width, height)
+        context.make_current()
+    except Exception as error:
+        raise no_gl(str(error) or type(error).__name__) from error
+    return context
+
+
 def no_gl(why: str) -> UserError:
     """What to say where nothing can be drawn."""
     return UserError(
-        f"pictures need OpenGL, which is missing here: {' '.join(why.split())}. On Debian and Ubuntu: "
+        f"pictures need OpenGL, which is missing here: {' '.join(why.split()).rstrip('.')}. On Debian and Ubuntu: "
         f"apt-get install {PACKAGES}"
     )

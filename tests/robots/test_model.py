@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.robots.model import leave_out_looks, lock, set_home
+from surefoot.robots.looks import leave_out_looks
+from surefoot.robots.model import lock, set_home
 
 LOOKS = """
 <mujoco><compiler {compiler}/><option {option}/><worldbody><geom type="plane" size="1 1 1"/>

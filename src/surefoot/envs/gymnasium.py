@@ -24,7 +24,7 @@ from surefoot.envs import spaces
 from surefoot.envs.contract import NOT_CLOSED, REWARD_TERM, Camera, Environment, EnvSpec, Step
 from surefoot.envs.hosting import Backend, Command, EnvError, Hosting, InProcess
 from surefoot.errors import UserError, check_names, near_matches
-from surefoot.gl import load_gl, no_gl
+from surefoot.gl import load_gl, no_gl, open_context
 from surefoot.host_process import FAILURES, as_number, failure
 
 _MOST_FAILURES = (
@@ -511,6 +511,7 @@ def looked_at(make: Callable[[], gymnasium.Env], camera: Camera) -> Callable[[],
         module = sys.modules.get("gymnasium.envs.mujoco.mujoco_env")
         if module is not None and isinstance(robot := env.unwrapped, module.MujocoEnv):
             load_gl()
+            open_context(8, 8).free()  # Gymnasium's own fails with noise
             model, renderer = robot.model, robot.mujoco_renderer
             quality, size = model.vis.quality, model.vis.global_
             quality.shadowsize = quality.offsamples = 0

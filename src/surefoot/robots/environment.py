@@ -39,7 +39,8 @@ from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
-from surefoot.robots.model import Robot, compile_spec, leave_out_looks
+from surefoot.robots.looks import dress, leave_out_looks
+from surefoot.robots.model import Robot, compile_spec
 from surefoot.robots.pictures import Pictures
 from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
 from surefoot.robots.symmetry import find_symmetry
@@ -547,10 +548,21 @@ def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:
     return steps / passed
 
 
-def compiled(task: RobotTask, add: Mapping[str, Added] = MappingProxyType({})) -> Robot:
-    """The task's model, as the task edits it, with the sensors that its functions need."""
+def compiled(
+    task: RobotTask, add: Mapping[str, Added] = MappingProxyType({}), *, looks: bool = False
+) -> Robot:
+    """The task's model, as the task edits it.
+
+    Args:
+        task: the task.
+        add: sensors that its functions need.
+        looks: whether it is to be looked at, and not stepped.
+    """
     spec = edited_spec(task)
-    leave_out_looks(spec)
+    if looks:
+        dress(spec)
+    else:
+        leave_out_looks(spec)
     for sensor in add.values():
         sensor.add_to(spec)
     return Robot(compile_spec(spec, task.name), task.name)

@@ -20,7 +20,8 @@ import numpy as np
 from surefoot.errors import UserError
 from surefoot.robots.actuation import kind_of
 from surefoot.robots.body import GROUND, Body, Gains, effort_of
-from surefoot.robots.model import Robot, compile_spec, leave_out_looks, read_spec
+from surefoot.robots.looks import leave_out_looks
+from surefoot.robots.model import Robot, compile_spec, read_spec
 
 _TAKEN = {
     "Actuation",

@@ -9,10 +9,7 @@ renderer takes a tenth of the time for that.
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Mapping
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -20,14 +17,12 @@ from PIL import Image
 
 from surefoot.envs.contract import Camera
 from surefoot.errors import check_names
-from surefoot.gl import load_gl, no_gl
+from surefoot.gl import load_gl, open_context
+from surefoot.robots.looks import dress
 from surefoot.robots.model import Robot, compile_spec
 from surefoot.robots.task import RobotTask, edited_spec
 
 _JOINTS, _GEOMS = mujoco.mjtJoint, mujoco.mjtGeom
-_HORIZON, _ZENITH = (0.86, 0.90, 0.94), (0.45, 0.60, 0.78)
-_LIGHT_TILE, _DARK_TILE = (0.80, 0.82, 0.84), (0.66, 0.69, 0.72)
-_TILE_M = 0.5
 _DETAIL = 2  # a picture is drawn so many times as large, then reduced
 _FOLLOWING = 0.15  # of the way to the robot that the camera goes in a picture
 _ROOM = 1.0  # of half the picture's height, over half the diagonal of the robot's bounds
@@ -47,7 +42,7 @@ class Pictures:
 
     def __init__(self, task: RobotTask, how: Camera, count: int) -> None:
         load_gl()
-        self._how, self._model = how, dressed_model(task, _DETAIL * how.width, _DETAIL * how.height)
+        self._how, self._model = how, lit_model(task, _DETAIL * how.width, _DETAIL * how.height)
         self._data = mujoco.MjData(self._model)
         self._data.qpos[:] = Robot(self._model, task.name).home
         mujoco.mj_forward(self._model, self._data)
@@ -57,7 +52,7 @@ class Pictures:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         shape = _DETAIL * how.height, _DETAIL * how.width
-        self._gl = gl_context(*shape[::-1])
+        self._gl = open_context(*shape[::-1])
         self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._area = mujoco.MjrRect(0, 0, *shape[::-1])
@@ -154,68 +149,16 @@ class Subject:
         camera.lookat[:] += share * way
 
 
-def dressed_model(task: RobotTask, width: int = 640, height: int = 480) -> mujoco.MjModel:
-    """A task's model with all its looks, and a sky, a tiled floor and light where it has none.
-
-    Args:
-        task: the task.
-        width: of the largest pictures, in pixels.
-        height: likewise.
-    """
+def lit_model(task: RobotTask, width: int, height: int) -> mujoco.MjModel:
+    """A task's model with its looks, made up where it has none, in a light that needs no shadows."""
     spec = edited_spec(task)
-    size, quality = spec.visual.global_, spec.visual.quality
-    size.offwidth, size.offheight = width, height
-    quality.shadowsize = quality.offsamples = 0
-    if not any(texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX for texture in spec.textures):
-        spec.add_texture(
-            name="surefoot sky",
-            type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-            builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-            rgb1=_ZENITH,
-            rgb2=_HORIZON,
-            width=256,
-            height=256,
-        )
-    grounds = (_GEOMS.mjGEOM_PLANE, _GEOMS.mjGEOM_HFIELD)
-    bare = [g for g in spec.geoms if g.type in grounds and not g.material]
-    if bare:
-        spec.add_texture(
-            name="surefoot tiles",
-            type=mujoco.mjtTexture.mjTEXTURE_2D,
-            builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-            rgb1=_LIGHT_TILE,
-            rgb2=_DARK_TILE,
-            width=256,
-            height=256,
-        )
-        textures = [""] * int(mujoco.mjtTextureRole.mjNTEXROLE)
-        textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = "surefoot tiles"
-        spec.add_material(
-            name="surefoot tiles", textures=textures, texuniform=True, texrepeat=[1 / _TILE_M] * 2
-        )
-        for geom in bare:
-            geom.material, geom.rgba = "surefoot tiles", [1, 1, 1, 1]
+    if dress(spec):
         headlight = spec.visual.headlight
         headlight.ambient, headlight.diffuse, headlight.specular = [0.45] * 3, [0.5] * 3, [0.2] * 3
         spec.worldbody.add_light(
             type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=[-0.4, 0.3, -1.0], diffuse=[0.35] * 3
         )
+    size, quality = spec.visual.global_, spec.visual.quality
+    size.offwidth, size.offheight = width, height
+    quality.shadowsize = quality.offsamples = 0
     return compile_spec(spec, task.name)
-
-
-def gl_context(width: int, height: int) -> Any:
-    """A context to draw in, made current.
-
-    Raises:
-        ValueError: there is no OpenGL here.
-    """
-    try:
-        if sys.platform == "linux" and os.environ.get("MUJOCO_GL") == "egl":
-            from mujoco.egl import GLContext
-        else:
-            from mujoco.rendering.classic.gl_context import GLContext
-        context = GLContext(width, height)
-        context.make_current()
-    except Exception as error:
-        raise no_gl(str(error) or type(error).__name__) from error
-    return context

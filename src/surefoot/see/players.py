@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +68,8 @@ class Player(abc.ABC):
         del seen
         return None
 
-    def follow(self) -> str | None:
-        """Take up a newer policy, if there is one; what was taken up, in words."""
+    def newer(self) -> Callable[[], str] | None:
+        """Look for a newer policy, on any thread; what takes it up at once, and says so in words."""
         return None
 
 
@@ -192,28 +192,32 @@ class OfRun(Trained):
         super().__init__(load_policy(place), env, key)
         self._critic = _Critic(config, env)
         self.step = step
-        self._critic.take(run, step)
+        self._critic.parts = self._critic.load(run, step)
 
     def values(self, seen: Seen) -> np.ndarray | None:
         """See `Player.values`; in rewards of the task, as training discounts them."""
         return self._critic(seen)
 
-    def follow(self) -> str | None:
-        """See `Player.follow`."""
+    def newer(self) -> Callable[[], str] | None:
+        """See `Player.newer`."""
         assert self.step is not None
-        is_older = not later_than(self._run, int(self.step))
-        if is_older and (policy_step(self._run) or 0) <= self.step:
+        is_newest = not later_than(self._run, int(self.step))
+        if is_newest and (policy_step(self._run) or 0) <= self.step:
             return None
         try:
             place, step = newest_policy(self._run)
             if step <= self.step:
                 return None
-            self.replace(load_policy(place).policy)
+            policy, critic = load_policy(place).policy, self._critic.load(self._run, step)
         except (UserError, OSError):  # written or cleared away just now: looked at again
             return None
-        self.step = step
-        self._critic.take(self._run, step)
-        return f"playing the policy of step {step:,} now"
+
+        def take() -> str:
+            self.replace(policy)
+            self._critic.parts, self.step = critic, step
+            return f"playing the policy of step {step:,} now"
+
+        return take
 
 
 def newest_policy(run: Path, config: Config | None = None) -> tuple[Path, float]:
@@ -238,11 +242,16 @@ def newest_policy(run: Path, config: Config | None = None) -> tuple[Path, float]
 
 
 class _Critic:
-    """What a run's critic expects, in rewards of the task, discounted."""
+    """What a run's critic expects, in rewards of the task, discounted.
+
+    Attributes:
+        parts: networks and scale, as `load` gives them; None: there are none, and no values.
+    """
 
     def __init__(self, config: Config, env: Environment) -> None:
-        self._config, self._env, self._parts = config, env, None
+        self._config, self._env, self.parts = config, env, None
         self._trainer: Trainer | None = None
+        self._carry: Any = None
 
         def values(parts: Any, observation: Any, first: Any, carry: Any) -> Any:
             critic, normalizer, scale = parts
@@ -253,31 +262,30 @@ class _Critic:
 
         self._values = jax.jit(values)
 
-    def take(self, run: Path, step: float) -> None:
-        """The critic of a step, where there is a checkpoint of it; else none."""
-        self._parts = None
+    def load(self, run: Path, step: float) -> Any:
+        """The critic of a step, where there is a checkpoint of it; else None."""
         with contextlib.suppress(
             UserError, OSError
         ):  # a policy can be looked at without its critic
             checkpoint, _ = find_checkpoint(run)
             if checkpoint is not None and checkpoint.step == step:
-                self._parts = self._load(checkpoint)
+                return self._load(checkpoint)
+        return None
 
     def _load(self, checkpoint: Checkpoint) -> Any:
         if self._trainer is None:
             with contextlib.closing(make_executors(self._config)) as executors:
                 self._trainer = Trainer(self._config, self._env, executors)
-        trainer = self._trainer
-        self._carry = trainer.agent.critic.initial_carry(self._env.spec.num_envs)
-        state = checkpoint.learned(trainer)
+            self._carry = self._trainer.agent.critic.initial_carry(self._env.spec.num_envs)
+        state = checkpoint.learned(self._trainer)
         scaler = state.reward_scaler
         scale = jnp.sqrt(scaler.moments.variance) if scaler.enabled else jnp.ones(())
-        return trainer.critic(state), state.normalizer, scale
+        return self._trainer.critic(state), state.normalizer, scale
 
     def __call__(self, seen: Seen) -> np.ndarray | None:
-        if self._parts is None:
+        if self.parts is None:
             return None
-        values, self._carry = self._values(self._parts, seen.observation, seen.first, self._carry)
+        values, self._carry = self._values(self.parts, seen.observation, seen.first, self._carry)
         return np.asarray(values)
 
 

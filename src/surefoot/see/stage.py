@@ -22,7 +22,7 @@ from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.tasks import is_import_path
 from surefoot.errors import UserError
 from surefoot.robots import RobotEnvironment
-from surefoot.robots.pictures import dressed_model
+from surefoot.robots.environment import compiled
 from surefoot.rollout.rollout import begins
 from surefoot.see.players import Player, Seen
 from surefoot.training import make_streams, to_key
@@ -101,7 +101,7 @@ class View(abc.ABC):
 class _RobotView(View):
     def __init__(self, stage: Stage, env: RobotEnvironment) -> None:
         self._stage = stage
-        self.model = dressed_model(env.task)
+        self.model = compiled(env.task, looks=True).model
         ours, theirs = (mujoco.mj_stateSize(m, INTEGRATION) for m in (self.model, env.robot.model))
         assert ours == theirs, (ours, theirs)
 

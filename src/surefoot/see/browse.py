@@ -1,0 +1,68 @@
+"""`surefoot play` in the browser: a stage, a page and the viewer, from beginning to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+
+from surefoot.errors import UserError
+from surefoot.see.choice import Choice
+from surefoot.see.panel import Panel
+from surefoot.see.show import Show, title_of
+from surefoot.see.studio import Screen, free_port, is_loopback
+
+
+def browse(
+    choice: Choice,
+    *,
+    episodes: int | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    opens_browser: bool = True,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Show a choice in the browser until it ends or is interrupted.
+
+    Args:
+        choice: what is to be looked at.
+        episodes: how many to play; None: until interrupted.
+        host: the address to serve at.
+        port: the port; None: a free one.
+        opens_browser: whether the user's browser is opened, where there is a display.
+        log: hears the address and what happens.
+
+    Raises:
+        ValueError: what is chosen cannot be shown, the port is in use, or MuJoCo has no viewer.
+    """
+    if episodes is not None and episodes < 1:
+        raise UserError(f"episodes = {episodes} must be at least 1")
+    port = free_port(host, port)  # before a model is loaded
+    with contextlib.ExitStack() as at_end:
+        stage = choice.open(log=log)
+        at_end.callback(stage.close)
+        view = stage.view()
+        panel = Panel(title_of(stage))
+        screen = Screen(view.model, panel, host=host, port=port)
+        at_end.callback(screen.close)
+        log(f"{stage.env.spec.name}, {stage.player.name}: {screen.url} (Ctrl-C ends)")
+        if not is_loopback(host):
+            log(
+                f"anyone who can reach port {port} of {host} can watch and steer this simulation: it has no "
+                "password and no encryption"
+            )
+        if opens_browser and _has_display():
+            threading.Thread(target=webbrowser.open, args=(screen.url,), daemon=True).start()
+        show = Show(stage, view, screen, panel, log=log)
+        with contextlib.suppress(KeyboardInterrupt):
+            show.wait_for_browser(screen.url)
+            show.run(episodes)
+
+
+def _has_display() -> bool:
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
