@@ -58,7 +58,8 @@ def open_context(width: int, height: int) -> Any:
 
 def no_gl(why: str) -> UserError:
     """What to say where nothing can be drawn."""
+    why = " ".join(why.split()).rstrip(".")
     return UserError(
-        f"pictures need OpenGL, which is missing here: {' '.join(why.split()).rstrip('.')}. On Debian and Ubuntu: "
-        f"apt-get install {PACKAGES}"
+        f"pictures need OpenGL, which is missing here: {why}. On Debian and Ubuntu: apt-get install "
+        f"{PACKAGES}"
     )

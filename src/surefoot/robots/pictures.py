@@ -24,7 +24,7 @@ from surefoot.robots.task import RobotTask, edited_spec
 
 _JOINTS, _GEOMS = mujoco.mjtJoint, mujoco.mjtGeom
 _DETAIL = 2  # a picture is drawn so many times as large, then reduced
-_FOLLOWING = 0.15  # of the way to the robot that the camera goes in a picture
+_FOLLOWING = 0.35  # of the way to the robot that the camera goes in a picture
 _ROOM = 1.0  # of half the picture's height, over half the diagonal of the robot's bounds
 
 

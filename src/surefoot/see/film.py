@@ -113,7 +113,8 @@ def _write_with_pillow(path: Path, frames: Iterator[np.ndarray], fps: float, kin
     is_gif = kind == "gif"
     pictures = [Image.fromarray(frame) for frame in frames]
     if is_gif:  # one palette for all: what stands still costs nothing then
-        palette = pictures[0].quantize(256, dither=Image.Dither.NONE)
+        some = np.concatenate([np.asarray(p) for p in pictures[:: 1 + len(pictures) // 8]])
+        palette = Image.fromarray(some).quantize(256, dither=Image.Dither.NONE)
         pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     tick = 10 if is_gif else 1
     ends = [round(1000 / fps * k / tick) * tick for k in range(len(pictures) + 1)]

@@ -22,9 +22,8 @@ from surefoot.training import Hook, Run, TrainState
 
 FOLDER = "videos"
 CONFIG = "config.toml"  # makes a folder a run's
-_MODULE = "surefoot.see.recorder"
 _REFUSED = 2  # its exit code where the next one would fail alike
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0  # for the last video, at the end of a run
 _NAME = re.compile(r"step-(\d{12})\.mp4")
 
 
@@ -38,15 +37,12 @@ class Videos(Hook):
         run_folder: of the run.
         every: steps from one video to the next.
         task: the run's task, by name.
-        patience_s: how long to wait for a video at the end.
 
     Raises:
         ValueError: the task has no name, or there is no ffmpeg.
     """
 
-    def __init__(
-        self, run_folder: Path, every: int, task: str, *, patience_s: float = _PATIENCE_S
-    ) -> None:
+    def __init__(self, run_folder: Path, every: int, task: str) -> None:
         if task.startswith("python:"):
             raise UserError(
                 f"video_every = {every}: a process of their own makes videos, and {task} is an object of "
@@ -56,7 +52,7 @@ class Videos(Hook):
             raise UserError(
                 f"video_every = {every} needs ffmpeg: pip install 'surefoot[video]' (68 MB, ffmpeg itself)"
             )
-        self._folder, self._every, self._patience_s = run_folder / FOLDER, every, patience_s
+        self._folder, self._every = run_folder / FOLDER, every
         self._process: subprocess.Popen[bytes] | None = None
         self._staging = self._folder
         self._step = 0
@@ -99,11 +95,9 @@ class Videos(Hook):
         if self._process is None:
             return
         if finished:
-            self._run.log(
-                f"waiting for the video of step {self._step:,}, {self._patience_s:g} s at most"
-            )
+            self._run.log(f"waiting for the video of step {self._step:,}, {PATIENCE_S:g} s at most")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(self._patience_s)
+                self._process.wait(PATIENCE_S)
             self._look()
         if self._process is not None:
             self._process.kill()
@@ -122,12 +116,12 @@ class Videos(Hook):
             "run": str(self._staging),
             "task": run.task,
             "env_options": list(run.config.env_options),
-            "file": str(self._folder / f"step-{state.step:012d}.mp4"),
+            "file": str(video_of(self._folder.parent, state.step)),
         }
         alone = {"JAX_PLATFORMS": "cpu", "LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         with (self._staging / "said").open("wb") as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, json.dumps(job)],
+                recorder(job),
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,
@@ -160,6 +154,16 @@ class Videos(Hook):
         if kind not in self._said:
             self._said.add(kind)
             self._run.log(text)
+
+
+def recorder(job: Mapping[str, Any]) -> list[str]:
+    """The command of the process that makes a video."""
+    return [sys.executable, "-m", "surefoot.see.recorder", json.dumps(job)]
+
+
+def video_of(run_folder: Path, step: int) -> Path:
+    """The file of a run's video of a step."""
+    return run_folder / FOLDER / f"step-{step:012d}.mp4"
 
 
 def later_videos(run_folder: Path, step: int) -> list[Path]:
