@@ -26,6 +26,7 @@ from surefoot.envs.tasks import (
 )
 from surefoot.errors import UserError
 from surefoot.files import hold
+from surefoot.services.breakdowns import Breakdowns
 from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint, later_than
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.crash_report import CrashReport
@@ -254,6 +255,7 @@ def _services(
     if config.video_every is not None:  # ends after what is written at the end
         services.append(Videos(folder.path, config.video_every, task_name(task)))
     services += [metrics, PolicyFile(folder.path), CrashReport(folder.path), Health()]
+    services.append(Breakdowns(folder.path))
     if config.checkpoint_every is not None:
         services.append(
             Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone)

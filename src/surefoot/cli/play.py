@@ -24,7 +24,7 @@ class Arguments:
     """Look at a run's newest policy, an exported one, or a task under simple actions, in the browser."""
 
     run: Annotated[Path | None, tyro.conf.Positional, default("none")] = None
-    """The run folder; one that is still training is followed."""
+    """The run folder; one that is still training is followed. Or a file of breakdowns/."""
     task: Annotated[str | None, default("the run's")] = None
     """The task; needed without a run, or if it was trained on your own code."""
     agent: Annotated[Literal["zero", "random", "home"] | None, default("the policy")] = None

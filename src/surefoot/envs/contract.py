@@ -376,6 +376,26 @@ def as_specs(
     }
 
 
+class Breakdown(NamedTuple):
+    """A simulation that broke down, as it was before the step that did it.
+
+    Attributes:
+        what: what happened, in words.
+        environment: its index.
+        step: control steps since it began, that one counted.
+        substeps: of the physics in that step.
+        state: of the simulation, mjSTATE_INTEGRATION of MuJoCo, its controls included.
+        model: fields of the model that were its own, by name.
+    """
+
+    what: str
+    environment: int
+    step: int
+    substeps: int
+    state: np.ndarray
+    model: Mapping[str, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Symmetry:
     """What becomes of a task in its mirror image, in which it is the same task.
@@ -492,6 +512,10 @@ class Environment(abc.ABC):
 
     def log_to(self, log: Callable[[str], None]) -> None:
         """Where to say in words what goes wrong. Does nothing by default."""
+        return
+
+    def report_to(self, report: Callable[[Breakdown], None]) -> None:
+        """Where to hand over simulations that broke down. Does nothing by default."""
         return
 
 

@@ -27,6 +27,7 @@ from mujoco.batch import MODEL_FIELDS, SimulationError
 from surefoot.envs.contract import (
     MEASURE,
     SUCCESS,
+    Breakdown,
     Camera,
     EnvSpec,
     HostPhysics,
@@ -151,7 +152,9 @@ class RobotEnvironment(HostPhysics):
         self._bound = {name: self._batch.bind(name) for name in sorted(self._reads.fields)}
         self._written = {name: self._batch.bind(name) for name in self._writes}
         self._begin = jax.jit(jax.vmap(self._begin_one))
+        self._before = np.empty_like(self._batch.state)
         self._log: Callable[[str], None] = lambda text: None
+        self._report: Callable[[Breakdown], None] = lambda breakdown: None
         self._pictures = None if camera is None else Pictures(task, camera, num_envs)
         self.spec = EnvSpec(
             name=task.name,
@@ -264,6 +267,10 @@ class RobotEnvironment(HostPhysics):
         """Where simulations that broke down are named."""
         self._log = log
 
+    def report_to(self, report: Callable[[Breakdown], None]) -> None:
+        """See `Environment.report_to`."""
+        self._report = report
+
     def state_of(self, carried: Carried) -> State:
         """What the task's functions see of one environment, `carried` being its own row."""
         fields = {name: jnp.asarray(x) for name, x in carried.fields.items()}
@@ -375,20 +382,27 @@ class RobotEnvironment(HostPhysics):
 
     def _step(self, ids: np.ndarray | None) -> np.ndarray:
         """Step simulations; [N] those that broke down."""
+        np.copyto(self._before, self._batch.state)  # 1 in 1,000 of the step's time
         self._batch.warning[...] = 0  # a reset by MuJoCo would begin to count anew
         lost = np.zeros(self._count, bool)
         try:
             self._batch.step(ids, nstep=self._substeps, stage=self._stage)
         except SimulationError as error:
             lost[error.ids] = True
-            self._log(f"{self.spec.name}, environment {error.ids[0]}: {error}")
+            self._tell(int(error.ids[0]), str(error))
         broken = (self._batch.warning[:, list(_BROKEN), 1] > 0).any(axis=1)
         for index in np.flatnonzero(broken & ~lost)[:1]:
-            self._log(
-                f"{self.spec.name}, environment {index}: the simulation became unstable and MuJoCo reset it; "
-                "the episode is lost"
-            )
+            what = "the simulation became unstable and MuJoCo reset it; the episode is lost"
+            self._tell(int(index), what)
         return lost | broken
+
+    def _tell(self, index: int, what: str) -> None:
+        """Say that a simulation broke down, and hand it over as it was before."""
+        self._log(f"{self.spec.name}, environment {index}: {what}")
+        model = {name: np.array(values[index]) for name, values in self._live.model.items()}
+        state = self._before[index].copy()  # its first number is the time
+        step = round(state[0] / self.task.control_dt_s) + 1
+        self._report(Breakdown(what, index, step, self._substeps, state, model))
 
     def _start(self, begun: Begun, rows: np.ndarray) -> None:
         """Write starts into the rows that begin anew, and make what follows from them current."""

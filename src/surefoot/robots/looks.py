@@ -54,7 +54,7 @@ def dress(spec: mujoco.MjSpec) -> bool:
         spec.worldbody.add_light(
             type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
             pos=[0, 0, 4],
-            dir=[-0.35, 0.25, -1],
+            dir=[-0.5, 0.6, -1],
             diffuse=[0.8, 0.8, 0.8],
         )
     grounds = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)

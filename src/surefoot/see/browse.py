@@ -12,6 +12,7 @@ from collections.abc import Callable
 from surefoot.errors import UserError
 from surefoot.see.choice import Choice
 from surefoot.see.panel import Panel
+from surefoot.see.replay import Replay
 from surefoot.see.show import Show, title_of
 from surefoot.see.studio import Screen, free_port, is_loopback
 
@@ -42,13 +43,14 @@ def browse(
         raise UserError(f"episodes = {episodes} must be at least 1")
     port = free_port(host, port)  # before a model is loaded
     with contextlib.ExitStack() as at_end:
-        stage = choice.open(log=log)
+        broken = choice.run if choice.run is not None and choice.run.is_file() else None
+        stage = choice.open(log=log) if broken is None else Replay(broken, choice.task)
         at_end.callback(stage.close)
-        view = stage.view()
+        view = stage if isinstance(stage, Replay) else stage.view()
         panel = Panel(title_of(stage))
         screen = Screen(view.model, panel, host=host, port=port)
         at_end.callback(screen.close)
-        log(f"{stage.env.spec.name}, {stage.player.name}: {screen.url} (Ctrl-C ends)")
+        log(f"{stage.name}, {stage.by}: {screen.url} (Ctrl-C ends)")
         if not is_loopback(host):
             log(
                 f"anyone who can reach port {port} of {host} can watch and steer this simulation: it has no "
@@ -56,7 +58,7 @@ def browse(
             )
         if opens_browser and _has_display():
             threading.Thread(target=webbrowser.open, args=(screen.url,), daemon=True).start()
-        show = Show(stage, view, screen, panel, log=log)
+        show = Show(stage, view, screen, panel, log=log, paused=broken is not None)
         with contextlib.suppress(KeyboardInterrupt):
             show.wait_for_browser(screen.url)
             show.run(episodes)

@@ -55,6 +55,10 @@ class Panel:
                 except RuntimeError:  # the server has just ended
                     continue
 
+    def ask(self, wish: Wish) -> None:
+        """Ask for something, as a page does."""
+        self._wishes.put(wish)
+
     def wishes(self) -> list[Wish]:
         """What was asked for since the last call."""
         found = []
@@ -74,7 +78,7 @@ class Panel:
             async for message in connection:
                 wish = read_wish(message, self._parts)
                 if wish is not None:
-                    self._wishes.put(wish)
+                    self.ask(wish)
         except ConnectionClosed:
             pass
         finally:

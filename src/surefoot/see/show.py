@@ -3,18 +3,68 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+import numpy as np
+
 from surefoot.see.panel import SPEEDS, Panel, Wish
-from surefoot.see.stage import Moment, Stage, View
+from surefoot.see.stage import CommandPart, Moment, View
 
 _DRAW_S, _TELL_S = 1 / 60, 0.1  # at most as often to the screen, and to the panel
 _IDLE_S = 1 / 30  # between looks at the panel in a pause
 _LOOK_S = 2.0  # between looks for a newer policy
 _WAIT_S = 20.0  # until it is said that no browser has come
 _BEHIND_S = 0.25  # a loop that is later than this does not catch up
+
+
+class Plays(Protocol):
+    """What can be shown: a `Stage`, or a `Replay`."""
+
+    control_dt_s: float | None
+    command_parts: tuple[CommandPart, ...]
+
+    @property
+    def name(self) -> str:
+        """What is shown."""
+        ...
+
+    @property
+    def by(self) -> str:
+        """Who acts."""
+        ...
+
+    @property
+    def policy_step(self) -> float | None:
+        """Steps of training that a policy has."""
+        ...
+
+    @property
+    def outcome(self) -> str:
+        """What is to be said of the state that it is in."""
+        ...
+
+    @property
+    def command(self) -> np.ndarray | None:
+        """[N, K] what is asked for now."""
+        ...
+
+    def __next__(self) -> Moment:
+        """A step."""
+        ...
+
+    def reset(self) -> None:
+        """Begin again."""
+        ...
+
+    def hold_command(self, numbers: Sequence[float] | None) -> None:
+        """Ask for this from now on."""
+        ...
+
+    def newer(self) -> Callable[[], str] | None:
+        """What takes up a newer policy."""
+        ...
 
 
 class Draws(Protocol):
@@ -27,10 +77,10 @@ class Draws(Protocol):
         ...
 
 
-def title_of(stage: Stage) -> dict[str, Any]:
+def title_of(stage: Plays) -> dict[str, Any]:
     """What the panel shows all along."""
     return {
-        "task": stage.env.spec.name,
+        "task": stage.name,
         "speeds": SPEEDS,
         "command": [part._asdict() for part in stage.command_parts],
         "control_dt_s": stage.control_dt_s,
@@ -46,20 +96,22 @@ class Show:
         screen: draws them.
         panel: the page's panel.
         log: hears of episodes that ended and of newer policies.
+        paused: whether to begin in a pause.
     """
 
     def __init__(
         self,
-        stage: Stage,
+        stage: Plays,
         view: View,
         screen: Draws,
         panel: Panel,
         *,
         log: Callable[[str], None],
+        paused: bool = False,
     ) -> None:
         self._stage, self._view, self._screen, self._panel = stage, view, screen, panel
         self._log, self._note = log, ""
-        self._paused, self._steps_left, self._speed = False, 0, 1.0
+        self._paused, self._steps_left, self._speed = paused, 0, 1.0
         self._held: list[float] | None = None
         self._moment: Moment | None = None
         self._drawn = self._told = self._due = 0.0
@@ -151,7 +203,7 @@ class Show:
         now = time.monotonic()
         if search is None and now - self._looked >= _LOOK_S:
             self._looked = now
-            self._search = self._looker.submit(self._stage.player.newer)
+            self._search = self._looker.submit(self._stage.newer)
         elif search is not None and search.done():
             self._search, take = None, search.result()
             if take is not None:
@@ -164,10 +216,10 @@ class Show:
             "paused": self._paused,
             "speed": self._speed,
             "pace": self._pace.now(),
-            "player": self._stage.player.name,
-            "policy_step": self._stage.player.step,
+            "player": self._stage.by,
+            "policy_step": self._stage.policy_step,
             "held": self._held,
-            "note": self._note,
+            "note": self._stage.outcome or self._note,
         }
         command = self._stage.command
         if command is not None:

@@ -245,6 +245,30 @@ class Stage:
             self._returns = np.where(self._first, 0.0, self._returns)
         return moment
 
+    @property
+    def name(self) -> str:
+        """What is shown."""
+        return self.env.spec.name
+
+    @property
+    def by(self) -> str:
+        """Who acts."""
+        return self.player.name
+
+    @property
+    def policy_step(self) -> float | None:
+        """Steps of training that the policy has, if there is one and it is known."""
+        return self.player.step
+
+    @property
+    def outcome(self) -> str:
+        """What is to be said of the state that it is in: nothing, but of a simulation shown again."""
+        return ""
+
+    def newer(self) -> Callable[[], str] | None:
+        """See `Player.newer`."""
+        return self.player.newer()
+
     def close(self) -> None:
         """Close the environments."""
         release(self.env, warnings.warn)

@@ -55,7 +55,7 @@ _STUDIOS = (
 _LAST = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
 
-_NAME = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
+_NAME = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 
 
 class Door:
@@ -109,7 +109,7 @@ class Door:
         page = _OURS if request.path.split("?")[0] in _FILES else _STUDIOS
         sockets = "connect-src 'self' data: blob:"
         if (host := _host(request)) is not None:  # for browsers in which 'self' means no WebSockets
-            sockets += f" ws://{host}"
+            sockets += f" ws://{host[0]}"
         policy = {"Content-Security-Policy": "; ".join((page, sockets, _LAST))}
         for name, value in {**_ISOLATED, **policy, "Access-Control-Allow-Origin": None}.items():
             if name in response.headers:
@@ -119,15 +119,15 @@ class Door:
 
     def _is_ours(self, request: Request, *, wants_socket: bool) -> bool:
         host, origins = _host(request), request.headers.get_all("Origin")
-        if host is None or (self._is_local and _NAME.fullmatch(host)[1].lower() not in _LOOPBACK):
+        if host is None or (self._is_local and host["name"].lower() not in _LOOPBACK):
             return False
-        return origins == [f"http://{host}"] if wants_socket or origins else True
+        return origins == [f"http://{host[0]}"] if wants_socket or origins else True
 
 
-def _host(request: Request) -> str | None:
+def _host(request: Request) -> re.Match[str] | None:
     """The name under which a request came, and nothing else that could stand there."""
     hosts = request.headers.get_all("Host")
-    return hosts[0] if len(hosts) == 1 and _NAME.fullmatch(hosts[0]) else None
+    return _NAME.fullmatch(hosts[0]) if len(hosts) == 1 else None
 
 
 def _response(status: int, reason: str, body: bytes, kind: str = "text/plain") -> Response:

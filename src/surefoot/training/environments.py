@@ -13,7 +13,7 @@ from typing import Any
 
 from surefoot.config import CollectOptions, Config, RecordOptions, parse_options
 from surefoot.envs import Environment, EnvSpec, Hosting, make_environment
-from surefoot.envs.contract import release
+from surefoot.envs.contract import Breakdown, release
 from surefoot.errors import UserError
 from surefoot.training.state import make_streams
 
@@ -37,6 +37,7 @@ class EnvLifecycle:
     def __init__(self, task: Any, config: Config, step: int = 0) -> None:
         self._task, self._config = task, config
         self._log: Callable[[str], None] = warnings.warn
+        self._report: Callable[[Breakdown], None] = lambda breakdown: None
         self._make(step)
         made_by_us = self.env is not task
         if config.exact_resume == "on" and not made_by_us and not self.env.spec.saves_state:
@@ -68,6 +69,11 @@ class EnvLifecycle:
         self._log = log
         self.env.log_to(log)
 
+    def report_to(self, report: Callable[[Breakdown], None]) -> None:
+        """Where the environments, now and later ones, hand over simulations that broke down."""
+        self._report = report
+        self.env.report_to(report)
+
     def _close(self, log: Callable[[str], None]) -> None:
         if self.env is not self._task:
             release(self.env, log)
@@ -83,6 +89,7 @@ class EnvLifecycle:
             training=True,
         )
         self.env.log_to(self._log)
+        self.env.report_to(self._report)
 
 
 def hosting_of(options: CollectOptions) -> Hosting:

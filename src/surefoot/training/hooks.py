@@ -10,6 +10,7 @@ from typing import Any
 from surefoot.agent import Agent, Policy
 from surefoot.config import Config
 from surefoot.envs import EnvSpec
+from surefoot.envs.contract import Breakdown
 from surefoot.training.state import TrainState
 
 
@@ -40,6 +41,9 @@ class Hook:
     def on_log(self, text: str) -> None:
         """Something that a user should know, in a sentence."""
 
+    def on_breakdown(self, breakdown: Breakdown) -> None:
+        """A simulation broke down; training goes on without its episode."""
+
     def on_failure(self, state: TrainState, error: Exception) -> None:
         """Training ends with an error; `state` is the last sound one. `on_end` follows."""
 
@@ -61,6 +65,11 @@ class Listeners:
         """Tell the hooks something in words."""
         for hook in self._hooks:
             hook.on_log(text)
+
+    def on_breakdown(self, breakdown: Breakdown) -> None:
+        """Tell the hooks of a simulation that broke down."""
+        for hook in self._hooks:
+            hook.on_breakdown(breakdown)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Tell the hooks of an iteration."""

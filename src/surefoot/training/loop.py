@@ -281,6 +281,7 @@ def train(
         state = resume_point.restore(trainer)
         reports = Reports(state, hooks, config, envs.env.spec.name, resume_point.wall_time_s)
         envs.log_to(reports.log)
+        envs.report_to(reports.report)
         run = Run(task_name(task), config, spec, trainer.agent, trainer.policy, reports.log)
         with reports.to_hooks(run):
             time = reports.clock.time

@@ -79,7 +79,7 @@ class Reports:
     ) -> None:
         self.state = state
         self._listeners = Listeners(hooks)
-        self.log = self._listeners.log
+        self.log, self.report = self._listeners.log, self._listeners.on_breakdown
         self._numbers = Numbers(task, config, self.log)
         self.clock = Clock(wall_time_s)
         self._in_flight = config.in_flight

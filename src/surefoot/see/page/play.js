@@ -5,6 +5,7 @@ const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const text = (id, value) => { if (byId(id).textContent !== value) byId(id).textContent = value; };
 const shown = (x) => {
   if (x === null || x === undefined) return "–";
+  if (Math.abs(x) < 1e-9) return "0";
   if (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e6)) return x.toExponential(1);
   return number.format(x);
 };
