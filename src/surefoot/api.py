@@ -31,6 +31,7 @@ from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoi
 from surefoot.services.console import ConsoleProgress
 from surefoot.services.crash_report import CrashReport
 from surefoot.services.health import Health
+from surefoot.services.loggers.hook import Loggers
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import PolicyFile, policy_step
 from surefoot.services.run_folder import (
@@ -217,7 +218,7 @@ def _why_not_exact(
     if "total_steps" in changed and config.learning_rate_schedule != "constant":
         why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
     fingerprint = task_fingerprint(task, parse_options(config.env_options))
-    no_matter = {"total_steps", "keep_checkpoints", "video_every"}
+    no_matter = {"total_steps", "keep_checkpoints", "log", "video_every"}
     if checkpoint.environments != "anew":  # else it says where they begin anew
         no_matter.add("checkpoint_every")
     if fingerprint is not None and fingerprint == checkpoint.fingerprint:
@@ -251,8 +252,10 @@ def _services(
 ) -> list[Any]:
     """What every run folder has, in the order in which it is written; see `RunFolder`."""
     metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
-    services: list[Any] = [folder]
-    if config.video_every is not None:  # ends after what is written at the end
+    services: list[Hook] = [folder]
+    if config.log:  # their end is waited for last, when all else is written
+        services.append(Loggers(folder.path, config.log, step=after.step if after else 0))
+    if config.video_every is not None:  # likewise
         services.append(Videos(folder.path, config.video_every, task_name(task)))
     services += [metrics, PolicyFile(folder.path), CrashReport(folder.path), Health()]
     services.append(Breakdowns(folder.path))

@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"episodes = {arguments.episodes} must be at least 1")
     from surefoot.api import train
     from surefoot.envs.tasks import own_options
+    from surefoot.pages.report import write_report
 
     config = own_options(TASK).replace(seed=arguments.seed)
     if arguments.total_steps is not None:
@@ -53,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
     walking, standing = measure(result.run_dir, episodes=arguments.episodes)
     say(table(walking, standing))
     say(f"\n{video(result.run_dir, result.step)}")
+    say(f"Report: {write_report([result.run_dir], overwrite=True)}")
     say(f"Run folder: {result.run_dir}\nNext: surefoot play {result.run_dir}")
     return 0
 

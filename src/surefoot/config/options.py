@@ -32,6 +32,7 @@ Overlap = Literal["off", "exact", "full"]
 ExactResume = Literal["auto", "on", "off"]
 OnEnvFailure = Literal["fail", "restart", "quarantine"]
 LagCorrection = Literal["behaviour", "vtrace", "decoupled"]
+Logger = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 Count = Annotated[int, Interval(ge=1, le=2**62)]
 Few = Annotated[int, Interval(ge=1, le=10_000)]
@@ -268,6 +269,9 @@ class RecordOptions:
     """Whether environments that cannot be saved begin anew at each checkpoint, so that a resumed run ends
     with the same bytes; auto: where the task says that making them is cheap (docs/checkpoints.md).
     [measured]"""
+    log: tuple[Logger, ...] = ()
+    """Where metrics go beside metrics.jsonl, one or several (docs/follow.md). [choice: what needs no
+    package]"""
 
 
 # in the order in which they are shown and written

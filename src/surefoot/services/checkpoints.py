@@ -350,6 +350,11 @@ def later_than(run_folder: Path, step: int) -> list[Path]:
     return [path for at, path in _by_step(run_folder / FOLDER) if at > step]
 
 
+def checkpoint_steps(run_folder: Path) -> list[tuple[int, Path]]:
+    """Step and folder of a run's checkpoints, sound or not; newest first."""
+    return _by_step(run_folder / FOLDER)
+
+
 def _by_step(folder: Path) -> list[tuple[int, Path]]:
     """Checkpoints by number (never by name), newest first."""
     if not folder.is_dir():
@@ -412,4 +417,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return found
 
 
-__all__ = ["Checkpoint", "Checkpoints", "find_checkpoint", "later_than", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "checkpoint_steps",
+    "find_checkpoint",
+    "later_than",
+    "read_checkpoint",
+]
