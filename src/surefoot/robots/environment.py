@@ -382,7 +382,7 @@ class RobotEnvironment(HostPhysics):
 
     def _step(self, ids: np.ndarray | None) -> np.ndarray:
         """Step simulations; [N] those that broke down."""
-        np.copyto(self._before, self._batch.state)  # 1 in 1,000 of the step's time
+        np.copyto(self._before, self._batch.state)  # one or two thousandths of the time
         self._batch.warning[...] = 0  # a reset by MuJoCo would begin to count anew
         lost = np.zeros(self._count, bool)
         try:
