@@ -24,6 +24,7 @@ from surefoot.services.run_folder import (
     read_metrics,
 )
 from surefoot.services.step_folders import later_than
+from surefoot.services.videos import later_videos
 
 
 def with_changes(folder: Path, config: Config, changes: Mapping[str, Any]) -> Config:
@@ -120,7 +121,8 @@ def going_on(
     if changed:
         facts["changed"] = {name: [*map(toml_value, pair)] for name, pair in changed.items()}
     is_later = trained is not None and trained > step
-    return GoesOn(step, later_than(folder, step), is_later, facts)
+    later = [*later_than(folder, step), *later_videos(folder, step)]
+    return GoesOn(step, later, is_later, facts)
 
 
 def _goal_reached(folder: Path, step: int, config: Config) -> str:

@@ -17,7 +17,7 @@ VERBS = {
     "train": "train a policy on a task",
     "resume": "go on with a run that was interrupted",
     "eval": "play a trained policy and report what it is worth",
-    "play": "look at a policy, or at a task before training, in the browser",
+    "play": "look at a policy, or at a task before training, in the browser or as a video",
     "doctor": "say what is wrong with a run, an environment, or this machine",
     "bench-policy": "measure how long an exported policy takes for an action",
     "bench": "measure how near training comes to what this machine allows",

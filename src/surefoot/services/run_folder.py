@@ -48,7 +48,8 @@ class GoesOn:
 
     Attributes:
         step: its step there.
-        later: what is of later steps and belongs together, checkpoints and best policies; newest first.
+        later: what is of later steps, each in one piece: checkpoints, best policies, videos; newest first of
+            each kind.
         policy_is_later: whether the folder's policy is.
         facts: what else is known of it, for meta.json.
     """
@@ -170,7 +171,7 @@ def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
         for file in files:
             file.unlink()
     kinds = [path.parent.name for path in goes_on.later]
-    names = {"checkpoints": "checkpoint(s)", "best": "best so far"}
+    names = {"checkpoints": "checkpoint(s)", "best": "best so far", "videos": "video(s)"}
     moved = [f"{kinds.count(kind)} {name}" for kind, name in names.items() if kind in kinds]
     moved += ["the policy"] if goes_on.policy_is_later else []
     words = [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
