@@ -115,7 +115,8 @@ class RunReader:
                 self._kept[file] = now, value
             return value
         except UserError as error:
-            self._faults.append(str(error))
+            said = str(error)
+            self._faults.append(said if file.name in said else f"{file}: {said}")
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             self._faults.append(f"{file} is not as Surefoot writes it: {error!r}")
         return None
