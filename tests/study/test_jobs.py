@@ -39,6 +39,10 @@ def test_a_job_reads_back_from_its_text() -> None:
     assert "\n" not in told.to_json()  # a worker reads one line
 
 
+SPEC = SimpleNamespace(observations={})
+ENV = SimpleNamespace(read_as=lambda observations: None)
+
+
 def test_the_folder_of_a_single_seed_is_its_run_folder() -> None:
     assert job((3,)).run_dir(3) == "runs/t/a/x"
     assert job((3, 4)).run_dir(4) == "runs/t/a/x/seed-4"
@@ -50,13 +54,14 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 ) -> None:
     made: list[dict[str, Any]] = []
 
-    def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> None:
+    def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> Any:
         made.append(options)
+        return ENV
 
     monkeypatch.setattr(module, "make_environment", make)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     config = TINY.replace(env_options=("forward_reward_weight=2.0",))
-    run: Any = SimpleNamespace(task="Hopper-v5", config=config)
+    run: Any = SimpleNamespace(task="Hopper-v5", config=config, env=SPEC)
     Evaluations(job(config=config, as_it_comes=as_it_comes)).on_start(run)
     assert made == [{} if as_it_comes else {"forward_reward_weight": 2.0}]
 
@@ -64,11 +69,11 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 def test_the_policy_is_played_once_for_each_share_of_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "make_environment", lambda *_, **__: object())
+    monkeypatch.setattr(module, "make_environment", lambda *_, **__: ENV)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"episode_return_mean": 1.0})
     config = TINY.replace(total_steps=100)
-    run: Any = SimpleNamespace(task="t", config=config, policy=lambda state: None)
+    run: Any = SimpleNamespace(task="t", config=config, env=SPEC, policy=lambda state: None)
     watcher = Evaluations(job())
     watcher.on_start(run)
     for step in (10, 24, 25, 26, 40, 80, 99, 101):  # 80 passes two marks at once

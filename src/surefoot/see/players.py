@@ -151,6 +151,7 @@ class Trained(Player):
         self, loaded: LoadedPolicy, env: Environment, key: jax.Array | None = None
     ) -> None:
         check_fits(loaded, env)
+        env.read_as(loaded.observations)
         self.name = f"the policy of {loaded.task}"
         self._spec, self._calls = env.spec, 0
         self._key, is_mode = jax.random.key(0) if key is None else key, key is None
@@ -331,8 +332,7 @@ class Exported(Player):
         return np.stack(actions)
 
     def _raw(self, name: str, rows: np.ndarray) -> np.ndarray:
-        spec = self._spec.observations[name]
-        return rows + np.reshape(spec.starts, spec.shape) if spec.choices else rows
+        return self._spec.observations[name].raw(rows)
 
 
 def exported_about(file: Path) -> dict[str, Any]:

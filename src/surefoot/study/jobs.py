@@ -167,6 +167,7 @@ class Evaluations(Hook):
         options = {} if self._job.as_it_comes else parse_options(run.config.env_options)
         self._env = make_environment(run.task, self._job.episodes, seed=stream, options=options)
         self._env.read_as(run.env.observations)
+        self._env.read_as(run.env.observations)
         self._collect = make_collector(self._env, num_steps=CHUNK_STEPS, deterministic=True)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
