@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surefoot.errors import UserError
-from surefoot.reading import read_json, read_json_lines, read_text, toml_table
+from surefoot.reading import few, read_json, read_json_lines, read_text, toml_table
 
 PLAIN = st.recursive(
     st.none()
@@ -159,3 +159,11 @@ def test_what_is_no_file_is_refused_and_never_waited_for(read: Any, tmp_path: Pa
     }.items():
         with pytest.raises(UserError, match=why):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5000])
+def test_many_faults_make_few_sentences(count: int) -> None:
+    said = few([f"line {k}" for k in range(count)])
+    assert len(said) == min(count, 3)
+    assert [text.partition(" (")[0] for text in said] == [f"line {k}" for k in range(len(said))]
+    assert said[-1:] == [f"line 2 (and {count - 3:,} more such lines)"] or count <= 3

@@ -72,12 +72,25 @@ def carry_out(index: int, kind: str, value: Any, envs: dict[int, Any], make: Mak
         return None
     if kind == "spaces":
         envs[-1 - index] = env = make()
-        return env.observation_space, env.action_space
+        return space_of(env, "observation_space"), space_of(env, "action_space")
     if index in envs:
         with contextlib.suppress(*FAILURES):  # it is broken: whatever its end says, it goes
             envs.pop(index).close()
     envs[index] = envs.pop(-1 - index) if -1 - index in envs else make()
     return portable(envs[index].reset(seed=value))
+
+
+def space_of(env: Any, name: str) -> Any:
+    """A space of an environment; one that it does not declare is named."""
+    try:
+        return getattr(env, name)
+    except AttributeError as error:
+        if error.name != name:  # of the author's own property
+            raise
+        raise UserError(
+            f"it has no {name}; a Gymnasium environment declares observation_space and action_space, such as "
+            "gymnasium.spaces.Box(-1.0, 1.0, (2,))"
+        ) from None
 
 
 # what an environment may end with; `sys.exit` in one is no reason to end the run without a word

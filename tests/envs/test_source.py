@@ -74,6 +74,24 @@ def test_an_edit_of_any_file_that_a_task_is_made_of_changes_its_fingerprint(
     assert (of(task) != before) == (edited != "other.py")
 
 
+MANY = """
+import gymnasium
+class A(gymnasium.Env): pass
+class B(A): pass
+def one(): return A()
+def two(): return A()
+three, four = (lambda: A()), (lambda: B())
+class Maker:
+    def A(self): return A()
+"""
+
+
+def test_what_is_in_one_file_is_told_apart(project: Path) -> None:
+    (project / "walk.py").write_text(MANY)
+    names = ("A", "B", "one", "two", "three", "four")
+    assert len({of(f"walk:{name}") for name in names}) == len(names)
+
+
 def test_it_is_the_same_wherever_the_files_are_and_by_whatever_name(project: Path) -> None:
     assert len({of("walk:Walk"), of("walk.py:Walk"), of(f"{project}/walk.py:Walk")}) == 1
     gymnasium.register("OwnWalk-v0", entry_point="walk:Walk")

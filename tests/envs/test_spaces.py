@@ -373,13 +373,25 @@ A = ActionSpec("continuous", (2,), low=(-1.0, -2.0), high=(1.0, 2.0), shape=(2,)
         ({"high": (1.0, 3.0)}, ["component 1 from -2.0 to 2.0 here, -2.0 to 3.0 there"]),
         ({"low": (-INF, -2.0)}, ["component 0 from -1.0 to 1.0 here, -inf to 1.0 there"]),
         ({"shape": (1, 2)}, ["shape (2,) here, (1, 2) there"]),
-        ({"dtype": "int32"}, ["values numbers here, integers there"]),
+        ({"dtype": "int32"}, ["dtype float32 here, int32 there"]),
+        ({"dtype": "float16"}, ["dtype float32 here, float16 there"]),
         ({"dtype": "float64"}, []),
         ({"low": (-1.0 - 1e-9, -2.0)}, []),
     ],
 )
 def test_what_makes_an_action_mean_something_else_is_named(change: Any, says: list[str]) -> None:
     assert A.differences(dataclasses.replace(A, **change)) == says
+
+
+def test_a_width_that_changes_how_an_action_is_mapped_is_a_difference() -> None:
+    ends = {"low": (1e6,), "high": (1e6 + 1e-3,)}
+    wide = ActionSpec("continuous", (1,), **ends, shape=(1,), dtype="float64")
+    (said,) = wide.differences(dataclasses.replace(wide, low=(1e6 - 1,), dtype="float32"))[:1]
+    assert said == "dtype float64 here, float32 there"
+    whole = ActionSpec("continuous", (1,), low=(-9,), high=(9,), shape=(1,), dtype="int8")
+    assert whole.differences(dataclasses.replace(whole, dtype="int64")) == [
+        "dtype int8 here, int64 there"
+    ]
 
 
 @pytest.mark.parametrize(

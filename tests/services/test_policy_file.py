@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,8 +142,10 @@ def test_unbounded_actions_and_an_infinite_clip_survive_as_plain_json(tmp_path: 
 
 def test_what_is_written_are_facts_and_the_spec_by_its_fields(hopper: Path) -> None:
     description = json.loads((hopper / "policy.json").read_text())
-    facts = {name: description.pop(name) for name in ("format", "task", "step", "finished")}
-    assert facts == {"format": 2, "task": "Hopper-v5", "step": 7, "finished": True}
+    facts = {name: description.pop(name) for name in FACTS}
+    weights = hashlib.sha256((hopper / "policy.safetensors").read_bytes()).hexdigest()
+    written = {"format": 2, "task": "Hopper-v5", "step": 7, "finished": True, "weights": weights}
+    assert facts == written
     assert from_json(PolicySpec, description) == load_policy(hopper).policy.spec()
 
 
@@ -202,8 +205,37 @@ def test_no_policy_is_an_error(tmp_path: Path) -> None:
         load_policy(tmp_path)
 
 
-def test_files_that_do_not_fit_are_refused(hopper: Path, tmp_path: Path) -> None:
+def unsigned(hopper: Path, tmp_path: Path) -> Path:
+    """A copy as older versions wrote it, without a checksum of its weights."""
     run = copy(hopper, tmp_path)
+    description = json.loads((run / "policy.json").read_text())
+    assert len(description.pop("weights")) == 64
+    (run / "policy.json").write_text(json.dumps(description))
+    return run
+
+
+def test_any_bit_that_flips_in_the_weights_is_said(hopper: Path, tmp_path: Path) -> None:
+    run = copy(hopper, tmp_path)
+    file = run / "policy.safetensors"
+    whole = file.read_bytes()
+    for place in np.random.default_rng(0).integers(0, 8 * len(whole), 40):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << (place % 8)
+        file.write_bytes(bytes(changed))
+        with pytest.raises(UserError, match=r"policy\.safetensors is damaged: its checksum"):
+            load_policy(run)
+    file.write_bytes(whole)
+    load_policy(run)
+
+
+def test_a_policy_without_a_checksum_still_loads(hopper: Path, tmp_path: Path) -> None:
+    observation = np.linspace(-1, 1, 11).astype(np.float32)
+    old, new = load_policy(unsigned(hopper, tmp_path)), load_policy(hopper)
+    np.testing.assert_array_equal(old(observation), new(observation))
+
+
+def test_files_that_do_not_fit_are_refused(hopper: Path, tmp_path: Path) -> None:
+    run = unsigned(hopper, tmp_path)
     arrays = load_file(run / "policy.safetensors")
     gone = dict(arrays)
     del gone["actor.output.bias"]
@@ -220,7 +252,7 @@ def test_files_that_do_not_fit_are_refused(hopper: Path, tmp_path: Path) -> None
 def test_a_damaged_weights_file_is_refused(hopper: Path, tmp_path: Path, damage: str) -> None:
     import pickle
 
-    run = copy(hopper, tmp_path)
+    run = unsigned(hopper, tmp_path)
     file = run / "policy.safetensors"
     whole = file.read_bytes()
     file.write_bytes(
@@ -363,7 +395,7 @@ def test_whatever_a_description_says_it_is_one_error_or_a_policy_that_acts(
         assert (action <= np.reshape(spec.action.high, spec.action.shape)).all()
 
 
-FACTS = ("format", "task", "step", "finished")
+FACTS = ("format", "task", "step", "finished", "weights")
 NAN = float("nan")
 
 
@@ -439,7 +471,7 @@ def test_a_bound_that_leaves_no_action_is_refused(bounds: tuple[float, float]) -
 def test_weights_that_are_not_finite_are_refused(
     hopper: Path, tmp_path: Path, value: float
 ) -> None:
-    run = copy(hopper, tmp_path)
+    run = unsigned(hopper, tmp_path)
     arrays = load_file(run / "policy.safetensors")
     arrays["actor.output.bias"][1] = value
     save_file(arrays, run / "policy.safetensors")

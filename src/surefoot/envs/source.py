@@ -88,12 +88,15 @@ class _Found:
                 pass
             case FunctionType():
                 self._seen.add(thing)
+                # a file has many functions and classes, and many that have no name of their own
+                self.values += [thing.__qualname__, *_code(thing.__code__)]
                 self._add_code(thing)
                 self.add((thing.__defaults__, thing.__kwdefaults__))
                 for cell in thing.__closure__ or ():
                     with contextlib.suppress(ValueError):  # nothing in it yet
                         self.add(cell.cell_contents)
             case type():
+                self.values.append(thing.__qualname__)
                 for kind in thing.__mro__:
                     self._add_class(kind)
             case object(__wrapped__=FunctionType() as function):  # as `jax.jit` leaves it
