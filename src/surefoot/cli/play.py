@@ -100,6 +100,7 @@ def _film(choice: Choice, arguments: Arguments) -> int:
         camera=arguments.camera,
         overwrite=arguments.overwrite,
     )
+    assert arguments.video is not None
     path = user_path(arguments.video)
     say(str(film(choice, path, shot, log=lambda text: say(text, stderr=True))))
     return 0
