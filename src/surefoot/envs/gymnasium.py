@@ -509,7 +509,8 @@ def looked_at(make: Callable[[], gymnasium.Env], camera: Camera) -> Callable[[],
     def made() -> gymnasium.Env:
         env = make()
         module = sys.modules.get("gymnasium.envs.mujoco.mujoco_env")
-        if module is not None and isinstance(robot := env.unwrapped, module.MujocoEnv):
+        robot: Any = env.unwrapped
+        if module is not None and isinstance(robot, module.MujocoEnv):
             load_gl()
             open_context(8, 8).free()  # Gymnasium's own fails with noise
             model, renderer = robot.model, robot.mujoco_renderer

@@ -77,7 +77,7 @@ class Shot(NamedTuple):
                 f"size {self.size!r}: it must be WIDTHxHEIGHT of one picture, such as 640x480, each from "
                 f"{SMALLEST} to {LARGEST}"
             )
-        return Camera(*sizes, self.camera)
+        return Camera(sizes[0], sizes[1], self.camera)
 
 
 def length_of(control_dt_s: float | None, shot: Shot) -> Length:
