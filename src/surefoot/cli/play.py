@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         stochastic=arguments.stochastic,
     )
     if arguments.video is not None:
-        return _film(choice, arguments)
+        return _film(choice, user_path(arguments.video), arguments)
     from surefoot.see.browse import browse
 
     browse(
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _film(choice: Choice, arguments: Arguments) -> int:
+def _film(choice: Choice, path: Path, arguments: Arguments) -> int:
     """Write a video and say where it is."""
     from surefoot.see.video import Shot, film
 
@@ -100,8 +100,6 @@ def _film(choice: Choice, arguments: Arguments) -> int:
         camera=arguments.camera,
         overwrite=arguments.overwrite,
     )
-    assert arguments.video is not None
-    path = user_path(arguments.video)
     say(str(film(choice, path, shot, log=lambda text: say(text, stderr=True))))
     return 0
 

@@ -122,11 +122,11 @@ class EnvPoolEnvironment(Environment):
         )
         return _PoolState(handle, step.terminated | step.truncated), step
 
-    def render(self, env_state: _PoolState, rows: Sequence[int]) -> Sequence[np.ndarray]:
+    def render(self, env_state: _PoolState, rows: Sequence[int]) -> list[np.ndarray]:
         """The pool's own pictures; its shadows cannot be switched off."""
         del env_state
         try:
-            return list(self._pool.render(env_ids=np.asarray(rows)))
+            return [*self._pool.render(env_ids=np.asarray(rows))]
         except IndexError as error:
             raise UserError(f"{self.spec.name}: {error}; its cameras have numbers from 0") from None
         except RuntimeError as error:
