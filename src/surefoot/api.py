@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from surefoot.agent import LoadedPolicy, Policy, load_policy
-from surefoot.config import Config, from_mapping, option_names, parse_options
-from surefoot.config_file import toml_value
+from surefoot.config import Config, from_mapping, parse_options
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.contract import release
-from surefoot.envs.tasks import (
-    names_code,
-    own_options,
-    refuse_code,
-    task_fingerprint,
-    task_name,
-)
+from surefoot.envs.contract import closing, release
+from surefoot.envs.tasks import own_options, refuse_code, task_name
 from surefoot.errors import UserError
 from surefoot.files import hold
+from surefoot.going_on import check_seeds, check_source, going_on, task_again, with_changes
+from surefoot.machine import user_path
+from surefoot.services.best import BestPolicy, evaluated_best
 from surefoot.services.breakdowns import Breakdowns
-from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint, later_than
-from surefoot.services.console import ConsoleProgress
+from surefoot.services.checkpoints import Checkpoint, Checkpoints, find_checkpoint
+from surefoot.services.console import ConsoleProgress, EpisodeProgress
 from surefoot.services.crash_report import CrashReport
+from surefoot.services.evaluation import Evaluation
 from surefoot.services.health import Health
+from surefoot.services.loggers.hook import Loggers
 from surefoot.services.metrics_file import MetricsFile
-from surefoot.services.policy_file import PolicyFile, policy_step
-from surefoot.services.run_folder import (
-    CONFIG,
-    METRICS,
-    GoesOn,
-    RunFolder,
-    default_run_dir,
-    read_config,
-)
+from surefoot.services.policy_file import PolicyFile
+from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
+from surefoot.services.step_folders import CHECKPOINTS, step_name
 from surefoot.terminal import PlainConsole, say
 from surefoot.training import (
     MAX_EPISODE_STEPS,
@@ -54,6 +45,7 @@ from surefoot.training import (
 from surefoot.training import evaluate as evaluate_policy
 from surefoot.training import train as run_training
 from surefoot.training import train_seeds as run_train_seeds
+from surefoot.warm_start import Source
 
 
 @dataclass(frozen=True)
@@ -65,12 +57,28 @@ class TrainResult:
         policy: the trained policy.
         step: environment steps of experience.
         finished: whether `total_steps` was reached.
+        reached: the goal that ended it before (`stop_at_return`, `stop_at_success`), in words; else nothing.
     """
 
     run_dir: Path
     policy: LoadedPolicy
     step: int
     finished: bool
+    reached: str = ""
+
+
+class _Services(NamedTuple):
+    """What listens to every run.
+
+    Attributes:
+        folder: the run folder.
+        hooks: all of it, in the order in which it is written; see `RunFolder`.
+        evaluation: of them, if there is one.
+    """
+
+    folder: RunFolder
+    hooks: list[Hook]
+    evaluation: Evaluation | None
 
 
 def train(
@@ -97,11 +105,13 @@ def train(
     Raises:
         ValueError: anything that cannot be trained, before training begins; nothing is overwritten.
     """
+    if options.get("from_run") is not None:
+        options["from_run"] = str(options["from_run"])
     config = from_mapping(options, base=config or own_options(task))
-    name = task_name(task)
-    folder = RunFolder(Path(run_dir) if run_dir else default_run_dir(name, config.seed))
-    own = _services(folder, config)
-    return _run(task, config, folder, [*own, *hooks], should_stop, progress=progress)
+    config, point, facts = _begin(task, config)
+    path = Path(run_dir) if run_dir else default_run_dir(task_name(task), config.seed)
+    own = _services(RunFolder(path, facts=facts), task, config)
+    return _run(task, config, own, hooks, should_stop, progress=progress, resume_point=point)
 
 
 def resume(
@@ -113,6 +123,7 @@ def resume(
     progress: bool = True,
     hooks: Sequence[Hook] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    **options: Any,
 ) -> TrainResult:
     """Go on with a run that was interrupted, from its newest sound checkpoint.
 
@@ -124,154 +135,96 @@ def resume(
         progress: show progress on the console.
         hooks: further listeners.
         should_stop: asked after each iteration; True ends training early, with everything saved.
+        **options: options that are others from here on, by name; not all may be.
 
     Raises:
-        ValueError: there is no run, it is finished, or every checkpoint is damaged; nothing is changed.
+        ValueError: there is no run, it is finished, every checkpoint is damaged, or an option cannot be
+            changed; nothing is changed.
     """
     folder = Path(run)
     stored_task, config = read_config(folder)
     task = task_again(stored_task, task)
-    refuse_code(task, config.env_options)
+    if "env_options" not in options:  # else they are the user's own words
+        refuse_code(task, config.env_options)
     changes = {} if total_steps is None else {"total_steps": total_steps}
-    config = from_mapping(changes, base=config)
+    config = with_changes(folder, config, changes | options)
     with contextlib.ExitStack() as at_end:
         lock = hold(folder, doing="training")  # what is found here stays so until the end
         at_end.callback(lock.release)
         wants_exact = config.exact_resume == "on"
         checkpoint, complaints = find_checkpoint(folder, step=from_step, exact=wants_exact)
-        goes_on = _going_on(folder, checkpoint, complaints, task, config)
+        goes_on = going_on(folder, checkpoint, complaints, task, config)
+        point, facts = checkpoint and checkpoint.resume_point(), {}
+        if checkpoint is None:
+            config, point, facts = _begin(task, config)
+            check_source(folder, facts)
         if progress:
             for text in goes_on.facts["words"]:
                 say(text, stderr=True)
-        own = _services(RunFolder(folder, goes_on=goes_on, lock=lock), config, checkpoint)
-        point = checkpoint.resume_point() if checkpoint else None
-        return _run(
-            task,
-            config,
-            own[0],
-            [*own, *hooks],
-            should_stop,
-            progress=progress,
-            resume_point=point,
-        )
+        run_folder = RunFolder(folder, goes_on=goes_on, lock=lock, facts=facts)
+        own = _services(run_folder, task, config, checkpoint)
+        return _run(task, config, own, hooks, should_stop, progress=progress, resume_point=point)
 
 
-def _going_on(
-    folder: Path, checkpoint: Checkpoint | None, complaints: list[str], task: Any, config: Config
-) -> GoesOn:
-    """Where a run goes on, and what is to be known of it.
-
-    Raises:
-        ValueError: it is finished, or would begin at the start although it left a policy.
-    """
-    step, trained = checkpoint.step if checkpoint else 0, policy_step(folder)
-    if checkpoint and step >= config.total_steps:
-        raise UserError(
-            f"{str(folder)!r} has finished its {step:,} steps; to go on, give it more: "
-            f"--total-steps {2 * step}"
-        )
-    if trained and not checkpoint:
-        steps = "" if trained == math.inf else f" of {trained:,} steps"
-        raise UserError(
-            f"{str(folder)!r} holds a policy{steps} and no checkpoint to go on from (checkpoint_every = "
-            f"{config.checkpoint_every}); to train it once more from the start, in a folder of its own: "
-            f"surefoot train --config {folder / CONFIG}"
-        )
-    changed = _changes(checkpoint, task_name(task), config) if checkpoint else {}
-    words = [f"{folder}: no checkpoint to go on from yet; beginning at the start"]
-    if checkpoint:
-        why = _why_not_exact(checkpoint, task, config, changed)
-        exact = f"statistically equal, not exact ({'; '.join(why)})"
-        if not why:
-            exact = "exact, with the very numbers of a run that was not interrupted"
-        words = [f"Going on from step {step:,} of {folder}: {exact}"]
-    facts = {"from_step": step, "words": [*complaints, *words]}
-    if changed:
-        facts["changed"] = {name: [*map(toml_value, pair)] for name, pair in changed.items()}
-    is_later = trained is not None and trained > step
-    return GoesOn(step, later_than(folder, step), is_later, facts)
-
-
-def _changes(checkpoint: Checkpoint, task: str, config: Config) -> dict[str, tuple[Any, Any]]:
-    """Task and options that are other than when a checkpoint was made: what they were, and are."""
-    before_task, before = read_config(checkpoint.path)
-    pairs = {name: (getattr(before, name), getattr(config, name)) for name in option_names()}
-    pairs = {"task": (before_task, task), **pairs}
-    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
-
-
-def _why_not_exact(
-    checkpoint: Checkpoint, task: Any, config: Config, changed: Mapping[str, tuple[Any, Any]]
-) -> list[str]:
-    """Why what a run will be is not what it would have been; empty: it is."""
-    why = []
-    if not checkpoint.exact:
-        left = checkpoint.environments == "left"
-        why.append(
-            "its simulators could not be saved, so they begin new episodes"
-            if left
-            else "its seeds were trained side by side, which rounds otherwise"
-        )
-    if "total_steps" in changed and config.learning_rate_schedule != "constant":
-        why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
-    fingerprint = task_fingerprint(task, parse_options(config.env_options))
-    no_matter = {"total_steps", "keep_checkpoints"}
-    if checkpoint.environments != "anew":  # else it says where they begin anew
-        no_matter.add("checkpoint_every")
-    if fingerprint is not None and fingerprint == checkpoint.fingerprint:
-        no_matter.add("task")  # another name for the same
-    why += [
-        f"{name} was {old}, is {new}"
-        for name, (old, new) in changed.items()
-        if name not in no_matter
-    ]
-    return why + checkpoint.differences(fingerprint)
-
-
-def task_again(stored: str, given: Any) -> Any:
-    """The task of a run: the stored name, unless it is code, which must be named again."""
-    if given is None and names_code(stored):
-        again = "pass it as task=" if stored.startswith("python:") else f"--task {stored}"
-        raise UserError(
-            f"this run was on {stored!r}, which is your own code; name it again: {again} "
-            "(no import path is taken from a file)"
-        )
-    return stored if given is None else given
+def _begin(task: Any, config: Config) -> tuple[Config, ResumePoint | None, dict[str, Any]]:
+    """Options, begin and provenance of a run that begins: with fresh networks, or another's policy."""
+    if config.from_run is None:
+        return config, None, {}
+    config = config.replace(from_run=str(user_path(config.from_run).absolute()))
+    source = Source(config)
+    source.check_joints(task)
+    return config, source.begin(), {"from": source.facts}
 
 
 def _services(
-    folder: RunFolder, config: Config, after: Checkpoint | None = None, *, alone: bool = True
-) -> list[Any]:
-    """What every run folder has, in the order in which it is written; see `RunFolder`."""
+    folder: RunFolder,
+    task: Any,
+    config: Config,
+    after: Checkpoint | None = None,
+    *,
+    alone: bool = True,
+) -> _Services:
     metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
-    services = [folder, metrics, PolicyFile(folder.path), CrashReport(folder.path), Health()]
-    services.append(Breakdowns(folder.path))
+    hooks: list[Hook] = [folder]
+    if config.log:  # at the end they are waited for last, when all else is written
+        hooks.append(Loggers(folder.path, config.log, step=after.step if after else 0))
+    hooks.append(metrics)
+    evaluation = None
+    if config.eval_every is not None:
+        evaluation = Evaluation(task, after=after.step if after else 0)
+        best = BestPolicy(folder.path, sync_metrics=metrics.sync)
+        hooks = [evaluation, *hooks, best]  # it may refuse the task, before anything is written
+    hooks += [PolicyFile(folder.path), CrashReport(folder.path), Health(), Breakdowns(folder.path)]
     if config.checkpoint_every is not None:
-        services.append(
-            Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone)
-        )
-    return services
+        hooks.append(Checkpoints(folder.path, after=after, sync_metrics=metrics.sync, alone=alone))
+    return _Services(folder, hooks, evaluation)
 
 
 def _run(
     task: Any,
     config: Config,
-    folder: RunFolder,
-    hooks: list[Hook],
+    own: _Services,
+    hooks: Sequence[Hook],
     should_stop: Callable[[], bool],
     *,
     progress: bool,
     resume_point: ResumePoint | None = None,
 ) -> TrainResult:
+    evaluation, heard = own.evaluation, [*own.hooks, *hooks]
     with contextlib.ExitStack() as console:
         if progress:
             making = f"Making {config.num_envs} environments of {task_name(task)}..."
             shown = ConsoleProgress(PlainConsole(), making)
-            hooks = [*hooks, console.enter_context(shown)]
+            heard.append(console.enter_context(shown))
         trained = run_training(
-            task, config, hooks=hooks, should_stop=should_stop, resume_point=resume_point
+            task,
+            config,
+            hooks=heard,
+            should_stop=lambda: bool(evaluation and evaluation.reached) or should_stop(),
+            resume_point=resume_point,
         )
-    return _result(folder, task, config, *trained)
+    result = _result(own.folder, task, config, *trained)
+    return replace(result, reached=evaluation.reached) if evaluation else result
 
 
 def _result(
@@ -311,13 +264,12 @@ def train_seeds(
     Raises:
         ValueError: anything that cannot be trained so, before training begins.
     """
-    if num_seeds < 1:
-        raise UserError(f"num_seeds = {num_seeds} must be at least 1")
     config = from_mapping(options, base=config)
+    check_seeds(num_seeds, config)
     name = task_name(task)
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
-    own = [_services(folder, config, alone=False) for folder in folders]
+    own = [_services(folder, task, config, alone=False).hooks for folder in folders]
     further = hooks or [()] * num_seeds
     with contextlib.ExitStack() as console:
         if progress:
@@ -336,9 +288,33 @@ def train_seeds(
     ]
 
 
+def best_folder(run: str | Path) -> Path:
+    """The folder with a run's best policy, itself a small run folder, for whoever plays or exports it.
+
+    By its evaluations (`eval_every`); of a run without any, the checkpoint before which training episodes had
+    the highest mean return.
+
+    Raises:
+        ValueError: the folder holds no run, or nothing of it was judged yet.
+    """
+    folder = Path(run)
+    read_config(folder)
+    if (evaluated := evaluated_best(folder)) is not None:
+        return evaluated
+    checkpoint, _ = find_checkpoint(folder)
+    best = checkpoint and checkpoint.best
+    if best is None:
+        raise UserError(
+            f"{str(folder)!r} has no best policy: none was evaluated (--eval-every), and no checkpoint has "
+            "seen an episode end; leave --best out for its last one"
+        )
+    return folder / CHECKPOINTS / step_name(best.step)
+
+
 def evaluate(
     run: str | Path,
     *,
+    best: bool = False,
     episodes: int = 20,
     deterministic: bool = True,
     task: Any = None,
@@ -346,11 +322,13 @@ def evaluate(
     num_envs: int | None = None,
     env_options: Sequence[str] | None = None,
     max_episode_steps: int = MAX_EPISODE_STEPS,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """What the policy of a run is worth, over whole episodes on environments of its own.
 
     Args:
         run: the run folder.
+        best: play the best policy of the run, not its last one; see `best_folder`.
         episodes: how many episodes to count.
         deterministic: play the mode of the action distribution, not samples.
         task: another task to play; needed where the run was on the user's own code, because no
@@ -361,6 +339,7 @@ def evaluate(
         env_options: settings of the task as KEY=VALUE; by default those the run trained with, which
             may shape its reward. Empty: the task as it comes.
         max_episode_steps: an episode that goes on for longer is an error: what it is worth is not known.
+        progress: show how far it is, where there is a terminal.
 
     Returns:
         `episodes`, `episode_return_mean`, `episode_return_std` (population), `episode_length_mean`;
@@ -368,22 +347,22 @@ def evaluate(
     """
     if max_episode_steps < 1:
         raise UserError(f"max_episode_steps = {max_episode_steps} must be at least 1")
+    run = best_folder(run) if best else run
     env, policy, streams = open_run(
         run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
     )
-    try:
-        key = to_key(streams.spawn(1)[0])
+    shown = EpisodeProgress(episodes, shown=progress)
+    with closing(env, warnings.warn), shown:
         return evaluate_policy(
             policy.policy,
             env,
             episodes,
-            key=key,
+            key=to_key(streams.spawn(1)[0]),
             deterministic=deterministic,
             max_episode_steps=max_episode_steps,
             log=lambda text: say(text, stderr=True),
+            progress=shown,
         )
-    finally:
-        release(env, warnings.warn)
 
 
 def open_run(
@@ -412,6 +391,7 @@ def open_run(
         options=parse_options(config.env_options if env_options is None else env_options),
     )
     env.log_to(lambda text: say(text, stderr=True))
+    env.read_as(policy.observations)
     try:
         check_fits(policy, env)
     except UserError:

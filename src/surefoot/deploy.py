@@ -13,6 +13,7 @@ be read and ported.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import time
@@ -27,6 +28,10 @@ import numpy as np
 
 FORMAT = 1
 DESCRIPTION, NUMBERS, ONNX = "policy.json", "policy.npz", "policy.onnx"
+_DTYPES = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
+_DTYPES += ("float16", "float32", "float64")
+_MOST_TEXT, _MOST_NUMBERS = 2**23, 2**20  # bytes of policy.json; numbers of an observation group
+_HEADER = 10_000  # bytes of what an array's header may have
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:
@@ -108,11 +113,23 @@ class Policy:
             path, onnx = path.parent, path.suffix == ".onnx"
         self.about = load_about(path)
         program = self.about["program"]
-        self._inputs = [Port(**port) for port in program["inputs"]]
-        self._outputs = [Port(**port) for port in program["outputs"]]
+        self._inputs, self._outputs = ports_of(program)
         self.groups = [port for port in self._inputs if not port.carried]
-        self._run = _onnx_session(path / ONNX) if onnx else Program(program, _load(path / NUMBERS))
+        verify(path, self.about, ONNX if onnx else NUMBERS)
+        self._run = _onnx_session(path / ONNX) if onnx else _program(path, program)
         self._carry: dict[str, np.ndarray] = {}
+        self._try_out(path / (ONNX if onnx else NUMBERS))
+
+    def _try_out(self, path: Path) -> None:
+        """Call it once: what does not fit together is said here, and not by a robot on its way."""
+        zeros = {port.name: np.zeros((1, *port.shape), port.dtype) for port in self._inputs}
+        try:
+            made = self._run(zeros)
+            for port in self._outputs:
+                if made[port.name].shape != (1, *port.shape):
+                    raise ValueError(f"{port.name} has another shape than {port.shape}")
+        except Exception as error:  # of NumPy or onnxruntime
+            raise ValueError(f"{path} and {DESCRIPTION} do not fit together: {error!r}") from None
 
     def reset(self) -> None:
         """Begin a new episode: what was seen before is forgotten."""
@@ -180,15 +197,35 @@ class Port:
         shape: of one.
         dtype: of its numbers.
         carried: whether what comes out goes into the next call under the same name.
+        origin: what is subtracted from its numbers in float64, before they become float32; empty: nothing.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     carried: bool = False
+    origin: tuple[float, ...] = ()
+
+    @property
+    def inside(self) -> str:
+        """The dtype that the operations read."""
+        return "float32" if self.origin else self.dtype
+
+    def read(self, batch: np.ndarray) -> np.ndarray:
+        """What comes in [B, *shape], as flat rows for the operations."""
+        rows = batch.reshape(len(batch), -1)
+        return (rows - np.asarray(self.origin)).astype(self.inside) if self.origin else rows
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "origin", tuple(map(float, self.origin)))
+        if self.origin and (self.dtype != "float64" or len(self.origin) != math.prod(self.shape)):
+            raise ValueError(f"{len(self.origin)} origins of {self.name!r}")
+        sizes = all(type(n) is int and 0 <= n <= _MOST_NUMBERS for n in self.shape)
+        if not sizes or not math.prod(self.shape) <= _MOST_NUMBERS:
+            raise ValueError(f"the shape {self.shape} of {self.name!r}")
+        if not isinstance(self.name, str) or self.dtype not in _DTYPES:
+            raise ValueError(f"{self.name!r} of dtype {self.dtype!r}")
 
 
 class Program:
@@ -205,20 +242,22 @@ class Program:
     """
 
     def __init__(self, program: Mapping[str, Any], constants: list[np.ndarray]) -> None:
-        self._inputs = [Port(**port) for port in program["inputs"]]
-        ports = (Port(**port) for port in program["outputs"])
-        self._outputs = list(zip(ports, program["results"], strict=True))
+        self._inputs, outputs = ports_of(program)
+        self._outputs = list(zip(outputs, program["results"], strict=True))
         first = len(self._inputs)
         self._constants = dict(enumerate(constants, start=first))
         self._start = first + len(constants)
         self._steps = [_step(*node) for node in program["nodes"]]
+        for number, (_, reads) in enumerate(self._steps, start=self._start):
+            if not all(type(i) is int and 0 <= i < number for i in reads):
+                raise ValueError(f"the operation that makes value {number} reads {reads}")
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Batches [B, *shape] by input -> batches by output."""
         count = len(next(iter(values.values())))
         table: dict[int, np.ndarray] = dict(self._constants)
         for number, port in enumerate(self._inputs):
-            table[number] = values[port.name].reshape(count, -1)
+            table[number] = port.read(values[port.name])
         # infinite and huge numbers are dealt with further on, as the network does
         with np.errstate(all="ignore"):
             for number, (run, reads) in enumerate(self._steps, start=self._start):
@@ -240,7 +279,7 @@ def _step(op: str, reads: list[int], parameter: Any) -> tuple[Callable[..., Any]
     if op == "reduce":
         reduction, n = REDUCTIONS[parameter[0]], parameter[1]
         return lambda x: reduction(x.reshape(*x.shape[:-1], -1, n), axis=-1), reads
-    if op == "cast":
+    if op == "cast" and parameter in _DTYPES:
         return lambda x: x.astype(parameter), reads
     return OPERATIONS[op], reads
 
@@ -270,23 +309,96 @@ def load_about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no {path}; `surefoot export RUN` writes it")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        version = about["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if version != FORMAT:
-        raise ValueError(f"{path}: format {version}, this version reads {FORMAT}; export it again")
-    return about
+        with path.open("rb") as file:
+            content = file.read(_MOST_TEXT + 1)
+        if len(content) > _MOST_TEXT:
+            raise ValueError(f"more than {_MOST_TEXT:,} bytes")
+        about = json.loads(content)
+        if about["format"] == FORMAT:
+            ports_of(about["program"])
+            return about
+        version = str(about["format"])[:40]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from None
+    raise ValueError(f"{path}: format {version}, this version reads {FORMAT}; export it again")
+
+
+def ports_of(program: Mapping[str, Any]) -> tuple[list[Port], list[Port]]:
+    """What goes into a program and comes out of it, as policy.json says it."""
+    inputs, outputs = ([Port(**port) for port in program[which]] for which in ("inputs", "outputs"))
+    for ports in (inputs, outputs):
+        names = [port.name for port in ports]
+        if len(set(names)) != len(names) or not any(not port.carried for port in ports):
+            raise ValueError(f"inputs or outputs {names}")
+    carried = [{(p.name, p.shape, p.dtype) for p in x if p.carried} for x in (inputs, outputs)]
+    if [port.name for port in outputs if not port.carried] != ["action"] or carried[0] != carried[
+        1
+    ]:
+        raise ValueError(f"outputs {[port.name for port in outputs]}")
+    return inputs, outputs
+
+
+def verify(folder: Path, about: Mapping[str, Any], name: str) -> None:
+    """Compare a file of an export with what policy.json says of it, where it says something.
+
+    Raises:
+        ValueError: it is not there, or other bytes.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; `surefoot export RUN` writes it")
+    files = about.get("files")
+    if not isinstance(files, dict) or name not in files:
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != files[name]:
+            raise ValueError(
+                f"{path} is damaged: it is not what {DESCRIPTION} says of it; export it again"
+            )
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    missing = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+    return ValueError(f"{path} is damaged: {missing[:200]}")
+
+
+def _program(folder: Path, program: Mapping[str, Any]) -> Program:
+    constants = _load(folder / NUMBERS)
+    try:
+        return Program(program, constants)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / DESCRIPTION, error) from None
 
 
 def _load(path: Path) -> list[np.ndarray]:
-    if not path.is_file():
-        raise ValueError(f"there is no {path}; `surefoot export RUN` writes it")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[f"c{i}"] for i in range(len(arrays.files))]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            return [_array(archive, f"c{i}.npy") for i in range(len(names))]
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise _damaged(path, error) from None
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of the archive; nothing is allocated for one that says that it is larger than it is."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+        raise ValueError(f"{name} is packed or locked")
+    with archive.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} has another format")
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_HEADER)
+        content = file.read()  # and with that its checksum
+    if str(dtype) not in _DTYPES or len(shape) > 2:
+        raise ValueError(f"{name} is {dtype} {shape}")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if by_column else "C").copy("K")
 
 
 def _onnx_session(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
@@ -294,11 +406,14 @@ def _onnx_session(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, 
         import onnxruntime
     except ImportError:
         raise ValueError("running policy.onnx needs the package onnxruntime") from None
-    if not path.is_file():
-        raise ValueError(f"there is no {path}; `surefoot export RUN` writes it")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # each kind of damage has a class of its own there
+        raise _damaged(path, error) from None
     names = [output.name for output in session.get_outputs()]
 
     def run(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -149,6 +149,14 @@ def remove_staging(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder as far as the system lets it; whoever looks finds all of it or nothing."""
+    staging = path.with_name(f"{_STAGING}{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        path.replace(staging)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def contents(folder: Path) -> list[str]:
     """Names in a folder, but for its lock and what `remove_staging` removes; none where it is not there."""
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
@@ -178,12 +186,13 @@ def save_arrays(path: Path, tree: Any) -> dict[str, Any]:
     return {name: [str(x.dtype), list(x.shape)] for name, x in arrays.items()}
 
 
-def load_arrays(path: Path, template: Any) -> Any:
+def load_arrays(path: Path, template: Any, *, most: int | None = None) -> Any:
     """A tree like the template, with the numbers of a file that `save_arrays` wrote.
 
     Args:
         path: the file.
         template: a tree of arrays (of which only shape and dtype count) and plain integers.
+        most: bytes of a file that holds more than the template, which is left alone; None: it does not.
 
     Raises:
         ValueError: the file is damaged, too large, or holds other arrays; with the first difference.
@@ -191,15 +200,17 @@ def load_arrays(path: Path, template: Any) -> Any:
     leaves, structure = jax.tree.flatten_with_path(template)
     wanted = {_name(where): leaf for where, leaf in leaves}
     expected = {name: _described(leaf) for name, leaf in wanted.items()}
-    most = _HEADER + sum(
+    needed = _HEADER + sum(
         _HEADER_PER_ARRAY + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         for dtype, shape in expected.values()
     )
-    content = read_bytes(path, most=most)
+    content = read_bytes(path, most=needed if most is None else most)
     try:
         arrays = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
+    if most is not None:
+        arrays = {name: array for name, array in arrays.items() if name in wanted}
     if set(arrays) != set(wanted):
         odd = sorted(set(arrays) ^ set(wanted))[0]
         state = "is not part of this run" if odd in arrays else "is missing"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import surefoot
 from surefoot.cli.demo import TASK, expected_seconds, measure, table
 from surefoot.envs.tasks import own_options
 
 
+@pytest.mark.extended
 def test_the_demo_measures_on_the_task_as_it_comes(tmp_path: Path) -> None:
     run = tmp_path / "r"
     surefoot.train(

@@ -37,7 +37,7 @@ import tomli_w
 from tests.helpers import PROBE, TINY
 
 from surefoot import api
-from surefoot.agent import Policy
+from surefoot.agent import Policy, load_policy
 from surefoot.cli import bench, options, study
 from surefoot.cli.main import main as surefoot
 from surefoot.config import Config, validate
@@ -45,8 +45,10 @@ from surefoot.envs import make_environment
 from surefoot.errors import UserError
 from surefoot.files import write_json, write_text
 from surefoot.machine import platform_info
+from surefoot.pages.charts import Charts, Series
 from surefoot.services import run_folder
-from surefoot.study.charts import Charts, Series
+from surefoot.ship import latency, subjects
+from surefoot.ship.export import export
 from surefoot.study.jobs import RESULT, outcome
 from surefoot.study.plan import Study, write_study
 from surefoot.study.results import analyse
@@ -265,6 +267,9 @@ class Readers:
         self._plain.mkdir()
         run = make_run(self._plain)
         make_study(self._plain, run)
+        exported = export(run, output=self._plain / "export", episodes=0).folder
+        subject = subjects.from_observations(run, load_policy(run), 0, None)
+        self._subject = subject._replace(rows=subject.rows[-4:])
         shutil.copy(run / "config.toml", self._plain / "my.toml")
         shutil.copy(self._plain / "study" / "study.toml", self._plain / "question.toml")
         self._env = make_environment(TASK, CONFIG.num_envs, seed=np.random.SeedSequence(0))
@@ -275,15 +280,18 @@ class Readers:
         of_run = [x for x in run.iterdir() if x.is_file()]
         of_run += [x for step in whole for x in step.iterdir()] + [*run.glob("crash*/report.json")]
         of_study = [x for x in (self._plain / "study").rglob("*") if x.suffix in (".json", ".toml")]
-        files = {"run": of_run, "study": of_study, "my.toml": [self._plain / "my.toml"]}
+        of_export = [x for x in exported.iterdir() if x.suffix != ".md"]
+        files = {"run": of_run, "study": of_study, "export": of_export}
+        files["my.toml"] = [self._plain / "my.toml"]
         files["question.toml"] = [self._plain / "question.toml"]
         verbs = {
-            "run": ("resume run", "eval run", "doctor run", "report run"),
+            "run": ("resume run", "eval run", "doctor run", "report run", "export run"),
+            "export": ("bench-policy export",),
             "study": ("report study", "study study"),
             "my.toml": ("train --config my.toml", "bench X --config my.toml"),
             "question.toml": ("study question.toml",),
         }
-        read = {"eval run": ("policy", "config.toml")}
+        read = dict.fromkeys(("eval run", "export run"), ("policy", "config.toml"))
         self.places = [
             (verb, file.relative_to(self._plain))
             for kind, those in verbs.items()
@@ -291,6 +299,13 @@ class Readers:
             for file in files[kind]
             if file.name.startswith(read.get(verb, "")) or "safetensors" in file.name
         ]
+        self._flags = {
+            "export": (
+                *["--overwrite", "--episodes", "0", "--forms", "numpy", "--output"],
+                str(folder / "made"),
+            ),
+            "bench-policy": ("--calls", "1"),
+        }
         self.said: Counter[str] = Counter()
         self.renew()
 
@@ -315,6 +330,7 @@ class Readers:
         words[1:] = [str(self.work / w) if (self.work / w).exists() else w for w in words[1:]]
         if words[0] == "report":
             words += ["--output", str(self.folder / "page.html")]
+        words += self._flags.get(words[0], ())
         out, err = io.StringIO(), io.StringIO()
         began, wrong = time.process_time(), []
         draws = contextlib.nullcontext() if choice.random() < _DRAWN else _without_drawing()
@@ -365,6 +381,9 @@ class Readers:
                 run=lambda *_: iter(()), describe=lambda: "nobody"
             ),
             (bench, "measure"): self._measured,
+            (subjects, "from_observations"): lambda *_: self._subject,
+            (latency, "_call"): lambda _: "0.1\n" * 2,
+            (latency, "_WARM_UP"): 1,
             (options, "_own_options"): lambda _: Config(),
         }
         with contextlib.ExitStack() as stack:

@@ -18,13 +18,13 @@ RESULTS=FILE SHARD=1/4 MINUTES=50` says the same: what make is told, it hands on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import tempfile
 import time
 import tomllib
@@ -32,15 +32,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from queue import Queue
 from typing import Any, NamedTuple
 
 from tests.mutants.catalogue import CATALOGUE, Mutant
 from tests.mutants.floors import FLOORS
+from tests.mutants.forks import Forks
 from tests.mutants.operators import mutations
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/surefoot"
-PATIENCE = 600.0  # seconds; a mutant that takes longer is found, too
+PATIENCE = 600  # seconds; a mutant that takes longer is found, too
 EXPLAINED = Path(__file__).with_name("explained.toml")
 KINDS = ("catalogue", *FLOORS)
 
@@ -148,39 +150,34 @@ def share(jobs: list[Job], shard: str) -> list[Job]:
 # --- trying
 
 
-def pytest(tests: Iterable[str], shared: Path, job: Job | None = None) -> tuple[int, str]:
+def pytest(
+    tests: Iterable[str], shared: Path, forks: Forks, job: Job | None = None
+) -> tuple[int, str]:
     """Exit code and output of tests on the source, or on a copy with one file changed."""
     # the tests keep compiled programs beside their folder: all mutants share those that stay the same
     with tempfile.TemporaryDirectory(prefix="mutant-", dir=shared) as folder:
-        copy = Path(folder) / "surefoot"
+        copy, output = Path(folder) / "surefoot", Path(folder) / "output"
         shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         if job is not None:
             (copy / job.file).write_text(job.make(), encoding="utf-8")
-        path = os.pathsep.join([folder, str(ROOT)])
-        command = [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
-            *("-m", "not slow", "--basetemp", f"{folder}-made", *(["-x"] if job else []), *tests),
+        arguments = [
+            *("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"),
+            *("--basetemp", f"{folder}-made", *(["-x"] if job else []), *tests),
         ]
+        patience = PATIENCE if job else 0
+        path = [folder, str(ROOT)]
         try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=PATIENCE if job else None,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return 1, f"not done after {PATIENCE:.0f} s"
+            code = forks.pytest(arguments, path=path, output=output, patience=patience)
+            said = output.read_text(encoding="utf-8", errors="replace")
         finally:
             shutil.rmtree(f"{folder}-made", ignore_errors=True)
+    if code == -signal.SIGALRM:
+        return 1, f"not done after {PATIENCE} s"
     # passed, failed, could not even be imported; below 0 it was ended by a signal, memory exhausted
-    if done.returncode > 2 or -done.returncode in (2, 15):  # no such test; somebody stopped it
+    if code > 2 or -code in (2, 15):  # no such test; somebody stopped it
         name = job.name if job else "unchanged"
-        raise RuntimeError(f"{name}: pytest ended with {done.returncode}\n{done.stdout}")
-    return done.returncode, done.stdout
+        raise RuntimeError(f"{name}: pytest ended with {code}\n{said}")
+    return code, said
 
 
 def failures_without(
@@ -193,7 +190,10 @@ def failures_without(
     if not new:
         return ""
     began = time.monotonic()
-    code, said = pytest(each_once(test for some in new.values() for test in some), shared)
+    with contextlib.closing(Forks(ROOT)) as forks:
+        code, said = pytest(
+            each_once(test for some in new.values() for test in some), shared, forks
+        )
     if code:
         return said
     seconds = round(time.monotonic() - began, 1)
@@ -204,12 +204,16 @@ def failures_without(
     return ""
 
 
-def attempt(job: Job, shared: Path, deadline: float) -> Record | None:
-    """Try a mutant; None if it is too late to begin."""
+def attempt(job: Job, shared: Path, free: Queue[Forks], deadline: float) -> Record | None:
+    """Try a mutant, with forks that are free; None if it is too late to begin."""
     if time.monotonic() > deadline:
         return None
     began = time.monotonic()
-    code, _ = pytest(job.tests, shared, job)
+    forks = free.get()
+    try:
+        code, _ = pytest(job.tests, shared, forks, job)
+    finally:
+        free.put(forks)
     return {
         "key": job.key,
         "kind": job.kind,
@@ -224,8 +228,11 @@ def try_all(
     jobs: list[Job], shared: Path, *, processes: int, deadline: float, results: Path | None
 ) -> Iterator[Record]:
     """Try them as long as there is time, write each down, say what became of it."""
-    with ThreadPoolExecutor(processes) as pool:
-        waiting = [pool.submit(attempt, job, shared, deadline) for job in jobs]
+    with ThreadPoolExecutor(processes) as pool, contextlib.ExitStack() as at_end:
+        free: Queue[Forks] = Queue()
+        for _ in range(processes):
+            free.put(at_end.enter_context(contextlib.closing(Forks(ROOT))))
+        waiting = [pool.submit(attempt, job, shared, free, deadline) for job in jobs]
         try:
             for number, done in enumerate(as_completed(waiting), start=1):
                 record = done.result()

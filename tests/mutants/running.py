@@ -32,7 +32,7 @@ MUTANTS = (
     Mutant(
         62,
         "the newest is found by name",
-        CHECKPOINTS,
+        "services/step_folders.py",
         "return sorted(((int(m.group(1)), path) for m, path in named if m), reverse=True)",
         "return sorted(((int(m.group(1)), path) for m, path in named if m), "
         "key=lambda x: x[1].name.lstrip('step-0'), reverse=True)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.mutants import run
 from tests.mutants.catalogue import CATALOGUE
 from tests.mutants.floors import FLOORS
+from tests.mutants.forks import Forks
 from tests.mutants.operators import mutations
 from tests.mutants.run import (
     EXPLAINED,
@@ -116,7 +118,7 @@ def test_tests_that_passed_without_a_mutant_are_not_run_again(
 ) -> None:
     file, ran, code = tmp_path / "results.jsonl", [], 0
 
-    def pytest_on_the_source(tests: list[str], shared: Path) -> tuple[int, str]:
+    def pytest_on_the_source(tests: list[str], *others: object) -> tuple[int, str]:
         ran.append(tests)
         return code, "one failed"
 
@@ -161,3 +163,19 @@ def test_tests_are_named_once() -> None:
         "a/u.py::y",
         "b",
     ]
+
+
+def test_a_run_in_a_fork_finds_modules_and_tells_as_one_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "changed").mkdir()
+    (tmp_path / "changed/surefoot.py").write_text("ANSWER = 42")
+    (tmp_path / "test_it.py").write_text(
+        "import os, surefoot\n"
+        "def test_answer():\n    assert surefoot.ANSWER == 42\n"
+        "def test_killed():\n    os.kill(os.getpid(), 9)\n"
+    )
+    path, output = [str(tmp_path / "changed")], tmp_path / "output"
+    with contextlib.closing(Forks(run.ROOT)) as forks:
+        for only, code in (("answer", 0), ("killed", -9), ("nothing", 5)):
+            arguments = ["-p", "no:cacheprovider", str(tmp_path / "test_it.py"), "-k", only]
+            assert forks.pytest(arguments, path=path, output=output) == code
+    assert "1 passed" in output.read_text()

@@ -47,6 +47,7 @@ from surefoot.errors import UserError
 from surefoot.services import checkpoints, policy_file
 from surefoot.services.checkpoints import find_checkpoint, read_checkpoint
 from surefoot.services.run_folder import RunFolder, read_config
+from surefoot.services.step_folders import by_step
 from surefoot.training import Hook, Trainer
 
 OPTIONS: dict[str, Any] = {
@@ -455,7 +456,7 @@ def test_the_newest_is_found_by_number_among_junk(tmp_path: Path) -> None:
     ):
         (folder / name).mkdir(parents=True)
     (folder / "step-000000000099").touch()  # a file
-    found = [step for step, _ in checkpoints._by_step(folder)]
+    found = [step for step, _ in by_step(folder)]
     assert found == [1_000_000_000_000, 10, 9]
 
 

@@ -22,16 +22,18 @@ from tests.training.helpers import After
 import surefoot
 from surefoot import api
 from surefoot.errors import UserError
-from surefoot.services import checkpoints
+from surefoot.services import best, checkpoints
 from surefoot.services.checkpoints import find_checkpoint
+from surefoot.services.evaluation import Evaluation
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.run_folder import GoesOn, put_aside, read_metrics
-from surefoot.training import Hook
+from surefoot.training import Hook, TrainState
 
 OPTIONS: dict[str, Any] = {
     "config": TINY,
     "checkpoint_every": 100,
     "keep_checkpoints": 1000,
+    "eval_every": 20,
     "progress": False,
 }
 SCANS = {"total_steps": 2_600, "checkpoint_every": 800}  # of two iterations
@@ -69,9 +71,17 @@ def hear(event: str, args: tuple[Any, ...]) -> None:
         watch.hear(event, args)
 
 
+def worth(_: Evaluation, __: Any, state: TrainState) -> dict[str, Any]:
+    """An evaluation of no episodes, whose result rises for some steps and falls for some."""
+    return {"episode_return_mean": float(state.step // 60 % 4)}
+
+
 @pytest.fixture(scope="module", autouse=True)
-def audit() -> None:
+def audit() -> Iterator[None]:
     sys.addaudithook(hear)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluation, "_evaluate", worth)
+        yield
 
 
 @contextlib.contextmanager
@@ -88,6 +98,10 @@ def steps(run: Path) -> list[int]:
     return sorted(int(p.name[5:]) for p in (run / "checkpoints").glob("step-*"))
 
 
+def bests(run: Path) -> list[int]:
+    return sorted(int(p.name[5:]) for p in (run / "best").glob("step-*"))
+
+
 def rows_of(run: Path) -> list[dict[str, Any]]:
     """Whole lines of the metrics."""
     content = (run / "metrics.jsonl").read_bytes() if (run / "metrics.jsonl").exists() else b""
@@ -97,7 +111,8 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 def earned(run: Path) -> set[str]:
     """All that took time to make, wherever in the folder it is now."""
     files = [*run.rglob("trainer.safetensors"), *run.rglob("policy.safetensors")]
-    files = [file for file in files if ".tmp-" not in str(file)]
+    # a policy that was the best gives way to a better one
+    files = [file for file in files if "best" not in file.parts[-4:] and ".tmp-" not in str(file)]
     lines = [x for file in run.rglob("metrics.jsonl") for x in file.read_bytes().split(b"\n")[:-1]]
     return {hashlib.sha256(x).hexdigest() for x in (*(f.read_bytes() for f in files), *lines)}
 
@@ -117,6 +132,17 @@ def assert_true(run: Path) -> None:
         assert checkpoint.best == best_of(rows[: checkpoint.iteration], steps(run))
         named = {*checkpoint.milestones, *([checkpoint.best.step] if checkpoint.best else [])}
         assert named <= {*steps(run)}  # what it says is kept is there
+    evaluated = {
+        row["step"]: row["eval/episode_return"] for row in rows if "eval/episode_return" in row
+    }
+    for step in bests(run):  # it is there with its line, and says the same
+        said = json.loads((run / "best" / f"step-{step:012d}" / "evaluation.json").read_text())
+        assert (said["step"], said["eval/episode_return"]) == (step, evaluated[step])
+        assert (run / "best" / f"step-{step:012d}" / "policy.json").exists()
+    for step in steps(run):  # wherever the run goes on, what was the best until there is there
+        until = {at: value for at, value in evaluated.items() if at <= step}
+        if until:
+            assert max(until, key=lambda at: (until[at], -at)) in bests(run)
     if (run / "policy.json").exists():
         described = json.loads((run / "policy.json").read_text())
         same = run / "checkpoints" / f"step-{described['step']:012d}" / "policy.safetensors"
@@ -155,11 +181,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
 
 
 def test_wherever_a_run_is_cut_off_its_files_are_true(whole: tuple[Path, list[Path]]) -> None:
-    _, copies = whole
+    run, copies = whole
     assert len(copies) > 60
     for copy in copies:
         assert_true(copy)
     assert_nothing_lost(copies)
+    found = [step for copy in copies for step in bests(copy)]
+    assert len({*found}) > len(bests(run)) > 1  # some were the best and are no more
 
 
 GOING_BACK: dict[str, dict[str, Any]] = {
@@ -203,14 +231,20 @@ def test_lines_are_on_the_disk_before_the_checkpoint_that_they_led_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    whole_folder = checkpoints.whole_folder
+    whole_folder, run = checkpoints.whole_folder, tmp_path / "run"
     monkeypatch.setattr(MetricsFile, "sync", lambda _: events.append("lines"))
-    monkeypatch.setattr(
-        checkpoints, "whole_folder", lambda path: events.append(path.name) or whole_folder(path)
-    )
-    surefoot.train(PROBE, run_dir=tmp_path / "run", **OPTIONS)
-    saved = [f"step-{step:012d}" for step in steps(tmp_path / "run")]
-    assert events == [event for name in saved for event in ("lines", name)]
+    for module in (best, checkpoints):
+        monkeypatch.setattr(
+            module, "whole_folder", lambda path: events.append(str(path)) or whole_folder(path)
+        )
+    surefoot.train(PROBE, run_dir=run, **OPTIONS)
+    saved = [str(run / f"checkpoints/step-{step:012d}") for step in steps(run)]
+    saved += [str(run / f"best/step-{step:012d}") for step in bests(run)]
+    assert {*events[1::2]} >= {*saved}
+    assert {*events[::2]} == {"lines"}
+    at_once = [Path(event) for event in events[1::2]]
+    # of a step's policy and its checkpoint the policy is first
+    assert at_once == sorted(at_once, key=lambda path: (path.name, path.parent.name))
 
 
 class Raises(Hook):

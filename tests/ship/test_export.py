@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +22,7 @@ from surefoot.agent import load_policy, save_policy
 from surefoot.cli.main import main
 from surefoot.config_file import to_toml
 from surefoot.envs import make_environment
-from surefoot.ship import export, subjects
+from surefoot.ship import export, latency, subjects
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gaussian": ("probe:late-reward/continuous", {}),
@@ -155,7 +156,14 @@ def test_the_description_says_what_goes_in_and_comes_out(tmp_path: Path) -> None
     assert about["task"] == "gymnasium:Pendulum-v1"
     assert about["step"] == 7
     assert about["observations"] == [
-        {"name": "observation", "shape": [3], "choices": [], "starts": [], "dtype": "float32"}
+        {
+            "name": "observation",
+            "shape": [3],
+            "choices": [],
+            "starts": [],
+            "origin": None,
+            "dtype": "float32",
+        }
     ]
     assert about["action"]["low"] == [-2.0]
     assert about["evaluation"]["episodes"] == 2
@@ -164,7 +172,9 @@ def test_the_description_says_what_goes_in_and_comes_out(tmp_path: Path) -> None
 
     model = onnx.load(result.folder / "policy.onnx")
     (entry,) = model.metadata_props
-    assert json.loads(entry.value) == {k: v for k, v in about.items() if k != "program"}
+    assert json.loads(entry.value) == {
+        k: v for k, v in about.items() if k not in ("program", "files")
+    }
     card = (result.folder / "README.md").read_text()
     assert card.startswith('---\nlicense: "MIT"\n')
     assert "| observation `observation` | (3,) | float32 |" in card
@@ -245,6 +255,55 @@ def test_a_damaged_export_is_refused(harm: Any, said: str, tmp_path: Path) -> No
     folder = export(run, episodes=0, forms=["numpy"]).folder
     harm(folder)
     with pytest.raises(ValueError, match=said):
+        deploy.load(folder)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = run_folder(tmp_path_factory.mktemp("exported") / "run", "probe:late-reward/continuous")
+    return export(run, episodes=0).folder
+
+
+@pytest.mark.parametrize("form", ["policy.npz", "policy.onnx", "policy.c"])
+def test_a_bit_that_flips_in_an_exported_file_is_said(
+    form: str, exported: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "export")
+    content = bytearray((folder / form).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / form).write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=f"{form} is damaged"):
+        latency.latency(folder, 1)
+
+
+# kinds of what a program can say that no export does; each fails in another place without a check
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("inputs", 0, "shape"), [10**12]),
+        (("inputs", 0, "shape"), "x"),
+        (("inputs", 0, "dtype"), "O"),
+        (("inputs", 0), 7),
+        (("outputs", 0, "name"), "other"),
+        (("results", 0), 10**6),
+        (("results",), None),
+        (("nodes", -1, 0), "system"),
+        (("nodes", -1, 1), [10**6]),
+        (("nodes", -1), 3),
+        (("nodes",), {}),
+    ],
+)
+def test_a_program_that_does_not_hold_together_is_refused_as_it_is_loaded(
+    place: tuple[Any, ...], value: Any, exported: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "export")
+    about = json.loads((folder / "policy.json").read_text())
+    inside = about["program"]
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    (folder / "policy.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"policy\.(json|npz)"):
         deploy.load(folder)
 
 

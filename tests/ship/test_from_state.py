@@ -66,7 +66,11 @@ def run_of(task: Any, folder: Path, **options: Any) -> Path:
     ("task", "options"),
     [
         (QuadrupedWalk(command_s=0.3), {}),
-        (Everything(command_s=0.3), {"memory": "gru", "memory_size": 4}),
+        pytest.param(
+            Everything(command_s=0.3),
+            {"memory": "gru", "memory_size": 4},
+            marks=pytest.mark.extended,
+        ),
     ],
     ids=["with a reflection", "with all that is remembered"],
 )

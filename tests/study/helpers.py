@@ -26,7 +26,7 @@ def leaves(
     }
 
 
-def analysed(scores: Scores, *, seeds: int | None = None) -> dict[str, Any]:
+def analysed(scores: Scores, *, seeds: int | None = None, measures: bool = False) -> dict[str, Any]:
     """What a study shows whose runs had these scores at every evaluation; the others failed.
 
     With a quick bootstrap: how well it covers is tested with the statistics.
@@ -49,6 +49,8 @@ def analysed(scores: Scores, *, seeds: int | None = None) -> dict[str, Any]:
                 if seed in of_arm:
                     final = of_arm[seed]
                     curve = {"steps": [1, 2], "returns": [final, final], "diagnostics": {}}
+                    if measures:
+                        curve["measures"] = {"measure/error": [0.0, final]}
                     runs, errors = {str(seed): {"final": final, **curve}}, {}
                 results.append({"task": task, "arm": arm, "runs": runs, "errors": errors})
     with pytest.MonkeyPatch.context() as patch:

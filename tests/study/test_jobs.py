@@ -18,6 +18,7 @@ from tests.helpers import TINY
 from surefoot.cli.presets import preset
 from surefoot.cli.study import Progress, parse, plan, seconds_left
 from surefoot.config import Config
+from surefoot.errors import UserError
 from surefoot.study import jobs as module
 from surefoot.study.executors import Executor
 from surefoot.study.jobs import Evaluations, Job, diagnostics, outcome, write_failure
@@ -38,6 +39,10 @@ def test_a_job_reads_back_from_its_text() -> None:
     assert "\n" not in told.to_json()  # a worker reads one line
 
 
+SPEC = SimpleNamespace(observations={})
+ENV = SimpleNamespace(read_as=lambda observations: None)
+
+
 def test_the_folder_of_a_single_seed_is_its_run_folder() -> None:
     assert job((3,)).run_dir(3) == "runs/t/a/x"
     assert job((3, 4)).run_dir(4) == "runs/t/a/x/seed-4"
@@ -49,13 +54,14 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 ) -> None:
     made: list[dict[str, Any]] = []
 
-    def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> None:
+    def make(task: str, num_envs: int, *, seed: Any, options: dict[str, Any]) -> Any:
         made.append(options)
+        return ENV
 
     monkeypatch.setattr(module, "make_environment", make)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     config = TINY.replace(env_options=("forward_reward_weight=2.0",))
-    run: Any = SimpleNamespace(task="Hopper-v5", config=config)
+    run: Any = SimpleNamespace(task="Hopper-v5", config=config, env=SPEC)
     Evaluations(job(config=config, as_it_comes=as_it_comes)).on_start(run)
     assert made == [{} if as_it_comes else {"forward_reward_weight": 2.0}]
 
@@ -63,11 +69,11 @@ def test_the_reward_that_is_scored_is_the_tasks_own_if_asked(
 def test_the_policy_is_played_once_for_each_share_of_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "make_environment", lambda *_, **__: object())
+    monkeypatch.setattr(module, "make_environment", lambda *_, **__: ENV)
     monkeypatch.setattr(module, "make_collector", lambda *_, **__: None)
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"episode_return_mean": 1.0})
     config = TINY.replace(total_steps=100)
-    run: Any = SimpleNamespace(task="t", config=config, policy=lambda state: None)
+    run: Any = SimpleNamespace(task="t", config=config, env=SPEC, policy=lambda state: None)
     watcher = Evaluations(job())
     watcher.on_start(run)
     for step in (10, 24, 25, 26, 40, 80, 99, 101):  # 80 passes two marks at once
@@ -81,9 +87,19 @@ ROW = {"step": 1, "iteration": 1, "wall_time_s": 0.5}
 
 def test_the_final_score_is_the_mean_of_the_last_tenth_of_the_evaluations(tmp_path: Path) -> None:
     (tmp_path / "m").write_text(json.dumps(ROW | {"policy/entropy": 1.0}) + "\n")
-    rows = [(k, float(k % 20)) for k in range(20)]
+    rows = [(k, {"episode_return_mean": float(k % 20)}) for k in range(20)]
     assert outcome(rows, tmp_path / "m", 20)["final"] == 18.5  # of 18 and 19, not the maximum
     assert outcome(rows[:4], tmp_path / "m", 20)["final"] == 3.0
+
+
+def test_what_is_measured_beside_the_return_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text(json.dumps(ROW) + "\n")
+    found = {"episode_return_mean": 1.0, "truncated_share": 0.5, "reward/a": 2.0}
+    rows = [(1, found | {"measure/error": 0.25}), (2, found)]
+    assert outcome(rows, tmp_path / "m", 2)["measures"] == {
+        "measure/error": [0.25, None],
+        "truncated_share": [0.5, 0.5],
+    }
 
 
 def test_diagnostics_are_means_of_parts_and_maxima_maxima(tmp_path: Path) -> None:
@@ -276,6 +292,45 @@ def test_what_is_done_again_is_not_counted_as_done_and_both_phases_are(tmp_path:
     assert heard == []
     run(retry_failed=True)
     assert heard == [(12, 12)]
+
+
+@pytest.mark.parametrize("ending", ["well", "failing again", "killed"])
+def test_doing_failed_seeds_again_leaves_the_others_alone(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = job((0, 1, 2))
+    module._write(ours, tmp_path, {0: RUN, 2: RUN}, {1: "diverged"})
+    for seed in ours.seeds:
+        (tmp_path / ours.run_dir(seed)).mkdir()
+        (tmp_path / ours.run_dir(seed) / "policy.json").touch()
+    trained: list[tuple[int, ...]] = []
+
+    def train(_: Job, study: Path, seeds: tuple[int, ...]) -> dict[int, Any]:
+        trained.append(seeds)
+        assert not (study / ours.run_dir(1)).exists()
+        if ending == "failing again":
+            raise UserError("again")
+        return {1: RUN | {"final": 5.0}}
+
+    def left() -> Any:
+        return json.loads((tmp_path / ours.folder / "result.json").read_text())
+
+    monkeypatch.setattr(module, "_train", train)
+    again = Job.from_json(replace(ours, kept=left()["runs"]).to_json())
+    assert again == ours
+    if ending == "killed":
+        write_failure(again, tmp_path, "the worker was killed")
+    else:
+        module.run_job(again, tmp_path)
+        assert trained == [(1,)]
+    runs, errors = left()["runs"], left()["errors"]
+    assert (runs["0"], runs["2"]) == (RUN, RUN)
+    assert (tmp_path / ours.run_dir(0) / "policy.json").exists()
+    assert (tmp_path / ours.run_dir(2) / "policy.json").exists()
+    if ending == "well":
+        assert (runs["1"]["final"], errors) == (5.0, {})
+    else:
+        assert list(errors) == ["1"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cores are claimed on Linux")

@@ -135,7 +135,7 @@ def test_equal_arms_are_refused() -> None:
         ({"evaluations": 0}, "evaluations = 0"),
         ({"arms": {"clip": {}, "b": {"seed": 3}}}, "sets seed"),
         ({"arms": {"clip": {}, "b": {"total_steps": 3}}}, "sets total_steps"),
-        ({"arms": {"clip": {}, "b": {"env_options": ["a=1"]}}}, "sets env_options"),
+        ({"arms": {"clip": {}, "b": {"env_options": ["a=1"]}}}, "sets a=1 of the task"),
         ({"tasks": {"Hopper-v5": Config(seed=3)}}, "sets seed = 3"),
         ({"arms": {"clip": {}, "cl/ip": {}, "cl ip": {"gamma": 0.9}}}, "needs a name"),
         ({"arms": {"clip": {}, "???": {"gamma": 0.9}}}, "needs a name"),
@@ -197,3 +197,14 @@ def test_bounds_that_cannot_be_are_refused(value: str) -> None:
 def test_bounds_are_of_tasks_of_the_study() -> None:
     assert "'Hopper-v5'" in refused(TEXT + "[bounds]\nHoper-v5 = [0, 1]\n")
     assert "must be [LEAST, MOST]" in refused("bounds = 5\n" + TEXT)
+
+
+def test_an_arm_changes_the_task_options_that_leave_the_reward() -> None:
+    text = TEXT.replace("seeds = 3", 'seeds = 3\narm_env_options = ["b", "c"]')
+    text = text.replace("num_envs = 8", 'env_options = ["a=1", "b=2"]')
+    study = check(parse(text + 'env_options = ["b=3", "c=4"]\n'))
+    assert study.config("Hopper-v5", "clip").env_options == ("a=1", "b=2")
+    assert study.config("Hopper-v5", "no clip").env_options == ("a=1", "b=3", "c=4")
+    assert parse_study(write_study(study), where="my.toml", presets=PRESETS)[0] == study
+    assert "arm 'no clip' sets a=2 of the task" in refused(text + 'env_options = ["a=2"]\n')
+    assert "arm_env_options in my.toml must be list" in refused(text.replace('["b", "c"]', "[1]"))

@@ -71,3 +71,11 @@ def test_the_gaps_of_the_paper_are_of_seeds_that_all_its_arms_have(
     for found in gaps.values():  # PPO, PPO-M, TRPO and TRPO+ have 0, 5, 10 and 15 more
         assert found["AAI"]["estimate"] == pytest.approx(15.0)
         assert found["ACLI"]["estimate"] == pytest.approx(5.0)
+
+
+def test_what_was_measured_beside_the_return_is_told_as_the_scores_are() -> None:
+    found = analysed({"t": {"a": {0: 1.0, 1: 3.0}, "b": {0: 1.0, 1: 1.0}}}, measures=True)
+    of_arm = found["tasks"]["t"]["a"]["measures"]["measure/error"]  # at its end what was scored
+    assert (of_arm["estimate"], of_arm["curve"]) == (2.0, [0.0, 2.0])
+    without = analysed({"t": {"a": {0: 1.0, 1: 3.0}, "b": {0: 1.0, 1: 1.0}}})
+    assert without["tasks"]["t"]["a"]["measures"] == {}

@@ -96,7 +96,8 @@ CHANGES: dict[str, Change] = {
     "line_search_steps": Change("update", 1, TRPO | {"max_kl": 2.0}),
 }
 # tested where they act: env_options in tests/envs, the groups in tests/agent, what is measured in
-# test_loop.py, overlap in test_overlap.py, checkpoints in tests/services
+# test_loop.py, overlap in test_overlap.py, checkpoints and evaluations in tests/services, from_run in
+# tests/test_warm_start.py
 ELSEWHERE = {
     *("env_options", "env_workers", "env_timeout", "on_env_failure"),
     *("actor_groups", "critic_groups", "ignore_groups"),
@@ -104,6 +105,8 @@ ELSEWHERE = {
     "symmetry",  # of tasks that have one: tests/training/test_symmetry.py
     *("measure_held_out_kl", "max_refused_updates"),
     *("checkpoint_every", "keep_checkpoints", "exact_resume"),
+    *("eval_every", "eval_episodes", "best_by", "stop_at_return", "stop_at_success"),
+    *("from_run", "from_critic"),
 }
 
 
@@ -202,6 +205,7 @@ def with_options(stage: str, **options: Any) -> list[bytes]:
     return outcome(stage, tuple(sorted(options.items())))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("option", CHANGES)
 def test_every_option_changes_what_is_learned(option: str) -> None:
     stage, value, both = CHANGES[option]

@@ -260,6 +260,7 @@ def test_threads_end_with_training() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("options", "actor", "critic"),
     [

@@ -148,6 +148,7 @@ def one_rollout(distribution: str, initial_std: float) -> Rollout:
     return trainer.collect(state, trainer.policy(state))[1]
 
 
+@pytest.mark.extended
 # a beta's operations would be compiled for this alone
 @pytest.mark.parametrize(
     "options", [x for x in OPTIONS if x.get("distribution") != "beta"], ids=str

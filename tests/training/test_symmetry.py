@@ -44,6 +44,7 @@ def test_moments_are_averaged_as_those_of_rows_and_their_images() -> None:
     np.testing.assert_allclose(variance, together.variance, rtol=1e-4)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("std", [False, True], ids=["free std", "std by state"])
 def test_an_averaged_actor_is_exactly_equivariant_also_when_loaded(
     std: bool, tmp_path: Path
@@ -66,6 +67,7 @@ def test_an_averaged_actor_is_exactly_equivariant_also_when_loaded(
     np.testing.assert_allclose(symmetry.action.unsigned(mine.std), theirs.std, atol=1e-6)
 
 
+@pytest.mark.extended
 def test_mirror_images_are_learned_from_as_well() -> None:
     heard = {}
     for mode in ("off", "augment"):

@@ -82,6 +82,7 @@ def test_the_step_improves_inside_the_region(task: str, max_kl: float) -> None:
     assert 0.5 < estimate / kl < 2.0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("max_kl", "shortened"), [(1e-4, False), (5.0, True)])
 def test_the_step_is_along_the_natural_gradient_as_long_as_the_rate_says(
     max_kl: float, shortened: bool

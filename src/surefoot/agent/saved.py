@@ -13,7 +13,7 @@ import numpy as np
 from surefoot.agent.description import from_json, to_json
 from surefoot.agent.policy import Policy, PolicySpec
 from surefoot.errors import UserError
-from surefoot.files import load_arrays, save_arrays, whole_files, write_json
+from surefoot.files import checksum, load_arrays, save_arrays, whole_files, write_json
 from surefoot.reading import open_file, read_json
 
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
@@ -28,6 +28,7 @@ class _Facts:
     task: str
     step: int
     finished: bool
+    weights: str | None = None  # the SHA-256 of policy.safetensors; older versions wrote none
 
 
 class LoadedPolicy:
@@ -121,9 +122,10 @@ class LoadedPolicy:
 
 def save_policy(folder: Path, policy: Policy, *, task: str, step: int, finished: bool) -> None:
     """Write a policy; what is described is never other numbers than those that are there."""
-    facts = to_json(_Facts(_FORMAT, task, step, finished))
     with whole_files(folder, key=DESCRIPTION) as staging:
         save_arrays(staging / WEIGHTS, policy)
+        weights = checksum(staging / WEIGHTS)["sha256"]
+        facts = to_json(_Facts(_FORMAT, task, step, finished, weights))
         write_json(staging / DESCRIPTION, facts | to_json(policy.spec()))
 
 
@@ -160,6 +162,11 @@ def _load(folder: Path) -> LoadedPolicy:
         spec.check()
     except ValueError as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged: {error}") from None
+    if facts.weights is not None and checksum(folder / WEIGHTS)["sha256"] != facts.weights:
+        raise UserError(
+            f"{folder / WEIGHTS} is damaged: its checksum is not that of what was written, or "
+            f"{DESCRIPTION} is of another policy"
+        )
     return LoadedPolicy(_arrays(folder / WEIGHTS, spec), facts.task)
 
 

@@ -52,9 +52,17 @@ def read(kind: type[T], verb: str, argv: Sequence[str], **settings: Any) -> T:
     )
 
 
-def from_file(within: str = "") -> Any:
-    """What an argument is if it is not given may come from a file: `--help` shows it as text."""
-    return tyro.conf.arg(help_behavior_hint=lambda default: f"(default: {plain(default)}{within})")
+def from_file(within: str = "", *, also: str | None = None) -> Any:
+    """What an argument is if it is not given may come from a file: `--help` shows it as text.
+
+    Args:
+        within: its range, in words.
+        also: another flag that means the same.
+    """
+    return tyro.conf.arg(
+        aliases=[also] if also else None,
+        help_behavior_hint=lambda default: f"(default: {plain(default)}{within})",
+    )
 
 
 def default(text: str, *, metavar: str | None = None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +76,7 @@ def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, 
     import jax.numpy as jnp
 
     from surefoot.api import open_run
+    from surefoot.envs.contract import closing
     from surefoot.training import evaluate, to_key
 
     results = []
@@ -91,7 +91,7 @@ def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, 
                 policy,
                 replace_fn=jnp.zeros_like,  # a zero action is the robot's standing pose
             )
-        with contextlib.closing(env):
+        with closing(env, say):
             key = to_key(streams.spawn(1)[0])
             results.append(evaluate(policy, env, episodes, key=key))
     return results[0], results[1]

@@ -18,7 +18,7 @@ from surefoot.cli.arguments import default, read
 from surefoot.config import parse_options
 from surefoot.errors import UserError
 from surefoot.machine import user_path
-from surefoot.reading import read_json
+from surefoot.reading import few, read_json
 from surefoot.terminal import say
 
 _SECONDS = 5.0  # of the training on this machine
@@ -67,7 +67,7 @@ def of_run(folder: Path) -> Iterator[Line]:
 
     task, config = read_config(folder)
     rows, faults = read_metrics(folder / METRICS)
-    for fault in faults:
+    for fault in few(faults):
         yield _ODD, f"{fault} (a kill leaves half a line at the end)"
     if not rows:
         yield _ODD, f"{METRICS} is empty: no iteration was finished"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from surefoot.cli.arguments import default, read
+from surefoot.config import MAX_EPISODE_STEPS
 from surefoot.machine import user_path
 from surefoot.terminal import say
 
@@ -21,11 +22,15 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
+    best: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Play the run's best policy instead of its last one."""
     episodes: int = 20
     """Episodes to play."""
+    num_envs: Annotated[int | None, default("as many as episodes, at most 20")] = None
+    """Environments side by side."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object and nothing else."""
-    max_episode_steps: int = 100_000
+    max_episode_steps: int = MAX_EPISODE_STEPS
     """Longest episode; one that goes on for longer is an error."""
     stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Sample actions instead of taking the most likely one."""
@@ -44,6 +49,9 @@ def main(argv: Sequence[str]) -> int:
 
     result = evaluate(
         user_path(arguments.run),
+        best=arguments.best,
+        num_envs=arguments.num_envs,
+        progress=True,
         episodes=arguments.episodes,
         deterministic=not arguments.stochastic,
         task=arguments.task,

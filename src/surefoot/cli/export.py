@@ -20,6 +20,8 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
+    best: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write the run's best policy instead of its last one."""
     output: Annotated[Path | None, default("export in the run folder")] = None
     """The folder to write."""
     forms: tuple[Literal["numpy", "onnx", "c"], ...] = ("numpy", "onnx", "c")
@@ -43,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
     result = export(
         user_path(arguments.run),
+        best=arguments.best,
         output=arguments.output and user_path(arguments.output),
         forms=arguments.forms,
         from_state=arguments.from_state,

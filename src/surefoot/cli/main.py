@@ -24,6 +24,7 @@ VERBS = {
     "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",
     "export": "write a policy as ONNX, C and NumPy files",
     "report": "write a page of charts from a study or from runs",
+    "watch": "show runs in the browser while they train",
     "tasks": "list the tasks that can be trained",
     "new-robot": "write a task file for a robot from its model, and train it for a minute",
     "demo": "teach a Unitree Go1 to walk, then measure how well it follows commands",

@@ -4,7 +4,6 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import sys
@@ -158,6 +157,7 @@ def draft(found: Findings, model: str, name: str) -> tuple[str, float, str]:
 
     If none is stable, the joint at which it breaks down comes third.
     """
+    from surefoot.envs.contract import closing
     from surefoot.robots import RobotEnvironment
     from surefoot.robots.new_robot import PHYSICS_S, text_of
 
@@ -165,7 +165,8 @@ def draft(found: Findings, model: str, name: str) -> tuple[str, float, str]:
     for physics_s in PHYSICS_S:
         text = text_of(found, model, physics_s, name)
         task = task_of(text, found.name)().replace(model=str(found.file))
-        with contextlib.closing(RobotEnvironment(task, 1)) as env, warnings.catch_warnings():
+        env = RobotEnvironment(task, 1)
+        with closing(env, say), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what MuJoCo says while it breaks down
             trials = (simulated(env, found, seed=seed).broke for seed in range(3))
             broke = next(filter(None, trials), "")
@@ -224,6 +225,7 @@ def tried(task: str, found: Findings) -> tuple[bool, list[str]]:
     import jax
     import numpy as np
 
+    from surefoot.envs.contract import closing
     from surefoot.envs.tasks import make_environment
 
     env: Any = make_environment(task, COPIES, seed=np.random.SeedSequence(0))
@@ -231,7 +233,7 @@ def tried(task: str, found: Findings) -> tuple[bool, list[str]]:
     said: list[str] = []
     env.log_to(said.append)
     fine = True
-    with contextlib.closing(env):
+    with closing(env, say):
         action, steps = env.spec.action, round(SECONDS / env.task.control_dt_s)
         for words, scale in (("random actions", 1.0), ("zero actions", 0.0)):
             state, step = env.reset(jax.random.key(0))

@@ -17,6 +17,7 @@ from surefoot.config_file import read_toml
 from surefoot.errors import UserError
 
 T = TypeVar("T")
+_ALSO = {"from_run": "--from"}  # a word of its own in Python
 
 
 def read_with_options(
@@ -104,7 +105,7 @@ def _with_sections(arguments: type, base: Config) -> type:
     for section in SECTIONS:
         hints = get_type_hints(section, include_extras=True)
         own = [
-            (name, Annotated[hint, _with_range(hint)], getattr(base, name))
+            (name, Annotated[hint, _shown(name, hint)], getattr(base, name))
             for name, hint in hints.items()
         ]
         # a subclass, so that tyro finds the texts under the fields
@@ -118,7 +119,7 @@ def _with_sections(arguments: type, base: Config) -> type:
     return made
 
 
-def _with_range(hint: Any) -> Any:
+def _shown(name: str, hint: Any) -> Any:
     interval = range_of(hint)
     within = f", range: {in_words(interval)}" if interval else ""
-    return from_file(within)
+    return from_file(within, also=_ALSO.get(name))

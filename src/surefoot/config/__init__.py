@@ -2,6 +2,8 @@
 
 from surefoot.config.config import (
     Config,
+    bare,
+    fixed_options,
     from_mapping,
     in_words,
     option_names,
@@ -10,9 +12,11 @@ from surefoot.config.config import (
     validate,
 )
 from surefoot.config.options import (
+    MAX_EPISODE_STEPS,
     SECTIONS,
     AdvantageOptions,
     CollectOptions,
+    EvaluationOptions,
     LossOptions,
     MemoryOptions,
     NetworkOptions,
@@ -22,14 +26,17 @@ from surefoot.config.options import (
     OverlapOptions,
     RecordOptions,
     RunOptions,
+    StartOptions,
     TrustRegionOptions,
 )
 
 __all__ = [
+    "MAX_EPISODE_STEPS",
     "SECTIONS",
     "AdvantageOptions",
     "CollectOptions",
     "Config",
+    "EvaluationOptions",
     "LossOptions",
     "MemoryOptions",
     "NetworkOptions",
@@ -39,7 +46,10 @@ __all__ = [
     "OverlapOptions",
     "RecordOptions",
     "RunOptions",
+    "StartOptions",
     "TrustRegionOptions",
+    "bare",
+    "fixed_options",
     "from_mapping",
     "in_words",
     "option_names",

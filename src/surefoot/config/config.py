@@ -9,13 +9,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Interval
 
 from surefoot.config.options import (
     AdvantageOptions,
     CollectOptions,
+    EvaluationOptions,
+    Fixed,
     LossOptions,
     MemoryOptions,
     NetworkOptions,
@@ -24,6 +26,7 @@ from surefoot.config.options import (
     OverlapOptions,
     RecordOptions,
     RunOptions,
+    StartOptions,
     TrustRegionOptions,
 )
 from surefoot.errors import UserError, check_names, near_matches
@@ -32,6 +35,7 @@ from surefoot.reading import toml_table
 
 @dataclass(frozen=True)
 class Config(  # a dataclass takes the fields of its last parent first
+    EvaluationOptions,
     RecordOptions,
     TrustRegionOptions,
     OptimizerOptions,
@@ -42,6 +46,7 @@ class Config(  # a dataclass takes the fields of its last parent first
     NetworkOptions,
     OverlapOptions,
     CollectOptions,
+    StartOptions,
     RunOptions,
 ):
     """All options of a run; `config.toml` in a run folder is this, written out."""
@@ -89,6 +94,20 @@ def range_of(hint: Any) -> Interval | None:
     """The range that a field's type declares; None where there is none."""
     found = (m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Interval))
     return next(found, None) or next(filter(None, map(range_of, get_args(hint))), None)
+
+
+def bare(hint: Any) -> Any:
+    """An option's type without its range and its marks."""
+    return bare(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
+
+
+def fixed_options() -> dict[str, str]:
+    """The options that stay as they are for a whole run, and why."""
+    marks = {
+        name: [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Fixed)]
+        for name, hint in get_type_hints(Config, include_extras=True).items()
+    }
+    return {name: marks[name][0].why for name in option_names() if marks[name]}
 
 
 def in_words(interval: Interval) -> str:
@@ -156,6 +175,23 @@ def _check_memory(config: Config) -> None:
         )
 
 
+def _check_evaluation(config: Config) -> None:
+    """What is said of evaluations needs them: returns of training are those of a policy that explores."""
+    if config.eval_every is not None:
+        return
+    for name in ("stop_at_return", "stop_at_success"):
+        if (goal := getattr(config, name)) is not None:
+            raise UserError(
+                f"{name} = {goal} needs eval_every, such as eval_every = "
+                f"{max(1, config.total_steps // 20)}: what training episodes come to is no measure of the "
+                "policy, as it explores in them"
+            )
+    if config.best_by != "return":
+        raise UserError(
+            f"best_by = {config.best_by!r} needs eval_every, the steps between evaluations"
+        )
+
+
 def _check_combinations(config: Config) -> None:
     if config.env_workers > config.num_envs:
         raise UserError(
@@ -167,6 +203,9 @@ def _check_combinations(config: Config) -> None:
             f"env_timeout = {config.env_timeout} needs env_workers: a step in this process cannot be "
             "given up"
         )
+    _check_evaluation(config)
+    if config.from_critic and config.from_run is None:
+        raise UserError("from_critic needs from_run, the run whose critic it is")
     if config.algorithm == "trpo":
         _check_trpo(config)
     if config.memory != "off":
@@ -217,27 +256,31 @@ def _check_combinations(config: Config) -> None:
     parse_options(config.env_options)
 
 
-def parse_options(options: Sequence[str]) -> dict[str, Any]:
+def parse_options(options: Sequence[str], *, what: str = "env_options") -> dict[str, Any]:
     """`KEY=VALUE` strings as a mapping; values are read as TOML, and as text where they are none.
+
+    Args:
+        options: the strings.
+        what: they are, for messages.
 
     Raises:
         ValueError: an item without `=`, or a value that begins as TOML and does not end so.
     """
     for item in options:
         if "=" not in item:
-            raise UserError(f"env_options: {item!r} is not of the form KEY=VALUE")
+            raise UserError(f"{what}: {item!r} is not of the form KEY=VALUE")
     pairs = (item.split("=", 1) for item in options)
-    return {key: _literal(key, value) for key, value in pairs}
+    return {key: _literal(key, value, what) for key, value in pairs}
 
 
-def _literal(key: str, text: str) -> Any:
+def _literal(key: str, text: str, what: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)
     try:
-        (value,) = toml_table(f"value = {text}", where=f"env_options: {key}={text}").values()
+        (value,) = toml_table(f"value = {text}", where=f"{what}: {key}={text}").values()
     except ValueError as error:
         if text.startswith(("[", "{", '"', "'")):
             raise UserError(
@@ -245,9 +288,7 @@ def _literal(key: str, text: str) -> Any:
                 '{a = 1}, texts in them as "x" (and all of it in the shell\'s own quotes)'
             ) from None
         if re.fullmatch(r"[\d.eE+-]+(\s*,\s*[\d.eE+-]+)+", text):
-            raise UserError(
-                f"env_options: {key}={text}: a list is written as {key}=[{text}]"
-            ) from None
+            raise UserError(f"{what}: {key}={text}: a list is written as {key}=[{text}]") from None
         return text
     return text if isinstance(value, (datetime.date, datetime.time)) else value
 
@@ -261,8 +302,10 @@ def _near_divisors(number: int, wanted: int) -> str:
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
     """`value` as the type its option has (TOML has no tuples, JSON no inf), or ValueError."""
-    if isinstance(interval := (getattr(hint, "__metadata__", None) or [None])[0], Interval):
-        value = _typed(name, value, get_args(hint)[0])
+    if get_origin(hint) is Annotated:
+        value, interval = _typed(name, value, get_args(hint)[0]), range_of(hint)
+        if interval is None or not isinstance(value, (int, float)):
+            return value
         above = value >= interval.ge if interval.gt is None else value > interval.gt
         below = value <= interval.le if interval.lt is None else value < interval.lt
         if not (above and below):

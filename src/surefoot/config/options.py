@@ -18,6 +18,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+MAX_EPISODE_STEPS = 100_000  # of an evaluation: half an hour of a robot that is controlled at 50 Hz
+
 Algorithm = Literal["ppo", "trpo"]
 Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
 Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]
@@ -32,6 +34,8 @@ Overlap = Literal["off", "exact", "full"]
 ExactResume = Literal["auto", "on", "off"]
 OnEnvFailure = Literal["fail", "restart", "quarantine"]
 LagCorrection = Literal["behaviour", "vtrace", "decoupled"]
+Logger = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+BestBy = Literal["return", "success"]
 
 Count = Annotated[int, Interval(ge=1, le=2**62)]
 Few = Annotated[int, Interval(ge=1, le=10_000)]
@@ -40,6 +44,26 @@ Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
 PositiveOrInf = Annotated[float, Interval(gt=0, le=math.inf)]
 NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Share = Annotated[float, Interval(ge=0, le=1)]
+Number = Annotated[float, Interval(gt=-math.inf, lt=math.inf)]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Marks an option that stays as it is for a whole run.
+
+    Attributes:
+        why: it cannot be another when the run goes on.
+    """
+
+    why: str
+
+
+_NETWORKS = Fixed("the networks have learned in this form")
+_READ = Fixed("the networks have learned from these observations")
+_BEGIN = Fixed("it says how networks begin, and these have begun")
+_LEARNERS = Fixed("it says which optimizers there are, and checkpoints hold those")
+_KEPT = Fixed("it says which older policies are kept, and checkpoints hold those")
+_SOURCE = Fixed("it says where a run begins, and this one has begun")
 
 
 @dataclass(frozen=True)
@@ -49,29 +73,43 @@ class RunOptions:
     total_steps: Count = 1_000_000
     """Environment steps to train for (steps that are experience; reset rows do not count). [PPO's MuJoCo
     experiments]"""
-    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
+    seed: Annotated[
+        int, Interval(ge=0, le=2**63 - 1), Fixed("every random stream of the run follows from it")
+    ] = 0
     """Seed of everything random: environments, initialization, actions, shuffling. [choice: the first of
     seeds 0, 1, ...]"""
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """Start: from what another run has learned."""
+
+    from_run: Annotated[str | None, _SOURCE] = None
+    """A run folder (or a checkpoint, or a best policy in it) whose policy training begins with; none:
+    fresh networks. [choice: nothing is taken over unasked]"""
+    from_critic: Annotated[bool, _SOURCE] = False
+    """Begin with that run's critic and scale of rewards too, for a task with the same rewards. [choice:
+    values of other rewards mislead]"""
 
 
 @dataclass(frozen=True)
 class CollectOptions:
     """Collecting: environments, what of them is seen, where they are stepped."""
 
-    num_envs: Many = 16
+    num_envs: Annotated[Many, Fixed("checkpoints hold the running episodes of so many")] = 16
     """Environments stepped together. [measured]"""
     num_steps: Many = 128
     """Steps of each environment per iteration; the batch is num_envs * num_steps. [measured]"""
     env_options: tuple[str, ...] = ()
     """Settings of the task as KEY=VALUE, e.g. noise_level=0.5 (what a task knows is in its docs). [choice:
     the task as it comes]"""
-    actor_groups: tuple[str, ...] = ()
+    actor_groups: Annotated[tuple[str, ...], _READ] = ()
     """Observation groups the actor sees. Empty: `state` if the task has it, else all but privileged_*.
     [the groups of MuJoCo Playground's tasks]"""
-    critic_groups: tuple[str, ...] = ()
+    critic_groups: Annotated[tuple[str, ...], _READ] = ()
     """Observation groups the critic sees. Empty: `state` and privileged_*, or all without a `state`. [the
     groups of MuJoCo Playground's tasks]"""
-    ignore_groups: tuple[str, ...] = ()
+    ignore_groups: Annotated[tuple[str, ...], _READ] = ()
     """Observation groups nobody sees; any other group without a reader is an error. [choice: what is left
     out is left out on purpose]"""
     env_workers: Annotated[int, Interval(ge=0, le=1_000)] = 0
@@ -90,10 +128,10 @@ class CollectOptions:
 class OverlapOptions:
     """Overlap: collecting and optimizing at the same time."""
 
-    overlap: Overlap = "exact"
+    overlap: Annotated[Overlap, _KEPT] = "exact"
     """exact: a separate critic learns behind the actor and the next collection, with the very results of
     off; full: both learn behind the next collection, which then acts on an older policy. [measured]"""
-    max_lag: Annotated[int, Interval(ge=0, le=1_000)] = 1
+    max_lag: Annotated[int, Interval(ge=0, le=1_000), _KEPT] = 1
     """full: updates that the collecting policy may be behind; 0 is off. [arXiv 2110.00641]"""
     lag_correction: LagCorrection = "vtrace"
     """full: what makes up for the lag: ratios to the policy that collected, V-trace, or both policies
@@ -104,27 +142,27 @@ class OverlapOptions:
 class NetworkOptions:
     """Networks: their sizes, and the action distribution."""
 
-    actor_hidden: tuple[int, ...] = (64, 64)
+    actor_hidden: Annotated[tuple[int, ...], _NETWORKS] = (64, 64)
     """Widths of the actor's hidden layers. [PPO]"""
-    critic_hidden: tuple[int, ...] = (64, 64)
+    critic_hidden: Annotated[tuple[int, ...], _NETWORKS] = (64, 64)
     """Widths of the critic's hidden layers. [PPO]"""
-    activation: Activation = "tanh"
+    activation: Annotated[Activation, _NETWORKS] = "tanh"
     """Activation of the hidden layers. [PPO, MA]"""
-    shared_trunk: bool = False
+    shared_trunk: Annotated[bool, _NETWORKS] = False
     """One trunk (actor_hidden) for actor and critic; implies joint_loss. Separate is better. [MA]"""
-    orthogonal_init: bool = True
+    orthogonal_init: Annotated[bool, _BEGIN] = True
     """Orthogonal weights with gain sqrt(2), zero biases; off: LeCun-uniform weights. [37, IM]"""
-    policy_output_scale: Positive = 0.01
+    policy_output_scale: Annotated[Positive, _BEGIN] = 0.01
     """Gain of the last policy layer's weights at the start. [37, MA]"""
-    distribution: Distribution = "gaussian"
+    distribution: Annotated[Distribution, _NETWORKS] = "gaussian"
     """Action distribution of continuous tasks (discrete ones are categorical or Bernoulli). [PPO]"""
-    state_dependent_std: bool = False
+    state_dependent_std: Annotated[bool, _NETWORKS] = False
     """Let the network choose the standard deviation per state instead of one per action. [MA]"""
-    initial_std: Annotated[float, Interval(gt=0, le=100)] = 0.6
+    initial_std: Annotated[float, Interval(gt=0, le=100), _BEGIN] = 0.6
     """Standard deviation of the policy at the start, in units of half the action range. [measured]"""
     min_std: Annotated[float, Interval(gt=0, le=100)] = 0.01
     """Smooth floor under the standard deviation; its gradient never vanishes. [measured]"""
-    symmetry: Symmetry = "off"
+    symmetry: Annotated[Symmetry, _NETWORKS] = "off"
     """Use of the task's mirror image, where it says what that is: `average` makes the actor exactly
     equivariant, `augment` adds the mirror images of what was collected. [choice: few tasks say]"""
 
@@ -133,13 +171,13 @@ class NetworkOptions:
 class MemoryOptions:
     """Memory: recurrent networks, for tasks whose observations do not say it all."""
 
-    memory: MemoryKind = "off"
+    memory: Annotated[MemoryKind, _NETWORKS] = "off"
     """Cells that remember, in front of the hidden layers. [choice: it costs pace]"""
-    memory_for: MemoryFor = "both"
+    memory_for: Annotated[MemoryFor, _NETWORKS] = "both"
     """Which networks have them. [choice: a critic needs what the actor needs]"""
-    memory_size: Few = 64
+    memory_size: Annotated[Few, _NETWORKS] = 64
     """Units of each layer of cells. [choice: as wide as the hidden layers]"""
-    memory_layers: Annotated[int, Interval(ge=1, le=100)] = 1
+    memory_layers: Annotated[int, Interval(ge=1, le=100), _NETWORKS] = 1
     """Layers of cells. [choice: the smallest]"""
     memory_minibatches: Few = 4
     """Minibatches per pass for networks with memory, in place of num_minibatches: each holds whole
@@ -153,11 +191,11 @@ class MemoryOptions:
 class NormalizationOptions:
     """Normalization: of observations and rewards."""
 
-    normalize_observations: bool = True
+    normalize_observations: Annotated[bool, _NETWORKS] = True
     """Observations minus running mean over running standard deviation. [37, MA, IM]"""
     observation_clip: PositiveOrInf = 10.0
     """Normalized observations are clipped to +- this. [37, IM]"""
-    scale_rewards: bool = True
+    scale_rewards: Annotated[bool, Fixed("the critic has learned in these units")] = True
     """Rewards over the running standard deviation of the discounted return. [37, IM]"""
     reward_clip: PositiveOrInf = 10.0
     """Scaled rewards are clipped to +- this. [37, IM]"""
@@ -186,14 +224,14 @@ class AdvantageOptions:
 class LossOptions:
     """Objective: what is optimized."""
 
-    algorithm: Algorithm = "ppo"
+    algorithm: Annotated[Algorithm, _LEARNERS] = "ppo"
     """ppo: epochs of minibatches on the surrogate; trpo: one natural-gradient step of the actor on the
     ratio surrogate, inside a trust region (the epochs are the critic's). [PPO; arXiv 1502.05477]"""
     surrogate: Surrogate = "clipped"
     """What the actor maximizes (docs/mathematics.md section 1). [PPO]"""
     clip_epsilon: PositiveOrInf = 0.2
     """Ratio may leave 1 by this much before its gain is clipped; inf never clips. [PPO, 37]"""
-    kl_coef: Positive = 1.0
+    kl_coef: Annotated[Positive, Fixed("it is the first beta, which has adapted since")] = 1.0
     """First beta of the kl_penalty surrogate; it adapts towards desired_kl. [PPO section 4]"""
     value_clip_epsilon: Positive | None = None
     """Clip the value update to this around the old value; none: off, clipping hurts. [MA]"""
@@ -230,7 +268,7 @@ class OptimizerOptions:
     max_refused_updates: Annotated[int, Interval(ge=0, le=1_000_000)] = 5
     """Updates that are not finite: not applied, the step size halved, this often; then the run ends.
     [choice: 1/32 of the step size is as good as none]"""
-    joint_loss: bool = False
+    joint_loss: Annotated[bool, _LEARNERS] = False
     """Optimize actor and critic on one total loss with joint gradient clipping. [MA]"""
 
 
@@ -252,7 +290,7 @@ class TrustRegionOptions:
 class RecordOptions:
     """Records: measuring and checkpoints."""
 
-    measure_held_out_kl: bool = False
+    measure_held_out_kl: Annotated[bool, _KEPT] = False
     """Report each update's KL on the next rollout too, whose states it did not learn from. [choice: it
     costs a forward pass an iteration]"""
     checkpoint_every: Count | None = 200_000
@@ -265,11 +303,35 @@ class RecordOptions:
     """Whether environments that cannot be saved begin anew at each checkpoint, so that a resumed run ends
     with the same bytes; auto: where the task says that making them is cheap (docs/checkpoints.md).
     [measured]"""
+    log: tuple[Logger, ...] = ()
+    """Where metrics go beside metrics.jsonl, one or several (docs/follow.md). [choice: what needs no
+    package]"""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Evaluation: while it trains, on environments of its own."""
+
+    eval_every: Count | None = None
+    """Environment steps between evaluations of the deterministic policy; none: no evaluations. [choice:
+    they cost steps of their own]"""
+    eval_episodes: Few = 20
+    """Whole episodes of an evaluation. [choice: as many as `surefoot eval` plays]"""
+    best_by: BestBy = "return"
+    """What makes an evaluated policy the best so far: its mean return, or its share of successes and
+    among equal ones its return. [choice: every task has a return]"""
+    stop_at_return: Number | None = None
+    """End the run once an evaluation's mean return is at least this; none: never. [choice: only the user
+    knows what is enough]"""
+    stop_at_success: Share | None = None
+    """End the run once an evaluation's share of successes is at least this; none: never. [choice: only
+    the user knows what is enough]"""
 
 
 # in the order in which they are shown and written
 SECTIONS = (
     RunOptions,
+    StartOptions,
     CollectOptions,
     OverlapOptions,
     NetworkOptions,
@@ -280,4 +342,5 @@ SECTIONS = (
     OptimizerOptions,
     TrustRegionOptions,
     RecordOptions,
+    EvaluationOptions,
 )

@@ -13,10 +13,11 @@ next episode already, and hands over the true last one as `final_observation`; t
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -195,10 +196,13 @@ class ActionSpec:
     def differences(self, other: ActionSpec) -> list[str]:
         """What makes an action of this one mean something else there, in words; none if nothing does.
 
-        Integers or numbers of another width are no difference: `widen` brings them to it.
+        Simulators write the same numbers, and their bounds, in float32 and in float64: that is no difference
+        where 32 bits tell the actions apart. Any other dtype is one.
         """
-        kinds = [np.dtype(spec.dtype).kind == "f" for spec in (self, other)]
-        words = ("integers", "numbers")
+        plain = [
+            spec.dtype in ("float32", "float64") and not spec.is_wide for spec in (self, other)
+        ]
+        dtypes = ("", "") if all(plain) else (self.dtype, other.dtype)
         found = [
             f"{name} {mine} here, {its} there"
             for name, mine, its in (
@@ -206,13 +210,12 @@ class ActionSpec:
                 ("sizes", self.sizes, other.sizes),
                 ("shape", self.shape, other.shape),
                 ("start", self.start, other.start),
-                ("values", words[kinds[0]], words[kinds[1]]),
+                ("dtype", *dtypes),
             )
             if mine != its
         ]
         ends = [list(zip(spec.low, spec.high, strict=True)) for spec in (self, other)]
         for i, (mine, its) in enumerate(zip(*ends, strict=False)):
-            # simulators write the same bound in float32 and in float64
             if mine != its and (np.asarray(mine, np.float32) != np.asarray(its, np.float32)).any():
                 found.append(
                     f"component {i} from {mine[0]} to {mine[1]} here, {its[0]} to {its[1]} there"
@@ -284,11 +287,14 @@ class ObservationSpec:
         shape: of one observation.
         choices: of integers that networks read as one-hot: how many values each has; empty for numbers.
         starts: the smallest raw value of each; the contract's count from 0.
+        origin: of numbers whose offset would take float32's digits (a clock, GPS, an encoder): what is
+            subtracted from each in float64, before they become float32; None: nothing.
     """
 
     shape: tuple[int, ...]
     choices: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
+    origin: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         count = math.prod(self.shape)
@@ -300,6 +306,10 @@ class ObservationSpec:
             )
         if self.choices:
             _check_choices(self.choices, "observation spec")
+        if self.origin is not None and (
+            self.choices or len(self.origin) != count or not np.isfinite(self.origin).all()
+        ):
+            raise UserError(f"observation spec: origin {self.origin} of shape {self.shape}")
 
     @property
     def dtype(self) -> str:
@@ -321,7 +331,17 @@ class ObservationSpec:
         rows = xp.asarray(batch).reshape(len(batch), *self.shape)
         if self.choices:
             rows = rows - np.asarray(self.starts).reshape(self.shape)
+        if self.origin is not None:
+            rows = rows.astype(np.float64) - np.reshape(self.origin, self.shape)
         return rows.astype(self.dtype)
+
+    def raw(self, batch: np.ndarray) -> np.ndarray:
+        """A batch of the contract as the simulator gives it: the inverse of `cast`, but for rounding."""
+        if self.choices:
+            return batch + np.asarray(self.starts).reshape(self.shape)
+        if self.origin is not None:
+            return batch.astype(np.float64) + np.reshape(self.origin, self.shape)
+        return batch
 
     def check(self, batch: np.ndarray, name: str) -> None:
         """Raise ValueError for what networks cannot read in a simulator's batch [N, *shape] of this group."""
@@ -471,6 +491,13 @@ class Environment(abc.ABC):
             action: [N, *spec.action.shape], in the environment's own bounds and dtype.
         """
 
+    def read_as(self, observations: Mapping[str, ObservationSpec]) -> None:
+        """Subtract the origins of these groups, those of a run or a policy, and none of its own.
+
+        Does nothing by default: who has no origins reads as it did.
+        """
+        return
+
     def close(self) -> None:
         """Release what the simulator holds. Does nothing by default."""
         return
@@ -491,6 +518,15 @@ def release(env: Environment, log: Callable[[str], None]) -> None:
         env.close()
     except FAILURES as error:
         log(f"{env.spec.name} {failure(error)[0]}; it {NOT_CLOSED}")
+
+
+@contextlib.contextmanager
+def closing(env: Environment, log: Callable[[str], None]) -> Iterator[None]:
+    """Closes environments at its end, as `release` does."""
+    try:
+        yield
+    finally:
+        release(env, log)
 
 
 class HostPhysics(Environment):

@@ -9,7 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from surefoot.envs.contract import ActionSpec, Environment, Step, as_groups
+from surefoot.envs.contract import (
+    ActionSpec,
+    Environment,
+    ObservationSpec,
+    Step,
+    as_groups,
+    release,
+)
+from surefoot.envs.guard import Guarded
 from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.tasks import make_environment
 
@@ -83,6 +91,7 @@ def examine_environment(
     sizes = {name: spec.size for name, spec in env.spec.observations.items()}
     yield True, f"{env.spec.name}: observations {sizes}, {kind}"
     yield from ((False, text) for text in said)
+    yield from _origins_of(env.spec.observations)
     yield from _actions_of(action)
     yield from _numbers(trace)
     yield from _episodes(trace)
@@ -98,8 +107,9 @@ def examine_environment(
         ),
     )
     if same and isinstance(env, GymnasiumEnvironment):
-        yield _beside_others(trace, task, options, min(steps, _ALONE_STEPS))
-    _, other, _ = _play(task, options, seed=1, steps=min(steps, 10))
+        yield _beside_others(trace, task, options, min(steps, _ALONE_STEPS), env.spec.observations)
+    reads = env.spec.observations
+    _, other, _ = _play(task, options, seed=1, steps=min(steps, 10), reads=reads)
     starts = {
         name: np.concatenate([trace.observations[name][0], other.observations[name][0]])
         for name in trace.observations
@@ -122,7 +132,13 @@ def examine_environment(
 
 
 def _play(
-    task: Any, options: Mapping[str, Any], *, seed: int, steps: int, num_envs: int = _NUM_ENVS
+    task: Any,
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    steps: int,
+    num_envs: int = _NUM_ENVS,
+    reads: Mapping[str, ObservationSpec] | None = None,
 ) -> tuple[Environment, _Trace, list[str]]:
     """Play the first environments of `_NUM_ENVS`, whose actions and seeds do not depend on how many play.
 
@@ -134,12 +150,15 @@ def _play(
     )
     said: list[str] = []
     env.log_to(said.append)
+    if reads is not None:
+        env.read_as(reads)
     try:
         first, *actions = (rows[:num_envs] for rows in _actions(env.spec.action, steps))
         with jax.enable_x64(env.spec.needs_float64):
-            state, step = env.reset(jax.random.key(seed))
+            guarded = Guarded(env)
+            state, step = guarded.reset(jax.random.key(seed))
             made = [step]
-            call = jax.jit(env.step) if env.spec.in_graph else env.step
+            call = jax.jit(guarded.step) if env.spec.in_graph else guarded.step
             state, step = call(state, first)  # compiles
             made.append(step)
             began = time.perf_counter()
@@ -149,13 +168,19 @@ def _play(
             trace = _Trace(jax.device_get(made), time.perf_counter() - began)
     finally:
         if env is not task:
-            env.close()
+            release(env, said.append)
     return env, trace, said
 
 
-def _beside_others(trace: _Trace, task: Any, options: Mapping[str, Any], steps: int) -> Finding:
+def _beside_others(
+    trace: _Trace,
+    task: Any,
+    options: Mapping[str, Any],
+    steps: int,
+    reads: Mapping[str, ObservationSpec],
+) -> Finding:
     """Whether environment 0 plays alone as it does beside others."""
-    _, alone, _ = _play(task, options, seed=0, steps=steps, num_envs=1)
+    _, alone, _ = _play(task, options, seed=0, steps=steps, num_envs=1, reads=reads)
     step = trace.differs(alone)
     if step is None:
         return True, "environment 0 plays beside others as it does alone"
@@ -190,6 +215,19 @@ def _repeated_starts(trace: _Trace) -> str | None:
         "reset() without a seed must go on with the random numbers of the last one (call "
         "super().reset(seed=seed), draw from self.np_random)"
     )
+
+
+def _origins_of(observations: Mapping[str, ObservationSpec]) -> Iterator[Finding]:
+    for name, spec in observations.items():
+        if spec.origin is None:
+            continue
+        where = np.argwhere(np.reshape(spec.origin, spec.shape)).tolist()
+        first = np.reshape(spec.origin, spec.shape)[tuple(where[0])]
+        yield (
+            True,
+            f"observation {name!r}: {len(where)} component(s), the first {where[0]}, begin too far from 0 "
+            f"for float32 and are read from there ({first:.10g} is subtracted in float64, by the policy too)",
+        )
 
 
 def _actions_of(spec: ActionSpec) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ modes. What an environment returns is checked at every step, and copied.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import reprlib
 import warnings
@@ -18,7 +19,14 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from surefoot.envs import spaces
-from surefoot.envs.contract import NOT_CLOSED, REWARD_TERM, Environment, EnvSpec, Step
+from surefoot.envs.contract import (
+    NOT_CLOSED,
+    REWARD_TERM,
+    Environment,
+    EnvSpec,
+    ObservationSpec,
+    Step,
+)
 from surefoot.envs.hosting import Backend, Command, EnvError, Hosting, InProcess
 from surefoot.errors import UserError, near_matches
 from surefoot.host_process import as_number, failure
@@ -30,6 +38,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FINITE = "it must be finite, in float32"
 _LOOKS = 200  # steps after which it is known what float32 loses of observations
 _STEPS = 100  # of float32 that a component's changes should span, at least
+_COUNTED = 2.0**24  # beyond it float32 has not even all integers
 _OFFSET = 10.0  # below it lie angles, cosines and quaternions, which may well rest
 Groups = dict[str, np.ndarray]
 Info = dict[str, float]
@@ -55,7 +64,7 @@ class _Record:
         self.steps = self.time = self.failures = self.made_anew = 0
         self.has_ended = self.is_gone = self.is_out = False
 
-    def next_command(self, action: np.ndarray) -> Command | None:
+    def next_command(self, action: np.ndarray, *, is_choice: bool) -> Command | None:
         """What comes next: a step, or a new episode, or nothing any more."""
         if self.is_out:
             return None
@@ -67,7 +76,7 @@ class _Record:
             return Command("reset")
         # a discrete action arrives as a 0-d array: environments want the scalar; a copy of the
         # others, because JAX's arrays are read-only and some environments scale in place
-        return Command("step", action.copy() if action.ndim else action.item())
+        return Command("step", action.item() if is_choice else np.array(action))
 
     def begin(self, observation: Groups) -> None:
         """A new episode."""
@@ -83,10 +92,38 @@ class _Record:
             self.has_ended, self.failures = True, 0
 
 
-class _Resolution:
-    """Finds components that change by less than float32 tells apart where they are: clocks, GPS, encoders."""
+def _coarse(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Which components change by too few steps of float32, where they are: clocks, GPS, encoders.
 
-    def __init__(self) -> None:
+    One that has not changed yet is one if float32 does not even count there.
+    """
+    change, largest = high - low, np.maximum(np.abs(low), np.abs(high))
+    resolved = np.spacing(largest.astype(np.float32))
+    return np.where(
+        change > 0, (largest > _OFFSET) & (change < _STEPS * resolved), largest >= _COUNTED
+    )
+
+
+def _with_origin(spec: ObservationSpec, seen: np.ndarray) -> ObservationSpec:
+    """A group with the origin that its first raw observations [K, *shape] ask for, if they do."""
+    if spec.choices or seen.dtype.itemsize <= 4 or not seen.size:
+        return spec
+    rows = seen.astype(np.float64)
+    coarse = _coarse(rows.min(axis=0), rows.max(axis=0))
+    if not coarse.any():
+        return spec
+    return dataclasses.replace(spec, origin=tuple(np.where(coarse, rows[0], 0.0).ravel().tolist()))
+
+
+class _Resolution:
+    """Finds what float32 loses all the same: components that no first observation gave away.
+
+    Args:
+        spec: of the group.
+    """
+
+    def __init__(self, spec: ObservationSpec) -> None:
+        self._origin = 0.0 if spec.origin is None else np.reshape(spec.origin, spec.shape)
         self._left = _LOOKS
         self._low, self._high = np.array(np.inf), np.array(-np.inf)
 
@@ -95,20 +132,20 @@ class _Resolution:
         if not self._left or rows.dtype.itemsize <= 4 or not rows.size:
             return None
         self._left -= 1
+        rows = rows - self._origin
         self._low = np.minimum(self._low, rows.min(axis=0))
         self._high = np.maximum(self._high, rows.max(axis=0))
         if self._left:
             return None
         change = self._high - self._low
-        largest = np.maximum(np.abs(self._low), np.abs(self._high))
-        resolved = np.spacing(largest.astype(np.float32))
-        coarse = np.argwhere((largest > _OFFSET) & (change > 0) & (change < _STEPS * resolved))
+        coarse = np.argwhere(_coarse(self._low, self._high) & (change > 0))
         if not len(coarse):
             return None
         where = tuple(coarse[0].tolist())
+        step = np.spacing(np.float32(np.abs(self._high[where])))
         return (
             f"component {list(where)}: it changes by {change[where]:.3g} around {self._high[where]:.10g}, "
-            f"where float32, which networks read, has steps of {resolved[where]:.3g}; subtract where it "
+            f"where float32, which networks read, has steps of {step:.3g}; subtract where it "
             "begins (a clock, GPS, an encoder) before it is returned"
         )
 
@@ -152,12 +189,15 @@ class GymnasiumEnvironment(Environment):
             observation_space, self._action_space = self._spaces()
             self._groups = spaces.observation_groups(observation_space, task=name)
             action = spaces.action_spec(self._action_space, task=name)
-            info = self._trial_step()
+            info, seen = self._trial_step()
         except BaseException:
             self.close()
             raise
-        observations = spaces.observation_specs(self._groups)
-        self._watched = {k: _Resolution() for k, spec in observations.items() if not spec.choices}
+        observations = {
+            name: _with_origin(spec, seen[name])
+            for name, spec in spaces.observation_specs(self._groups).items()
+        }
+        self._watched = _watched(observations)
         self.spec = EnvSpec(
             name=name,
             num_envs=num_envs,
@@ -167,6 +207,17 @@ class GymnasiumEnvironment(Environment):
             info=info,
             cheap_to_make=cheap_to_make,
         )
+
+    def read_as(self, observations: Mapping[str, ObservationSpec]) -> None:
+        """See `Environment.read_as`."""
+        own = {
+            name: dataclasses.replace(spec, origin=observations[name].origin)
+            if name in observations and observations[name].shape == spec.shape
+            else spec
+            for name, spec in self.spec.observations.items()
+        }
+        self.spec = dataclasses.replace(self.spec, observations=own)
+        self._watched = _watched(own)
 
     def reset(self, key: jax.Array) -> tuple[None, Step]:
         """Start every environment from the seed it was made with; `key` is not used."""
@@ -184,7 +235,11 @@ class GymnasiumEnvironment(Environment):
         terminated, truncated, valid = (np.zeros(count, bool) for _ in range(3))
         info = {name: np.full(count, np.nan, np.float32) for name in self.spec.info}
         rows = np.asarray(action)
-        commands = [record.next_command(rows[i]) for i, record in enumerate(self._records)]
+        is_choice = self.spec.action.kind == "discrete"
+        commands = [
+            record.next_command(rows[i], is_choice=is_choice)
+            for i, record in enumerate(self._records)
+        ]
         for i, came in enumerate(self._backend.do(commands)):
             record, command = self._records[i], commands[i]
             if command is None:
@@ -230,17 +285,28 @@ class GymnasiumEnvironment(Environment):
             raise UserError(f"{self._name} cannot be made: {came.what}\n{came.trace}".rstrip())
         return came
 
-    def _trial_step(self) -> tuple[str, ...]:
-        """Make all, and step the first once before any training, to refuse what is broken; its info."""
+    def _trial_step(self) -> tuple[tuple[str, ...], Groups]:
+        """Make all, and step the first once before any training, to refuse what is broken.
+
+        Returns:
+            What it told in info, and all that was observed, raw: the first row is the first environment's.
+        """
         names = self._begin("make")
+        seen = [record.observation for record in self._records]
         action = spaces.random_action(self._action_space, seed=self._records[0].seed % 2**31)
         came, *_ = self._backend.do([Command("step", action), *[None] * (len(self._records) - 1)])
         try:
-            names |= self._read(came, self._step_of).info
+            answer = self._read(came, self._step_of)
         except EnvError as lost:
             raise self._error(0, lost, "the first step") from None
+        names |= answer.info
+        groups = {
+            name: np.stack([*(x[name] for x in seen), answer.observation[name]])
+            for name in self._groups
+        }
         # success is often told at the end of an episode alone: room for it is kept in any case
-        return (*sorted(name for name in names if name.startswith(REWARD_TERM)), "success")
+        terms = sorted(name for name in names if name.startswith(REWARD_TERM))
+        return (*terms, "success"), groups
 
     def _begin(self, kind: Literal["make", "reset"]) -> Info:
         """The first episode of every environment, from its seed; what the first one tells."""
@@ -355,6 +421,10 @@ class GymnasiumEnvironment(Environment):
             if name in self._watched and (lost := self._watched[name].look(rows)):
                 self._log(f"{self._name}: observation {name!r}, {lost}")
         return {name: spec.cast(stacked[name]) for name, spec in self.spec.observations.items()}
+
+
+def _watched(observations: Mapping[str, ObservationSpec]) -> dict[str, _Resolution]:
+    return {name: _Resolution(spec) for name, spec in observations.items() if not spec.choices}
 
 
 def _checked(value: Any, space: Any, *, field: str) -> np.ndarray:

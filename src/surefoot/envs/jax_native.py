@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +19,7 @@ from surefoot.envs.contract import (
     as_groups,
     as_specs,
 )
+from surefoot.envs.guard import cannot_be_traced, check_state, kind_of
 from surefoot.errors import UserError
 
 
@@ -151,15 +150,15 @@ def _check_declared(single: SingleEnvironment) -> None:
     action = jax.eval_shape(single.action.to_env, jax.ShapeDtypeStruct(*_canonical(single.action)))
     began = _traced(name, "reset", single.reset, key)
     if not (isinstance(began, tuple) and len(began) == 2):
-        raise UserError(f"{name}: reset() must return (state, observation), not {_kind(began)}")
+        raise UserError(f"{name}: reset() must return (state, observation), not {kind_of(began)}")
     state, observation = began
     stepped = _traced(name, "step", single.step, state, action, key)
     if not (
         isinstance(stepped, tuple) and len(stepped) == 2 and isinstance(stepped[1], SingleStep)
     ):
-        raise UserError(f"{name}: step() must return (state, SingleStep), not {_kind(stepped)}")
+        raise UserError(f"{name}: step() must return (state, SingleStep), not {kind_of(stepped)}")
     after, step = stepped
-    _check_state(name, state, after)
+    check_state(name, state, after)
     for field in ("observation", "reward", "terminated", "truncated"):
         if getattr(step, field) is None:
             raise UserError(f"{name}: {field} is None in what step() returns")
@@ -181,71 +180,12 @@ def _check_declared(single: SingleEnvironment) -> None:
             raise UserError(f"{name}: step() must return one number info[{term!r}], as declared")
 
 
-def _kind(returned: Any) -> str:
-    if isinstance(returned, tuple) and type(returned) is tuple:
-        return f"({', '.join(type(part).__name__ for part in returned)})"
-    return f"a {type(returned).__name__}"
-
-
 def _traced(name: str, call: str, function: Callable[..., Any], *args: Any) -> Any:
     """What a function of the author's returns, as shapes and dtypes; it may fail in any way."""
     try:
         return jax.eval_shape(function, *args)
     except Exception as error:
-        what = str(error).strip().partition("\n")[0].rstrip(".")
-        raise UserError(
-            f"{name}: {call}() cannot be traced, {type(error).__name__}: {what}{_instead(error)}"
-            f"\n{_own_lines(error)}".rstrip()
-        ) from error
-
-
-def _instead(error: Exception) -> str:
-    """What a traced program has in place of what was tried."""
-    instead = None
-    if isinstance(error, jax.errors.TracerBoolConversionError):
-        instead = (
-            "Python's `if`, `while`, `and`, `or` and `not`: jnp.where or jax.lax.cond, &, |, ~"
-        )
-    elif isinstance(error, jax.errors.NonConcreteBooleanIndexError):
-        instead = "an index of booleans: jnp.where"
-    elif isinstance(
-        error, (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
-    ):
-        instead = "NumPy, `math`, float() and int(): jax.numpy"
-    if instead is None:
-        return ""
-    return f". It is compiled once for all states, so no value is there yet; in place of {instead}"
-
-
-def _own_lines(error: Exception) -> str:
-    """The lines of a traceback that are the author's."""
-    ours = [str(Path(jax.__file__).parent), str(Path(__file__).parents[1])]
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(tuple(ours))]
-    return "".join(traceback.format_list(own))
-
-
-def _check_state(name: str, before: Any, after: Any) -> None:
-    """A state has the same leaves, shapes and dtypes behind a step as behind a reset."""
-    began, stepped = (
-        {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
-        for state in (before, after)
-    )
-    for leaf in {**began, **stepped}:
-        forms = [
-            f"{x.dtype}{list(x.shape)}" if (x := state.get(leaf)) is not None else "nothing"
-            for state in (stepped, began)
-        ]
-        if forms[0] != forms[1]:
-            raise UserError(
-                f"{name}: step() returns {forms[0]} as state{leaf}, reset() returned {forms[1]}; the state "
-                "must keep its leaves, shapes and dtypes"
-            )
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise UserError(
-            f"{name}: step() returns the state as {jax.tree.structure(after)}, reset() returned "
-            f"{jax.tree.structure(before)}; they must be the same"
-        )
+        raise cannot_be_traced(name, f"{call}()", error) from error
 
 
 def _canonical(action: ActionSpec) -> tuple[tuple[int, ...], Any]:

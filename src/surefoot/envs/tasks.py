@@ -23,6 +23,7 @@ import numpy as np
 
 from surefoot.config import Config, parse_options
 from surefoot.envs.contract import NOT_CLOSED, Environment, EnvSpec
+from surefoot.envs.guard import spec_of
 from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
 from surefoot.envs.source import source_fingerprint
@@ -154,9 +155,9 @@ def task_name(task: Any) -> str:
     if isinstance(task, str):
         return task
     if isinstance(task, Environment):
-        return f"python:{task.spec.name}"
+        return f"python:{spec_of(task).name}"
     if isinstance(task, SingleEnvironment):
-        return f"python:{task.name}"
+        return f"python:{getattr(task, 'name', type(task).__name__)}"
     return f"python:{getattr(task, '__name__', type(task).__name__)}"
 
 
@@ -183,7 +184,7 @@ def _from_object(
     if isinstance(task, Environment):
         if options:
             raise UserError(f"{name} is made already: env_options cannot be applied to it")
-        if task.spec.num_envs != num_envs:
+        if spec_of(task).num_envs != num_envs:
             raise UserError(
                 f"{name} holds {task.spec.num_envs} environments, num_envs is {num_envs}"
             )

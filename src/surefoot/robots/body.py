@@ -185,6 +185,40 @@ class Body:
             found += named or {names["body"][model.geom_bodyid[geom]]: 0 for geom in geoms}
         return tuple(name for name in found if name)
 
+    def soles(self) -> dict[str, tuple[float, float, float]]:
+        """Of each foot the body and, in its frame, the middle of what is lowest, in m."""
+        model, data, names, found = self._model, self.data, self._robot.names["body"], {}
+        for geoms in self.feet().values():
+            body = int(model.geom_bodyid[geoms[0]])
+            point = np.mean(data.geom_xpos[geoms], axis=0)
+            point[2] = min(map(self.bottom, geoms))
+            inside = data.xmat[body].reshape(3, 3).T @ (point - data.xpos[body])
+            if names[body]:
+                found[names[body]] = tuple(np.round(inside, 4).tolist())
+        return found
+
+    def rhythm(self) -> tuple[float, ...]:
+        """Phases of the feet in a gait: neighbours on a side, and across, take turns."""
+        model, data = self._model, self.data
+        turned = data.xmat[self._root].reshape(3, 3)
+        places = [
+            (np.mean(data.geom_xpos[geoms], axis=0) - data.xpos[self._root]) @ turned
+            for geoms in self.feet().values()
+            if self._robot.names["body"][model.geom_bodyid[geoms[0]]]
+        ]
+        left = [place[1] > 0 for place in places]
+        ranks = [
+            sum(
+                other[0] > place[0]
+                for other, there in zip(places, left, strict=True)
+                if there == side
+            )
+            for place, side in zip(places, left, strict=True)
+        ]
+        return tuple(
+            float(0.5 * ((rank + side) % 2)) for rank, side in zip(ranks, left, strict=True)
+        )
+
     def start_m(self) -> float:
         """Height of the base with the lowest foot a millimetre over the ground."""
         model = self._model

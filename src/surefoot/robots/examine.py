@@ -4,8 +4,8 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import contextlib
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import jax
 import mujoco
 import numpy as np
 
+from surefoot.envs.contract import closing
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
 from surefoot.robots.environment import RobotEnvironment, compiled, substeps_of
@@ -58,7 +59,7 @@ def examine_robot(task: RobotTask, *, steps: int = 1000) -> Iterator[Line]:
         steps: control steps to try for each kind of actions, of 16 copies together.
     """
     env = RobotEnvironment(task, COPIES)
-    with contextlib.closing(env):
+    with closing(env, warnings.warn):
         yield from _of_model(env)
         each = max(steps // COPIES, 20)
         tried = {name: _try(env, name, each) for name in ("zero", "random", "held")}
@@ -222,7 +223,8 @@ def _of_stability(task: RobotTask, tried: dict[str, Tried]) -> Iterator[Line]:
     if task.physics_dt_s is None or twice is None:
         yield True, "no simulation broke down"
         return
-    with contextlib.closing(RobotEnvironment(twice, COPIES)) as env:
+    env = RobotEnvironment(twice, COPIES)
+    with closing(env, warnings.warn):
         lost = _try(env, "random", 50).lost
     step, double = task.physics_dt_s * 1e3, task.physics_dt_s * 2e3
     margin = "nor at" if not lost else f"but {lost} of {COPIES} did at"

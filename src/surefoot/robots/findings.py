@@ -56,6 +56,8 @@ class Findings:
         home: positions of joints by name, where the model has no keyframe.
         key: name of the keyframe, where it has one.
         feet: names of geoms, or of bodies, that may touch the ground.
+        soles: a body and a point in its frame for each foot, what is lowest of it.
+        rhythm: phases of these feet in a gait.
         start_m: height of the trunk, feet just on the ground.
         effector: kind and name of what is to reach: a site or a body.
         workspace: of the effector, [3, 2] in m.
@@ -77,6 +79,8 @@ class Findings:
     home: Mapping[str, float] | None
     key: str
     feet: tuple[str, ...] = ()
+    soles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rhythm: tuple[float, ...] = ()
     start_m: float = 0.0
     effector: tuple[str, str] = ("body", "")
     workspace: np.ndarray = field(default_factory=lambda: np.zeros((3, 2)))
@@ -139,7 +143,8 @@ def look(file: Path, *, free: bool | None = None) -> Findings:
         "notes": (*_notes(robot, gains, kind, drives), *body.leaning()),
     }
     if free:
-        return Findings(**common, feet=body.foot_names(), start_m=round(body.start_m(), 3))
+        walk = {"soles": body.soles(), "rhythm": body.rhythm()}
+        return Findings(**common, feet=body.foot_names(), start_m=round(body.start_m(), 3), **walk)
     effector = body.effector()
     return Findings(**common, effector=effector, workspace=body.workspace(effector))
 

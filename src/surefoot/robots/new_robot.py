@@ -45,6 +45,7 @@ def text_of(found: Findings, model: str, physics_s: float, file: str) -> str:
         else "actions from -1 to 1 are the controls of the model's own actuators, over their ranges",
         "kind": found.effector[0],
         "height": _height_at(found),
+        "swing": f"{min(0.1, 0.2 * found.start_m):.2g}",
         "episodes": '"episode_s=10.0",' if found.free else "",
         "edit": textwrap.indent("\n".join(_edit(found)), 8 * " "),
     }
@@ -93,6 +94,12 @@ def _constants(found: Findings) -> Iterable[str]:
         yield "# guessed: what is lowest in the home pose; geoms, or bodies whose geoms touch the ground"
         yield f"FEET = {_tuple(found.feet)}"
         yield f"START_M = {found.start_m:g}  # height of the trunk, feet just on the ground"
+        yield "# guessed: the feet's bodies, and points of them, in m, to be lifted in turns"
+        points = {
+            name: f"({', '.join(f'{x + 0.0:g}' for x in at)})" for name, at in found.soles.items()
+        }
+        yield f"SOLES = {_dict(points)}"
+        yield f"RHYTHM = {found.rhythm}  # phases of them in a stride"
     else:
         kind, name = found.effector
         yield f"EFFECTOR = {quoted(name)}  # the {kind} that is to reach the target, guessed: the last one"
@@ -322,7 +329,10 @@ _STAND = (
         upright: weight of tilting the trunk.
         height: weight of the trunk's squared distance from START_M.
         posture: weight of staying near the home pose.
+        gait: weight of keeping to the gait: feet are lifted in turns, and those on the ground stay there.
         action_rate: weight of changes of the action.
+        frequency_hz: strides per second.
+        swing_m: how high a foot is to be lifted.
     """
 
     model: Any = $model
@@ -334,8 +344,12 @@ _STAND = (
     turning: float = 0.5  # to walk: 1.0
     upright: float = -5.0
     height: float = -20.0
-    posture: float = 0.5  # to walk: 0.2
+    posture: float = 0.5
+    gait: float = 0.5  # to walk: 2.0
     action_rate: float = -0.01
+
+    frequency_hz: float = 2.0
+    swing_m: float = $swing
 
     # $action
     actuation: ClassVar[Actuation] = $actuation
@@ -349,9 +363,24 @@ _STAND = (
         most = jnp.array([0.0, 0.0, 0.0])  # to walk: [1.0, 0.5, 1.0]
         return most * jax.random.uniform(key, (3,), minval=-1.0)
 
+    def phases(self, s: State) -> jax.Array:
+        """[F] of the feet: below 0.5 in the air, above on the ground, where all stay if it is to stand."""
+        phases = terms.phases(s.time_s, self.frequency_hz, RHYTHM)
+        return jnp.where(terms.norm(s.command) > 0.1, phases, 0.75)
+
+    def soles(self, s: State) -> tuple[jax.Array, jax.Array]:
+        """[F, 3] where the feet's soles are, in m, and [F, 3] how they move, in m/s."""
+        places, speeds = [], []
+        for name, point in SOLES.items():
+            foot = s.body(name)
+            arm = foot.rotation @ jnp.array(point)
+            places.append(foot.position + arm)
+            speeds.append(foot.velocity + jnp.cross(foot.angular_velocity, arm))
+        return jnp.stack(places), jnp.stack(speeds)
+
     def observe(self, s: State) -> jax.Array:
-        """What the robot senses, and the command."""
-        trunk, joints = s.body(TRUNK), s.joints()
+        """What the robot senses, the command, and the gait's clock."""
+        trunk, joints, angle = s.body(TRUNK), s.joints(), 2 * jnp.pi * self.phases(s)[0]
         return jnp.concatenate(
             [
                 trunk.local_angular_velocity,
@@ -360,24 +389,31 @@ _STAND = (
                 joints.qpos - joints.home,
                 joints.qvel,
                 s.action,
+                jnp.stack([jnp.sin(angle), jnp.cos(angle)]),
             ]
         )
 
     def rewards(self, s: State) -> Mapping[str, Any]:
-        """Terms of `surefoot.robots.terms`, by name; their sum is the reward.
-
-        To walk, feet have to leave the ground: add a term such as `terms.gait`, as Surefoot's own Go1Walk has
-        it (surefoot/robots/tasks/quadrupeds.py).
-        """
+        """Terms of `surefoot.robots.terms`, by name; their sum is the reward."""
         trunk, joints = s.body(TRUNK), s.joints()
         velocity, turning = trunk.local_velocity, trunk.local_angular_velocity
+        places, speeds = self.soles(s)
         return {
             "tracking": self.tracking * terms.tracking(velocity[:2], s.command[:2]),
             "turning": self.turning * terms.tracking(turning[2], s.command[2]),
             "upright": self.upright * terms.tilt(trunk.gravity),
             "height": self.height * terms.height_error(trunk.position[2], START_M),
             "posture": self.posture * terms.posture(joints.qpos, joints.home),
+            "gait": self.gait * terms.gait(places[:, 2], speeds, self.phases(s), self.swing_m),
             "action_rate": self.action_rate * terms.action_rate(s.action, s.last_action),
+        }
+
+    def metrics(self, s: State) -> Mapping[str, Any]:
+        """How far from the command it moves, in m/s an axis and rad/s."""
+        trunk = s.body(TRUNK)
+        return {
+            "linear_error": jnp.mean(jnp.abs(trunk.local_velocity[:2] - s.command[:2])),
+            "turning_error": jnp.abs(trunk.local_angular_velocity[2] - s.command[2]),
         }
 
     def terminated(self, s: State) -> jax.Array:

@@ -13,6 +13,7 @@ import numpy as np
 
 from surefoot.agent import Act, Policy
 from surefoot.envs.contract import Environment, HostPhysics, Step, as_groups
+from surefoot.envs.guard import Guarded
 from surefoot.rollout.rollout import (
     CollectorState,
     Rollout,
@@ -37,7 +38,7 @@ def start(env: Environment, carry: Any, key: jax.Array) -> CollectorState:
         is stepped there, with its own dtypes inside the graph.
     """
     with jax.enable_x64(env.spec.needs_float64):
-        env_state, step = env.reset(key)
+        env_state, step = Guarded(env).reset(key)
         if env.spec.in_graph:
             env_state = jax.tree.map(jnp.asarray, env_state)
     observation = jax.tree.map(jnp.asarray, as_groups(step.observation))
@@ -102,14 +103,14 @@ class _GraphCollector(Collector):
     def _collect(
         self, policy: Policy, state: CollectorState, key: jax.Array
     ) -> tuple[CollectorState, Rollout]:
-        spec = self._env.spec
+        spec, env = self._env.spec, Guarded(self._env)
 
         def one_step(now: CollectorState, step_key: jax.Array) -> tuple[Any, Transition]:
             choice, carry = policy.act(
                 now.observation, now.carry, now.first, step_key, deterministic=self._deterministic
             )
             action = choice.env_action.astype(spec.action.dtype)
-            env_state, step = self._env.step(now.env_state, action)
+            env_state, step = env.step(now.env_state, action)
             observation, first = as_groups(step.observation), begins(step, spec.autoreset)
             after = CollectorState(env_state, observation, first, carry, None)
             return after, _row(now, choice, step)
@@ -123,6 +124,7 @@ class _GraphCollector(Collector):
 class _HostCollector(Collector):
     def __init__(self, env: Environment, num_steps: int, deterministic: bool) -> None:
         self._env, self._num_steps = env, num_steps
+        self._guarded = Guarded(env)
 
         def act(policy: Policy, now: CollectorState, key: jax.Array) -> tuple[Act, Any]:
             return policy.act(
@@ -137,7 +139,7 @@ class _HostCollector(Collector):
         self, policy: Policy, state: CollectorState, key: jax.Array
     ) -> tuple[CollectorState, Rollout]:
         """A loop on the host."""
-        env, spec = self._env, self._env.spec
+        env, spec = self._guarded, self._env.spec
         before, env_state = state._replace(env_state=None), state.env_state
         now, rows = before._replace(episodes=None), []
         for step_key in self._split(key, self._num_steps):
@@ -156,7 +158,7 @@ class _HostCollector(Collector):
     def on(self, env: Environment) -> Collector:
         """See `Collector.on`."""
         other = copy.copy(self)
-        other._env = env
+        other._env, other._guarded = env, Guarded(env)
         return other
 
 

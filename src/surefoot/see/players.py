@@ -22,9 +22,10 @@ from surefoot.envs import ActionSpec, Environment, EnvSpec
 from surefoot.errors import UserError
 from surefoot.robots import RobotEnvironment
 from surefoot.robots.state import State
-from surefoot.services.checkpoints import Checkpoint, find_checkpoint, later_than
+from surefoot.services.checkpoints import Checkpoint, find_checkpoint
 from surefoot.services.policy_file import policy_step
 from surefoot.services.run_folder import read_config
+from surefoot.services.step_folders import later_than
 from surefoot.ship.robot_graph import given_of
 from surefoot.training import Trainer
 from surefoot.update import make_executors
@@ -150,6 +151,7 @@ class Trained(Player):
         self, loaded: LoadedPolicy, env: Environment, key: jax.Array | None = None
     ) -> None:
         check_fits(loaded, env)
+        env.read_as(loaded.observations)
         self.name = f"the policy of {loaded.task}"
         self._spec, self._calls = env.spec, 0
         self._key, is_mode = jax.random.key(0) if key is None else key, key is None
@@ -330,8 +332,7 @@ class Exported(Player):
         return np.stack(actions)
 
     def _raw(self, name: str, rows: np.ndarray) -> np.ndarray:
-        spec = self._spec.observations[name]
-        return rows + np.reshape(spec.starts, spec.shape) if spec.choices else rows
+        return self._spec.observations[name].raw(rows)
 
 
 def exported_about(file: Path) -> dict[str, Any]:

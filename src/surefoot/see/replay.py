@@ -11,10 +11,10 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from surefoot.api import task_again
 from surefoot.config import parse_options
 from surefoot.envs.tasks import robot_task, task_name
 from surefoot.errors import UserError
+from surefoot.going_on import task_again
 from surefoot.robots.environment import compiled
 from surefoot.robots.model import Robot
 from surefoot.see.stage import INTEGRATION, CommandPart, Moment, View

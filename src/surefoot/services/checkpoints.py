@@ -6,10 +6,10 @@ and checksums, and moved there last. What is read is checked first; nothing in i
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.agent import Policy, save_policy
+from surefoot.agent import Policy, save_policy, to_json
 from surefoot.config_file import to_toml
 from surefoot.errors import UserError
 from surefoot.files import (
     checksum,
     load_arrays,
+    remove_folder,
     remove_staging,
     save_arrays,
     whole_folder,
@@ -31,20 +32,18 @@ from surefoot.files import (
 )
 from surefoot.machine import platform_info
 from surefoot.reading import read_json
+from surefoot.services.step_folders import CHECKPOINTS, by_step, step_name
 from surefoot.training import Hook, ResumePoint, Run, Trainer, TrainState, is_checkpoint
+from surefoot.training.environments import Origins, origins_of, with_origins
 
-FOLDER, MANIFEST = "checkpoints", "manifest.json"
-_TRAINER, _RANDOM, _SIMULATORS = (
-    "trainer.safetensors",
-    "rng.safetensors",
-    "environments.safetensors",
-)
-_ALWAYS = {"config.toml", "policy.json", "policy.safetensors", _TRAINER, _RANDOM}
+MANIFEST = "manifest.json"
+TRAINER = "trainer.safetensors"
+_RANDOM, _SIMULATORS = "rng.safetensors", "environments.safetensors"
+_ALWAYS = {"config.toml", "policy.json", "policy.safetensors", TRAINER, _RANDOM}
 _FORMAT = (
     2  # 1: before agents and learners were data; its runs go on with Surefoot at commit f1b20e3
 )
 _TASK = "the task's code or model"
-_NAME = re.compile(r"step-(\d{12,18})")
 _MILESTONES = 4  # checkpoints kept for good, spread over the run
 
 
@@ -70,6 +69,7 @@ class Checkpoint:
         best: the best checkpoint so far, if any episode has ended.
         milestones: steps of the checkpoints that are kept for good.
         machine: versions and hardware it was made with.
+        origins: what observations are read from, by group (`ObservationSpec.origin`).
     """
 
     path: Path
@@ -81,6 +81,7 @@ class Checkpoint:
     best: Best | None
     milestones: tuple[int, ...]
     machine: Mapping[str, Any]
+    origins: Origins
 
     @property
     def fingerprint(self) -> str | None:
@@ -106,14 +107,15 @@ class Checkpoint:
         return self._load(trainer.learned_template(self.iteration))
 
     def _load(self, template: TrainState) -> TrainState:
-        state = load_arrays(self.path / _TRAINER, template._replace(key=None, collector=None))
+        state = load_arrays(self.path / TRAINER, template._replace(key=None, collector=None))
         if (state.step, state.iteration) != (self.step, self.iteration):
-            raise UserError(f"{self.path}: {MANIFEST} and {_TRAINER} are of different steps")
+            raise UserError(f"{self.path}: {MANIFEST} and {TRAINER} are of different steps")
         return state
 
     def resume_point(self) -> ResumePoint:
         """Where the run goes on."""
-        return ResumePoint(self.step, self.wall_time_s, self.restore)
+        reads = partial(with_origins, origins=self.origins)
+        return ResumePoint(self.step, self.wall_time_s, self.restore, reads)
 
     def differences(self, fingerprint: str | None = None) -> list[str]:
         """What is other than when it was made, of all that the last bits of a run depend on.
@@ -142,7 +144,7 @@ class Checkpoints(Hook):
         sync_metrics: Callable[[], None] = lambda: None,
         alone: bool = True,
     ) -> None:
-        self._folder = run_folder / FOLDER
+        self._folder = run_folder / CHECKPOINTS
         self._sync_metrics, self._alone = sync_metrics, alone
         self._step = after.step if after else 0
         self._saved = self._step
@@ -184,7 +186,7 @@ class Checkpoints(Hook):
         if not _is_finite(state):
             run.log(f"step {state.step:,}: a number is not finite, so no checkpoint is made of it")
             return
-        target = self._folder / _name(state.step)
+        target = self._folder / step_name(state.step)
         best, milestones = self._judged(state.step)
         self._sync_metrics()
         try:
@@ -226,7 +228,7 @@ class Checkpoints(Hook):
         policy = run.policy(state)
         save_policy(folder, policy, task=run.task, step=state.step, finished=finished)
         arrays = {
-            _TRAINER: save_arrays(folder / _TRAINER, state._replace(key=None, collector=None)),
+            TRAINER: save_arrays(folder / TRAINER, state._replace(key=None, collector=None)),
             _RANDOM: save_arrays(folder / _RANDOM, {"training": state.key}),
         }
         environments = "anew" if state.needs_reset else "left"
@@ -245,7 +247,12 @@ class Checkpoints(Hook):
             "best": best and best._asdict(),
             "milestones": list(milestones),
             "machine": _circumstances(run.env.fingerprint),
+            "agent": {
+                "observations": to_json(run.agent.observations),
+                "critic": to_json(run.agent.critic),
+            },
             "precision": "float32",
+            "origins": {n: list(x) for n, x in origins_of(run.env.observations).items()},
             "arrays": arrays,
             "files": {file.name: checksum(file) for file in sorted(folder.iterdir())},
         }
@@ -254,12 +261,12 @@ class Checkpoints(Hook):
     def _forget(self) -> None:
         """Remove the checkpoints that nothing asks for."""
         assert self._run is not None
-        here = _by_step(self._folder)
+        here = by_step(self._folder)
         kept = {step for step, _ in here[: self._run.config.keep_checkpoints]}
         kept |= {*self._milestones, self._exact_at, self._best and self._best.step}
         for step, path in here:
             if step not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -287,6 +294,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             best=best and Best(_integer(best["step"]), _number(best["episode_return"])),
             milestones=tuple(map(_integer, manifest["milestones"])),
             machine=dict(manifest["machine"]),
+            # older ones have none
+            origins={
+                str(name): tuple(map(_number, numbers))
+                for name, numbers in manifest.get("origins", {}).items()
+            },
         )
         files = {str(name): dict(entry) for name, entry in manifest["files"].items()}
         if found.environments not in ("saved", "anew", "left"):
@@ -297,7 +309,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} is damaged: {error!r}") from None
-    if path.name != _name(found.step):
+    if path.name != step_name(found.step):
         raise UserError(f"{file} is of step {found.step:,}, and its folder of another")
     if set(files) != _ALWAYS | ({_SIMULATORS} if found.environments == "saved" else set()):
         raise UserError(f"{file} is damaged: it lists the files {sorted(files)}")
@@ -322,7 +334,7 @@ def find_checkpoint(
     Raises:
         ValueError: there is none at `step`, or every one is damaged.
     """
-    here = _by_step(run_folder / FOLDER)
+    here = by_step(run_folder / CHECKPOINTS)
     if step is not None:
         found = [path for at, path in here if at == step]
         if not found:
@@ -343,23 +355,6 @@ def find_checkpoint(
     if here and newest is None:
         raise UserError(f"every checkpoint of {str(run_folder)!r} is damaged: {complaints[0]}")
     return newest, complaints
-
-
-def later_than(run_folder: Path, step: int) -> list[Path]:
-    """The folders of a run's checkpoints, sound or not, of later steps; newest first."""
-    return [path for at, path in _by_step(run_folder / FOLDER) if at > step]
-
-
-def _by_step(folder: Path) -> list[tuple[int, Path]]:
-    """Checkpoints by number (never by name), newest first."""
-    if not folder.is_dir():
-        return []
-    named = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
-    return sorted(((int(m.group(1)), path) for m, path in named if m), reverse=True)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:012d}"
 
 
 def _integer(value: Any) -> int:
@@ -412,4 +407,4 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return found
 
 
-__all__ = ["Checkpoint", "Checkpoints", "find_checkpoint", "later_than", "read_checkpoint"]
+__all__ = ["MANIFEST", "TRAINER", "Checkpoint", "Checkpoints", "find_checkpoint", "read_checkpoint"]

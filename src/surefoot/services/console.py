@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from surefoot.terminal import PlainConsole
@@ -15,7 +17,9 @@ from surefoot.training import Hook, Run, TrainState
 _ROWS = (
     # label, metric, format
     ("episode return", "rollout/episode_return", "{:.2f}"),
+    ("evaluated return", "eval/episode_return", "{:.2f}"),
     ("success", "rollout/success_rate", "{:.0%}"),
+    ("evaluated success", "eval/success_rate", "{:.0%}"),
     ("episode length", "rollout/episode_length", "{:.0f}"),
     ("KL", "policy/approx_kl", "{:.4f}"),
     ("clip fraction", "policy/clip_fraction", "{:.1%}"),
@@ -24,7 +28,14 @@ _ROWS = (
     ("std", "policy/std", "{:.3f}"),
     ("learning rate", "optim/learning_rate", "{:.1e}"),
 )
-_PLAIN = ("rollout/episode_return", "rollout/success_rate", "policy/approx_kl")
+_WIDTH = 30  # columns of the progress bar and of the curve: with its numbers it fits into 80
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+_PLAIN = (
+    "rollout/episode_return",
+    "eval/episode_return",
+    "rollout/success_rate",
+    "policy/approx_kl",
+)
 _PLAIN += ("policy/clip_fraction", "value/explained_variance")
 
 
@@ -47,6 +58,7 @@ class ConsoleProgress(Hook):
         self._live: Live | None = None
         self._last_line = float("-inf")
         self._seen: dict[str, Any] = {}
+        self._returns: list[tuple[int, float]] = []
         self._run: Run | None = None
 
     def __enter__(self) -> ConsoleProgress:
@@ -75,6 +87,8 @@ class ConsoleProgress(Hook):
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Show the newest numbers; an episode mean stays until the next one."""
         self._seen |= {name: value for name, value in metrics.items() if value is not None}
+        if (value := metrics.get("rollout/episode_return")) is not None:
+            self._returns.append((metrics["step"], value))
         if self._live is not None:
             self._live.update(self._table())
             return
@@ -120,9 +134,14 @@ class ConsoleProgress(Hook):
         assert self._run is not None
         steps, rate, left = self._progress()
         table = Table(title=self._run.task, title_justify="left", show_header=False)
+        total = self._run.config.total_steps
+        bar = ProgressBar(total=total, completed=min(self._seen["step"], total), width=_WIDTH)
+        table.add_row("progress", bar)
         table.add_row("steps", steps)
         table.add_row("steps/s", rate)
         table.add_row("time left", left)
+        if len(self._returns) > 1 and not self._console.options.ascii_only:
+            table.add_row("return so far", curve(self._returns, total, _WIDTH))
         for label, name, form in _ROWS:
             if name in self._seen:
                 table.add_row(label, form.format(self._seen[name]))
@@ -137,3 +156,52 @@ class ConsoleProgress(Hook):
                 label, form = labels[name]
                 parts.append(f"{label} {form.format(self._seen[name])}")
         return "  ".join(parts)
+
+
+def curve(points: Sequence[tuple[int, float]], total: int, width: int) -> str:
+    """A small curve, from its lowest point to its highest, as wide as its share of the whole.
+
+    Args:
+        points: (step, value), in order.
+        total: the step at which it is `width` columns wide.
+        width: columns.
+    """
+    columns: dict[int, list[float]] = {}
+    for step, value in points:
+        columns.setdefault(min(width - 1, step * width // total), []).append(value)
+    means = {column: sum(values) / len(values) for column, values in columns.items()}
+    low, high = min(means.values()), max(means.values())
+    scale = (len(_HEIGHTS) - 1) / (high - low) if high > low else 0.0
+    drawn, shown = "", _HEIGHTS[0]
+    for column in range(max(means) + 1):
+        if column in means:
+            shown = _HEIGHTS[round((means[column] - low) * scale)]
+        drawn += shown if column >= min(means) else " "
+    return f"{drawn} {low:.4g} to {high:.4g}"
+
+
+class EpisodeProgress:
+    """How many episodes have ended, on standard error, where that is a terminal; used as a context.
+
+    Args:
+        episodes: how many there are to be.
+        shown: whether to show anything.
+    """
+
+    def __init__(self, episodes: int, *, shown: bool) -> None:
+        console = PlainConsole(stderr=True)
+        columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        hidden = not (shown and console.is_terminal)
+        self._progress = Progress(*columns, console=console, transient=True, disable=hidden)
+        self._task = self._progress.add_task("episodes", total=episodes)
+
+    def __enter__(self) -> EpisodeProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, ended: int) -> None:
+        """So many have ended."""
+        self._progress.update(self._task, completed=ended)

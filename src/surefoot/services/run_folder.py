@@ -29,7 +29,7 @@ from surefoot.files import (
     write_text,
 )
 from surefoot.machine import platform_info
-from surefoot.reading import read_json, read_json_lines, read_text
+from surefoot.reading import MOST_LINE, few, read_json, read_json_lines, read_text
 from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS, REPLACED = "config.toml", "meta.json", "metrics.jsonl", "replaced"
@@ -48,7 +48,7 @@ class GoesOn:
 
     Attributes:
         step: its step there.
-        later: what is of later steps and belongs together, such as checkpoints; newest first.
+        later: what is of later steps and belongs together, checkpoints and best policies; newest first.
         policy_is_later: whether the folder's policy is.
         facts: what else is known of it, for meta.json.
     """
@@ -65,18 +65,21 @@ class RunFolder(Hook):
     What is written is true of what is there, at every moment:
 
     - A new run writes config.toml, without which it is none, then meta.json.
-    - A run that goes on is recorded in meta.json; then what is of later steps makes room: checkpoints, newest
-      first, then lines of metrics, then the policy; then config.toml says what is trained now.
-    - An iteration writes its line of metrics, then its checkpoint.
+    - A run that goes on is recorded in meta.json; then what is of later steps makes room: checkpoints and
+      best policies, newest first, then lines of metrics, then the policy; then config.toml says what is
+      trained now.
+    - An iteration writes its line of metrics, then the policy if its evaluation is the best so far, then its
+      checkpoint. What was the best before goes last.
     - The end writes the checkpoint, then the policy.
 
-    So a checkpoint has all lines before it, wherever a run is cut off, and nothing takes the place of what
-    has more steps.
+    So a checkpoint, and a best policy, has all lines before it, wherever a run is cut off; the best policy
+    until a checkpoint is there as long as it is; and nothing takes the place of what has more steps.
 
     Args:
         path: the folder.
         goes_on: where the run goes on; None: it is new.
         lock: on the folder, where it is held already.
+        facts: what else is known of the run, for meta.json.
 
     Raises:
         ValueError: a new run's folder holds files already (nothing is ever overwritten), or cannot be
@@ -84,9 +87,14 @@ class RunFolder(Hook):
     """
 
     def __init__(
-        self, path: Path, *, goes_on: GoesOn | None = None, lock: FileLock | None = None
+        self,
+        path: Path,
+        *,
+        goes_on: GoesOn | None = None,
+        lock: FileLock | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path, self.goes_on, self._lock = path, goes_on, lock
+        self.path, self.goes_on, self._lock, self._facts = path, goes_on, lock, facts or {}
         if goes_on is None:
             _check_usable(path)
 
@@ -95,7 +103,7 @@ class RunFolder(Hook):
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._lock or hold(self.path, doing="training")
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        now = describe(command, seed=run.config.seed, task=run.task)
+        now = describe(command, seed=run.config.seed, task=run.task, **self._facts)
         config = to_toml(run.config, task=run.task)
         if self.goes_on is None:
             _check_usable(self.path)  # another process may have been quicker
@@ -161,10 +169,12 @@ def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
             write_bytes(aside / file.name, file.read_bytes())
         for file in files:
             file.unlink()
-    moved = [f"{len(goes_on.later)} checkpoint(s)"] if goes_on.later else []
+    kinds = [path.parent.name for path in goes_on.later]
+    names = {"checkpoints": "checkpoint(s)", "best": "best so far"}
+    moved = [f"{kinds.count(kind)} {name}" for kind, name in names.items() if kind in kinds]
     moved += ["the policy"] if goes_on.policy_is_later else []
     words = [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
-    return [*(f"{fault}; it is in {aside} now" for fault in faults), *words]
+    return [*(f"{fault}; it is in {aside} now" for fault in few(faults)), *words]
 
 
 def _split(metrics: Path, step: int) -> tuple[bytes, bytes, list[str]]:
@@ -227,8 +237,34 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     Raises:
         ValueError: the file cannot be read.
     """
-    lines = list(read_json_lines(path, _check_row))
-    return [x.value for x in lines if x.value is not None], [x.fault for x in lines if x.fault]
+    return read_more_metrics(path, to_the_end=True)[1:]
+
+
+def read_more_metrics(
+    path: Path, *, after: tuple[int, int] = (0, 0), to_the_end: bool = False
+) -> tuple[tuple[int, int], list[dict[str, Any]], list[str]]:
+    """What has come to a run's metrics, see `read_metrics`.
+
+    Args:
+        path: the file.
+        after: bytes and lines that were read before.
+        to_the_end: read a last line without an end too, which a run that trains may just be writing.
+
+    Returns:
+        Bytes and lines that are read now, the iterations, and what is wrong with other lines.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    (size, number), rows, faults = after, [], []
+    for line in read_json_lines(path, _check_row, after=after):
+        has_end = line.raw.endswith(b"\n")
+        if not has_end and not to_the_end and len(line.raw) < MOST_LINE:
+            break
+        size, number = size + len(line.raw), number + has_end
+        rows += [line.value] if line.value is not None else []
+        faults += [line.fault] if line.fault else []
+    return (size, number), rows, faults
 
 
 def _check_row(row: Mapping[str, Any]) -> None:

@@ -99,9 +99,7 @@ class Parts(NamedTuple):
     def of(cls, program: Mapping[str, Any]) -> Parts:
         """Of a program as policy.json describes it."""
         ports = [[Port(**port) for port in program[which]] for which in ("inputs", "outputs")]
-        parts = [
-            [(_name(p), _type(p.dtype), _size(p)) for p in some if not p.carried] for some in ports
-        ]
+        parts = [[(_name(p), _given(p), _size(p)) for p in some if not p.carried] for some in ports]
         return cls(parts[0], parts[1][0], any(port.carried for port in ports[0]))
 
 
@@ -224,12 +222,21 @@ def _source(graph: Graph, tests: Sequence[tuple[Mapping[str, np.ndarray], np.nda
     lines += ["", f"{_signature(graph)} {{"]
     for number, port in enumerate(graph.inputs):
         source = f"memory->{_name(port)}" if port.carried else _name(port)
+        if port.origin:
+            origin = ", ".join(f"{x!r}" for x in port.origin)
+            lines.append(f"  static const double o{number}[{_size(port)}] = {{{origin}}};")
+            lines.append(f"  float v{number}[{_size(port)}];")
+            lines.append(
+                f"  for (int i = 0; i < {_size(port)}; ++i) "
+                f"v{number}[i] = (float)({source}[i] - o{number}[i]);"
+            )
+            continue
         lines.append(f"  const {_type(port.dtype)} *v{number} = {source};")
     start = first + len(graph.constants)
     sizes = {i: _size(port) for i, port in enumerate(graph.inputs)}
     sizes |= {first + i: array.size for i, array in enumerate(graph.constants)}
     sizes |= {start + i: node.size for i, node in enumerate(graph.nodes)}
-    types = {i: _type(port.dtype) for i, port in enumerate(graph.inputs)}
+    types = {i: _type(port.inside) for i, port in enumerate(graph.inputs)}
     types |= {first + i: _type(str(array.dtype)) for i, array in enumerate(graph.constants)}
     types |= {start + i: _type(node.dtype) for i, node in enumerate(graph.nodes)}
     for number, node in enumerate(graph.nodes, start=start):
@@ -321,7 +328,7 @@ def _test(
     lines = ["", "#ifdef POLICY_TEST", "int policy_test(void) {"]
     for port in groups:
         rows = np.stack([given[port.name].reshape(-1).astype(port.dtype) for given, _ in tests])
-        lines.append("  " + _array(f"given_{_name(port)}", rows))
+        lines.append("  " + _array(f"given_{_name(port)}", rows, _given(port)))
     wanted = np.stack([np.asarray(want, np.float64).reshape(-1) for _, want in tests])
     lines.append("  " + _array("wanted", wanted))
     memory = ["memory"] if carried else []
@@ -348,7 +355,7 @@ def _test(
 
 def _signature(graph: Graph) -> str:
     groups, carried, action = _parts(graph)
-    given = [f"const {_type(p.dtype)} {_name(p)}[{_size(p)}]" for p in groups]
+    given = [f"const {_given(p)} {_name(p)}[{_size(p)}]" for p in groups]
     memory = ["policy_memory *memory"] if carried else []
     result = f"{_type(action.dtype)} {_name(action)}[{_size(action)}]"
     return f"void policy_act({', '.join([*given, *memory, result])})"
@@ -360,10 +367,17 @@ def _parts(graph: Graph) -> tuple[list[Port], list[Port], Port]:
     return groups, carried, next(port for port in graph.outputs if not port.carried)
 
 
-def _array(name: str, array: np.ndarray) -> str:
-    kind = _type(str(array.dtype))
+def _given(port: Port) -> str:
+    """The type of an observation's numbers: what an origin is subtracted from has 64 bits."""
+    return "double" if port.origin else _type(port.dtype)
+
+
+def _array(name: str, array: np.ndarray, kind: str = "") -> str:
+    kind = kind or _type(str(array.dtype))
     numbers = [_number(x) for x in array.reshape(-1).tolist()]
-    if kind != "float":
+    if kind == "double":
+        numbers = [repr(x) for x in array.reshape(-1).tolist()]
+    elif kind != "float":
         numbers = [str(int(x)) for x in array.reshape(-1).tolist()]
     lines = [", ".join(numbers[i : i + 12]) for i in range(0, len(numbers), 12)]
     return f"static const {kind} {name}[{max(array.size, 1)}] = {{{(',' + chr(10)).join(lines)}}};"

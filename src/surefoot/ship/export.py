@@ -14,6 +14,7 @@ import numpy as np
 from surefoot import __version__, deploy
 from surefoot.agent import LoadedPolicy, load_policy
 from surefoot.agent.saved import DESCRIPTION, WEIGHTS
+from surefoot.api import best_folder
 from surefoot.config import Config, parse_options
 from surefoot.envs.tasks import names_code, robot_task
 from surefoot.errors import UserError
@@ -55,6 +56,7 @@ class Exported(NamedTuple):
 def export(
     run: str | Path,
     *,
+    best: bool = False,
     output: Path | None = None,
     forms: Sequence[str] = FORMS,
     from_state: bool = False,
@@ -67,6 +69,7 @@ def export(
 
     Args:
         run: the run folder.
+        best: write the best policy of the run, not its last one; see `surefoot.api.best_folder`.
         output: the folder to write; by default `export` in the run folder.
         forms: of `numpy`, `onnx` and `c`.
         from_state: of a robot: from what it measures to the controls of its actuators, the task's own
@@ -86,6 +89,7 @@ def export(
         raise UserError(f"unknown form {odd[0]!r}; known: {', '.join(FORMS)}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} is there already: choose another --output, or --overwrite it")
+    folder = best_folder(folder) if best else folder
     _, config = read_config(folder)
     loaded = load_policy(folder)
     robot = _robot(loaded, config, task)
@@ -122,21 +126,24 @@ def _write(
 ) -> dict[str, float | None]:
     """Write every form and compare it."""
     graph, runs = subject.graph, dict[str, Acts | None]()
-    write_json(folder / deploy.DESCRIPTION, about | {"program": graph.to_json()})
     if "numpy" in forms:
         write_bytes(folder / deploy.NUMBERS, _packed(graph.constants))
-        runs["numpy"] = deploy.load(folder)
     if "onnx" in forms:
         write_bytes(folder / deploy.ONNX, onnx_model(graph, about))
-        runs["onnx"] = deploy.load(folder, onnx=True)
+    if "c" in forms:
+        subject.act.reset()
+        tests = [(row, subject.act(row)) for row in subject.rows[-_SEQUENCE:]]
+        notes = [f"A policy for {about['task']}, exported by Surefoot {__version__}."]
+        for name, text in c_files(graph, tests, notes).items():
+            write_text(folder / name, text)
+    files = {file.name: checksum(file)["sha256"] for file in sorted(folder.iterdir())}
+    write_json(folder / deploy.DESCRIPTION, about | {"files": files, "program": graph.to_json()})
     with tempfile.TemporaryDirectory() as scratch:
+        if "numpy" in forms:
+            runs["numpy"] = deploy.load(folder)
+        if "onnx" in forms:
+            runs["onnx"] = deploy.load(folder, onnx=True)
         if "c" in forms:
-            rows = subject.rows[-_SEQUENCE:]
-            subject.act.reset()
-            tests = [(row, subject.act(row)) for row in rows]
-            notes = [f"A policy for {about['task']}, exported by Surefoot {__version__}."]
-            for name, text in c_files(graph, tests, notes).items():
-                write_text(folder / name, text)
             runs["c"] = Compiled(folder, graph, Path(scratch)) if compiler() else None
         differences = {
             form: None if run is None else _difference(form, run, subject, tolerance)

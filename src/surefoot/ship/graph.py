@@ -131,7 +131,7 @@ def trace(
     def outputs_of(*arrays: jax.Array) -> Mapping[str, jax.Array]:
         return function(dict(zip(names, arrays, strict=True)))
 
-    shapes = [jax.ShapeDtypeStruct(port.shape, port.dtype) for port in inputs]
+    shapes = [jax.ShapeDtypeStruct(port.shape, port.inside) for port in inputs]
     made = jax.eval_shape(outputs_of, *shapes)
 
     def flat(*arrays: jax.Array) -> list[jax.Array]:
@@ -140,7 +140,7 @@ def trace(
 
     jaxpr = jax.make_jaxpr(flat)(*shapes)
     tracer = _Tracer(inputs)
-    given = [_Value(i, port.shape, np.dtype(port.dtype)) for i, port in enumerate(inputs)]
+    given = [_Value(i, port.shape, np.dtype(port.inside)) for i, port in enumerate(inputs)]
     results = tracer.walk(jaxpr.jaxpr, [np.asarray(x) for x in jaxpr.consts], given)
     outputs = tuple(Port(name, x.shape, str(x.dtype), name in carried) for name, x in made.items())
     return tracer.finish(outputs, [tracer.number(x) for x in results])

@@ -50,18 +50,27 @@ def latency(folder: Path, calls: int = 5000) -> dict[str, list[float]]:
         ValueError: the folder holds no export.
     """
     found: dict[str, np.ndarray] = {}
+    forms = {"numpy": deploy.NUMBERS, "onnx": deploy.ONNX, "c": SOURCE}
+    there = [form for form, file in forms.items() if (folder / file).is_file()]
     with _on_one_core():
-        for form, file in (("numpy", deploy.NUMBERS), ("onnx", deploy.ONNX)):
-            if (folder / file).is_file():
-                found[form] = _of_python(deploy.load(folder, onnx=form == "onnx"), calls)
-        if (folder / SOURCE).is_file() and compiler():
-            found["c"] = _of_c(folder, calls)
+        for form in there:
+            if form != "c":
+                found[form] = _of_python(_loaded(folder, onnx=form == "onnx"), calls)
+            elif compiler():
+                found[form] = _of_c(folder, calls)
     if not found:
         raise UserError(f"{folder} holds no exported policy; `surefoot export RUN` writes one")
     return {
         form: np.quantile(seconds[_WARM_UP:], PERCENTILES).tolist()
         for form, seconds in found.items()
     }
+
+
+def _loaded(folder: Path, *, onnx: bool) -> deploy.Policy:
+    try:
+        return deploy.load(folder, onnx=onnx)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _of_python(policy: deploy.Policy, calls: int) -> np.ndarray:
@@ -78,7 +87,12 @@ def _of_python(policy: deploy.Policy, calls: int) -> np.ndarray:
 
 
 def _of_c(folder: Path, calls: int) -> np.ndarray:
-    parts = Parts.of(deploy.load_about(folder)["program"])
+    try:
+        about = deploy.load_about(folder)
+        deploy.verify(folder, about, SOURCE)
+        parts = Parts.of(about["program"])
+    except ValueError as error:
+        raise UserError(str(error)) from None
     fill = [
         f"for (int i = 0; i < {size}; ++i) {name}[i] = ({kind})(rand() % 2);"
         for name, kind, size in parts.groups
@@ -98,9 +112,17 @@ def _of_c(folder: Path, calls: int) -> np.ndarray:
         main, program = Path(scratch) / "main.c", Path(scratch) / "main"
         main.write_text(text, encoding="utf-8")
         command = [compiler() or "cc", "-std=c99", "-O3", f"-I{folder}", str(main)]
-        subprocess.run([*command, str(folder / SOURCE), "-o", str(program), "-lm"], check=True)
-        done = subprocess.run([str(program)], capture_output=True, text=True, check=True)
-    return np.array(done.stdout.split(), float)
+        _call([*command, str(folder / SOURCE), "-o", str(program), "-lm"])
+        return np.array(_call([str(program)]).split(), float)
+
+
+def _call(command: list[str]) -> str:
+    """What a program writes; one that fails is the export's fault, or the compiler's."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}"
+        raise UserError(f"{SOURCE} cannot be compiled and run: {said}; export it again")
+    return done.stdout
 
 
 @contextlib.contextmanager

@@ -89,7 +89,13 @@ class _Writer:
         inputs, outputs = [], []
         for number, port in enumerate(graph.inputs):
             inputs.append(self._port(port.name, port))
-            self._node("Reshape", [port.name, self._ints(-1, _size(port))], f"v{number}")
+            rows = [port.name, self._ints(-1, _size(port))]
+            if port.origin:
+                origin = self._helper(np.array(port.origin, np.float64))
+                moved = self._make("Sub", [self._make("Reshape", rows), origin])
+                self._node("Cast", [moved], f"v{number}", to=self._type(port.inside))
+            else:
+                self._node("Reshape", rows, f"v{number}")
         first = len(graph.inputs)
         for number, array in enumerate(graph.constants, start=first):
             self._constant(f"v{number}", array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from surefoot.agent import Policy
 from surefoot.deploy import Port
+from surefoot.envs import ObservationSpec
 from surefoot.errors import UserError
 from surefoot.ship.graph import Graph, trace
 
@@ -27,14 +29,16 @@ def policy_graph(policy: Policy) -> Graph:
     carry = policy.initial_carry(1)
     leaves, structure = jax.tree.flatten(carry)
     names = [f"memory_{i}" for i in range(len(leaves))]
-    inputs = [Port(name, spec.shape, spec.dtype) for name, spec in groups.items()]
+    inputs = [port_of(name, spec) for name, spec in groups.items()]
     inputs += [
         Port(name, leaf.shape[1:], str(leaf.dtype), carried=True)
         for name, leaf in zip(names, leaves, strict=True)
     ]
 
     def act(given: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        seen = {name: spec.cast(given[name][None], jnp) for name, spec in groups.items()}
+        # an origin is subtracted as the port is read, in float64, which is not for traced programs
+        plain = {name: dataclasses.replace(spec, origin=None) for name, spec in groups.items()}
+        seen = {name: spec.cast(given[name][None], jnp) for name, spec in plain.items()}
         before = jax.tree.unflatten(structure, [given[name][None] for name in names])
         first, key = jnp.zeros(1, bool), jax.random.key(0)
         choice, after = policy.act(seen, before, first, key, deterministic=True)
@@ -48,3 +52,10 @@ def policy_graph(policy: Policy) -> Graph:
         for port in graph.outputs
     )
     return graph._replace(outputs=outputs)
+
+
+def port_of(name: str, spec: ObservationSpec) -> Port:
+    """An observation group as it goes into an exported policy."""
+    if spec.origin is None:
+        return Port(name, spec.shape, spec.dtype)
+    return Port(name, spec.shape, "float64", origin=spec.origin)

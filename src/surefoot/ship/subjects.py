@@ -15,10 +15,10 @@ from surefoot.agent import LoadedPolicy
 from surefoot.agent.description import to_json
 from surefoot.api import open_run
 from surefoot.envs import ObservationSpec
-from surefoot.envs.contract import release
+from surefoot.envs.contract import closing
 from surefoot.robots import RobotTask
 from surefoot.ship.graph import Graph
-from surefoot.ship.policy_graph import policy_graph
+from surefoot.ship.policy_graph import policy_graph, port_of
 from surefoot.ship.robot_graph import RobotPolicy, given_of
 from surefoot.training import EpisodeStatistics, play, to_key
 
@@ -69,7 +69,10 @@ def from_observations(run: Path, loaded: LoadedPolicy, episodes: int, task: Any)
         policy_graph(loaded.policy),
         loaded,
         [*drawn[:RANDOM], *_harmed(drawn[-EXTREME:], _EXTREME), *recorded],
-        [{"name": n, **to_json(s), "dtype": s.dtype} for n, s in loaded.observations.items()],
+        [
+            {"name": n, **to_json(s), "dtype": port_of(n, s).dtype}
+            for n, s in loaded.observations.items()
+        ],
         to_json(loaded.action),
         evaluation,
     )
@@ -164,7 +167,7 @@ def _drawn(loaded: LoadedPolicy) -> list[Row]:
             return chosen.reshape(spec.shape)
         mean, variance = (np.asarray(x) for x in (moments[name].mean, moments[name].variance))
         drawn = mean + 3.0 * np.sqrt(variance) * random.standard_normal(mean.shape)
-        return drawn.astype(np.float32).reshape(spec.shape)
+        return spec.raw(drawn.astype(np.float32).reshape(spec.shape))
 
     return [
         {name: draw(name, spec) for name, spec in loaded.observations.items()}
@@ -188,22 +191,15 @@ def _played(run: Path, episodes: int, task: Any) -> tuple[dict[str, Any], list[R
     """What the policy is worth, and observations of one environment, one after the other."""
     env, loaded, streams = open_run(run, episodes=episodes, task=task)
     tally, rows = EpisodeStatistics(), []
-    try:
+    with closing(env, warnings.warn):
         for played in play(loaded.policy, env, episodes, key=to_key(streams.spawn(1)[0])):
             tally.add(played)
             seen = played.rollout.observations
             rows += [
                 {
-                    name: _raw(np.asarray(seen[name][step, 0]), spec)
+                    name: spec.raw(np.asarray(seen[name][step, 0]))
                     for name, spec in loaded.observations.items()
                 }
                 for step in range(min(RECORDED - len(rows), len(played.rollout.valid)))
             ]
-    finally:
-        release(env, warnings.warn)
     return tally.summary(), rows
-
-
-def _raw(array: np.ndarray, spec: ObservationSpec) -> np.ndarray:
-    """An observation of the contract as the environment gives it."""
-    return array + np.asarray(spec.starts).reshape(spec.shape) if spec.choices else array

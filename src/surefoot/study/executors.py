@@ -75,7 +75,7 @@ def wait_for(worker: subprocess.Popen[bytes], job: Job, study: Path, should_stop
                 worker.kill()
                 return False
     log = log_of(job, study)
-    if (study / job.folder / RESULT).is_file():
+    if worker.returncode == 0 and (study / job.folder / RESULT).is_file():
         log.unlink(missing_ok=True)
     else:
         assert worker.returncode is not None

@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ DIAGNOSTICS = (
 )
 
 
+MEASURES = ("episode_length_mean", "truncated_share", "success_rate")  # of an evaluation
+Played = tuple[int, Mapping[str, Any]]  # step, what `evaluate` found
+
+
 @dataclass(frozen=True)
 class Job:
     """What a worker needs to know.
@@ -55,6 +59,7 @@ class Job:
         evaluations: how many times the policy is played.
         episodes: episodes each time.
         as_it_comes: whether it is played without the task's env_options.
+        kept: of a job that is done again, what the runs left that did not fail, by seed; they stay.
     """
 
     folder: str
@@ -65,6 +70,7 @@ class Job:
     evaluations: int
     episodes: int
     as_it_comes: bool = False
+    kept: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def steps(self) -> int:
@@ -98,6 +104,7 @@ class _Outcome:
     steps: tuple[int, ...]
     returns: tuple[float, ...]
     diagnostics: Mapping[str, tuple[float | None, ...]]
+    measures: Mapping[str, tuple[float | None, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,8 @@ def check_result(result: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{len(run.steps)} steps and {len(run.returns)} returns of seed {seed}"
             )
-        curves = [x for curve in run.diagnostics.values() for x in curve if x is not None]
+        of_run = (*run.diagnostics.values(), *(run.measures or {}).values())
+        curves = [x for curve in of_run for x in curve if x is not None]
         if not all(map(math.isfinite, (run.final, *run.returns, *curves))):
             raise ValueError(f"a number of seed {seed} is not finite")
     if not math.isfinite(read.learning_rate) or not 0.0 <= (read.wall_time_s or 0.0) < math.inf:
@@ -139,11 +147,11 @@ class Evaluations(Hook):
         job: how many times, how many episodes, and on which task.
 
     Attributes:
-        rows: step and mean return, each time.
+        rows: step and what was found, each time.
     """
 
     def __init__(self, job: Job) -> None:
-        self.rows: list[tuple[int, float]] = []
+        self.rows: list[Played] = []
         self._job = job
         self._env: Environment | None = None
         self._collect: Any = None
@@ -158,6 +166,8 @@ class Evaluations(Hook):
         self._key = to_key(key)
         options = {} if self._job.as_it_comes else parse_options(run.config.env_options)
         self._env = make_environment(run.task, self._job.episodes, seed=stream, options=options)
+        self._env.read_as(run.env.observations)
+        self._env.read_as(run.env.observations)
         self._collect = make_collector(self._env, num_steps=CHUNK_STEPS, deterministic=True)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
@@ -168,7 +178,7 @@ class Evaluations(Hook):
         key = jax.random.fold_in(self._key, len(self.rows))
         policy, episodes = self._run.policy(state), self._job.episodes
         played = evaluate(policy, self._env, episodes, key=key, collect=self._collect)
-        self.rows.append((state.step, played["episode_return_mean"]))
+        self.rows.append((state.step, played))
         self._next = int(share) + 1
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
@@ -183,19 +193,21 @@ def run_job(job: Job, study: Path) -> None:
     Raises:
         Exception: what is not the user's mistake, such as a simulator's fault.
     """
-    shutil.rmtree(study / job.folder, ignore_errors=True)
     began = time.monotonic()
     runs: dict[int, Any] = {}
     errors: dict[int, str] = {}
-    try:
-        runs = _train(job, study, job.seeds)
-    except UserError as error:
-        errors = {job.seeds[0]: str(error)}
-    if errors and len(job.seeds) > 1:
-        # one seed's fault ends them all: each goes alone
+    seeds = [seed for seed in job.seeds if str(seed) not in job.kept]
+    if not job.kept:
         shutil.rmtree(study / job.folder, ignore_errors=True)
+        try:
+            runs = _train(job, study, job.seeds)
+        except UserError as error:
+            errors = {job.seeds[0]: str(error)}
+    if job.kept or (errors and len(seeds) > 1):
+        # one seed's fault ends them all: each goes alone
         errors = {}
-        for seed in job.seeds:
+        for seed in seeds:
+            shutil.rmtree(study / job.run_dir(seed), ignore_errors=True)
             try:
                 runs |= _train(job, study, (seed,))
             except UserError as error:
@@ -204,8 +216,8 @@ def run_job(job: Job, study: Path) -> None:
 
 
 def write_failure(job: Job, study: Path, error: str) -> None:
-    """Record that a job cannot be done."""
-    _write(job, study, {}, dict.fromkeys(job.seeds, error))
+    """Record that a job, or what was left of it, cannot be done."""
+    _write(job, study, {}, {seed: error for seed in job.seeds if str(seed) not in job.kept})
 
 
 def _write(
@@ -222,7 +234,7 @@ def _write(
         "arm": job.arm,
         "learning_rate": job.config.learning_rate,
         "seeds": list(job.seeds),
-        "runs": {str(seed): run for seed, run in runs.items()},
+        "runs": {**job.kept, **{str(seed): run for seed, run in runs.items()}},
         "errors": {str(seed): error for seed, error in errors.items()},
         "wall_time_s": wall_time_s,
     }
@@ -233,7 +245,7 @@ def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
     """What each seed's run leaves for the statistics."""
     from surefoot.api import train, train_seeds
 
-    # what is interrupted begins again, so checkpoints would only take room
+    # what is interrupted begins again (docs/studies.md says why), so checkpoints would only take room
     changes = {"measure_held_out_kl": True, "checkpoint_every": None}
     config = job.config.replace(seed=seeds[0], **changes)
     watchers = {seed: Evaluations(job) for seed in seeds}
@@ -257,19 +269,32 @@ def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
     }
 
 
-def outcome(rows: Sequence[tuple[int, float]], metrics: Path, evaluations: int) -> dict[str, Any]:
+def outcome(rows: Sequence[Played], metrics: Path, evaluations: int) -> dict[str, Any]:
     """What a seed's run leaves for the statistics.
 
     The final score is the mean of the last tenth of the evaluations, at least of the last one.
     """
-    last = max(1, round(len(rows) / 10))
-    returns = [row[1] for row in rows]
+    returns = [found["episode_return_mean"] for _, found in rows]
     return {
-        "final": float(np.mean(returns[-last:])),
-        "steps": [row[0] for row in rows],
+        "final": float(np.mean(last_tenth(returns))),
+        "steps": [step for step, _ in rows],
         "returns": returns,
         "diagnostics": diagnostics(metrics, evaluations),
+        "measures": measures([found for _, found in rows]),
     }
+
+
+def last_tenth(values: Sequence[float]) -> Sequence[float]:
+    """The last tenth of the evaluations, at least the last one."""
+    return values[-max(1, round(len(values) / 10)) :]
+
+
+def measures(found: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """What was found beside the return at each evaluation: lengths, ends, success, the task's measures."""
+    names = {
+        name for row in found for name in row if name in MEASURES or name.startswith("measure/")
+    }
+    return {name: [row.get(name) for row in found] for name in sorted(names)}
 
 
 def diagnostics(metrics: Path, points: int) -> dict[str, list[float | None]]:

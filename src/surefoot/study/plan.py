@@ -51,13 +51,19 @@ class Study:
     """Seeds that the choice is made on; they are not reported."""
     question: str = field(default="", compare=False)
     """What the study is about, for the report."""
+    arm_env_options: tuple[str, ...] = ()
+    """The task's env_options that arms may change: none that changes the reward."""
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
     """The least and the most that an episode of a task can return: intervals of its scores end there."""
 
     def config(self, task: str, arm: str) -> Config:
         """The validated options of an arm on a task, seed 0."""
+        options, base = dict(self.arms[arm]), self.tasks[task]
+        if own := options.pop("env_options", None):
+            kept = [x for x in base.env_options if _key(x) not in map(_key, own)]
+            options["env_options"] = (*kept, *own)
         try:
-            return from_mapping(self.arms[arm], base=self.tasks[task])
+            return from_mapping(options, base=base)
         except UserError as error:
             raise UserError(f"arm {arm!r} on {task}: {error}") from None
 
@@ -70,9 +76,21 @@ class Study:
         return [config.learning_rate * RATE_FACTOR ** (lowest + k) for k in range(self.tune_lr)]
 
 
+def _key(env_option: str) -> str:
+    """`KEY` of `KEY=VALUE`."""
+    return env_option.partition("=")[0]
+
+
 _SETTINGS = [f.name for f in fields(Study) if f.name not in ("tasks", "arms", "bounds")]
+_WANTED = {
+    "name": str,
+    "baseline": str,
+    "question": str,
+    "as_it_comes": bool,
+    "arm_env_options": list,
+}
 # what would make scores incomparable: an arm may not have another budget, or another reward
-_SHARED = ("seed", "total_steps", "env_options")
+_SHARED = ("seed", "total_steps")
 
 
 def check(study: Study) -> Study:
@@ -103,13 +121,21 @@ def check(study: Study) -> Study:
         for name in _SHARED:
             if name in options:
                 raise UserError(f"arm {arm!r} sets {name}, which all arms of a study share")
+        for item in options.get("env_options", ()):
+            if _key(str(item)) not in study.arm_env_options:
+                raise UserError(
+                    f"arm {arm!r} sets {item} of the task: arms with other rewards cannot be compared; where "
+                    f'the reward is the same, arm_env_options = ["{_key(str(item))}"] in the study says so'
+                )
     check_names(study.bounds, study.tasks, what="task in bounds:")
     for task, config in study.tasks.items():
         if config.seed:
             raise UserError(f"{task} sets seed = {config.seed}: a study's seeds are 0 to seeds - 1")
         known: dict[Config, str] = {}
         for arm in study.arms:
-            twin = known.setdefault(study.config(task, arm), arm)
+            of_arm = study.config(task, arm)
+            refuse_code(task, of_arm.env_options)
+            twin = known.setdefault(of_arm, arm)
             if twin != arm:
                 raise UserError(
                     f"arms {twin!r} and {arm!r} have the same options on {task}: there is nothing "
@@ -153,9 +179,10 @@ def parse_study(
     check_names(table, [*_SETTINGS, "tasks", "arms", "options", "bounds"], what=f"key in {where}:")
     settings = {name: table[name] for name in _SETTINGS if name in table}
     for name, value in settings.items():
-        wanted = {"name": str, "baseline": str, "question": str, "as_it_comes": bool}.get(name, int)
-        if type(value) is not wanted:
+        wanted = _WANTED.get(name, int)
+        if type(value) is not wanted or (wanted is list and {*map(type, value)} - {str}):
             raise UserError(f"{name} in {where} must be {wanted.__name__}, not {value!r}")
+    settings["arm_env_options"] = tuple(settings.get("arm_env_options", ()))
     arms = _tables(table.get("arms", {}), what=f"arms in {where}")
     tasks = table.get("tasks", {})
     if isinstance(tasks, list) and all(isinstance(task, str) for task in tasks):

@@ -16,6 +16,7 @@ import numpy as np
 from surefoot.config_file import toml_value
 from surefoot.study import statistics as st
 from surefoot.study.bounds import Bounds, around, return_bounds
+from surefoot.study.jobs import last_tenth
 from surefoot.study.plan import Study
 from surefoot.study.statistics import Interval
 
@@ -114,6 +115,7 @@ def _of_arm(
     found["iqm"] = st.iqm_interval([mine]).within(*bounds)._asdict()
     found["curve"] = _curve(runs, bounds)
     found["diagnostics"] = _diagnostics(runs)
+    found["measures"] = _measures(runs)
     if arm != study.baseline:
         found |= _compare(study, arm, task, own, base, bounds)
     return found
@@ -278,6 +280,20 @@ def _diagnostics(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[float 
     return found
 
 
+def _measures(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What was measured beside the return: at the end as scores are taken, and at each evaluation."""
+    found: dict[str, Any] = {}
+    told = [runs[seed].get("measures", {}) for seed in sorted(runs)]
+    for name in sorted({name for measures in told for name in measures}):
+        curves = [measures.get(name, ()) for measures in told]
+        curves = [curve for curve in curves if curve and None not in curve]
+        if len(curves) == len(runs):  # not where a run did not come to tell
+            ends = np.array([np.mean(last_tenth(curve)) for curve in curves])
+            columns = zip(*curves, strict=False)
+            found[name] = st.mean_interval([ends])._asdict() | {"curve": [*map(_mean, columns)]}
+    return found
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values and all(map(math.isfinite, values)) else None
 
@@ -291,18 +307,33 @@ def _options(study: Study) -> dict[str, dict[str, str]]:
 
 
 def to_csv(results: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each evaluation of each run; a failed run has one line with its error."""
+    """One line for each evaluation of each run; a failed run has one line with its error.
+
+    A text that a spreadsheet would calculate begins with an apostrophe, which makes it a text there.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "arm", "seed", "learning_rate", "step", "return", "final", "error"])
+    names = sorted(
+        {n for r in results for run in r["runs"].values() for n in run.get("measures", ())}
+    )
+    head = ["task", "arm", "seed", "learning_rate", "step", "return", "final", "error"]
+    writer.writerow([*head, *names])
     for result in results:
-        head = [result["task"], result["arm"]]
+        head = [_as_text(result["task"]), _as_text(result["arm"])]
         for seed in result["seeds"]:
             run = result["runs"].get(str(seed))
             start = [*head, seed, result["learning_rate"]]
             if run is None:
-                writer.writerow([*start, "", "", "", result["errors"][str(seed)]])
+                error = _as_text(result["errors"][str(seed)])
+                writer.writerow([*start, "", "", "", error])
                 continue
-            for step, value in zip(run["steps"], run["returns"], strict=True):
-                writer.writerow([*start, step, value, run["final"], ""])
+            told = [run.get("measures", {}).get(name) for name in names]
+            for i, (step, value) in enumerate(zip(run["steps"], run["returns"], strict=True)):
+                measured = [curve[i] if curve else None for curve in told]
+                writer.writerow([*start, step, value, run["final"], "", *measured])
     return text.getvalue()
+
+
+def _as_text(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text

@@ -177,10 +177,11 @@ def _work(
 ) -> list[dict[str, Any]] | None:
     """Do what is left of the jobs; the others are done before or after them."""
     results = {job: folder.result(job) for job in [*others, *jobs]}
+    kept: dict[Job, Any] = {}
     for job in jobs:
         if retry_failed and (done := results[job]) and done["errors"]:
-            results[job] = None
-    left = [job for job in jobs if not results[job]]
+            results[job], kept[job] = None, done["runs"]
+    left = [replace(job, kept=kept.get(job, {})) for job in jobs if not results[job]]
     for name in OUTPUTS if left else ():  # they are not this study's any more
         (folder.path / name).unlink(missing_ok=True)
     for job in _run(executor, left, folder, should_stop):

@@ -7,15 +7,20 @@ follow from the run's seed and the step. Whether they do follows from the option
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from surefoot.config import CollectOptions, Config, RecordOptions, parse_options
-from surefoot.envs import Environment, EnvSpec, Hosting, make_environment
+from surefoot.envs import Environment, EnvSpec, Hosting, ObservationSpec, make_environment
 from surefoot.envs.contract import Breakdown, release
 from surefoot.errors import UserError
 from surefoot.training.state import make_streams
+
+Origins = Mapping[str, tuple[float, ...]]
+Groups = Mapping[str, ObservationSpec]
+Reads = Callable[[Groups], Groups]
 
 
 class EnvLifecycle:
@@ -25,6 +30,8 @@ class EnvLifecycle:
         task: a task name, an environment, or what makes one.
         config: the options.
         step: the step of the run at which it begins.
+        reads: gives its observation groups with the origins that the networks know
+            (`ObservationSpec.origin`); None: as they are.
 
     Attributes:
         env: the environments as they are now.
@@ -34,11 +41,15 @@ class EnvLifecycle:
         ValueError: an unknown task or option, or an environment that cannot be trained.
     """
 
-    def __init__(self, task: Any, config: Config, step: int = 0) -> None:
+    def __init__(
+        self, task: Any, config: Config, step: int = 0, reads: Reads | None = None
+    ) -> None:
         self._task, self._config = task, config
         self._log: Callable[[str], None] = warnings.warn
         self._report: Callable[[Breakdown], None] = lambda breakdown: None
         self._make(step)
+        if reads is not None:
+            self.env.read_as(reads(self.env.spec.observations))
         made_by_us = self.env is not task
         if config.exact_resume == "on" and not made_by_us and not self.env.spec.saves_state:
             raise UserError(
@@ -56,8 +67,10 @@ class EnvLifecycle:
     def at(self, step: int) -> Environment:
         """The environments that the run has from this step on: those at hand, or new ones."""
         if step != self._step:
+            reads = self.env.spec.observations  # as the networks of this run know them
             self._close(self._log)
             self._make(step)
+            self.env.read_as(reads)
         return self.env
 
     def is_renewed(self, before: int, after: int) -> bool:
@@ -92,6 +105,26 @@ class EnvLifecycle:
         self.env.report_to(self._report)
 
 
+def origins_of(observations: Groups) -> Origins:
+    """The origins of the groups that have one."""
+    return {n: spec.origin for n, spec in observations.items() if spec.origin is not None}
+
+
+def with_origins(observations: Groups, origins: Origins) -> Groups:
+    """The groups with these origins, and none else."""
+    return {n: dataclasses.replace(x, origin=origins.get(n)) for n, x in observations.items()}
+
+
+def read_like(observations: Groups, known: Groups) -> Groups:
+    """The groups, those of them that are known with the origins that they are known with."""
+    return {
+        n: dataclasses.replace(x, origin=known[n].origin)
+        if n in known and known[n].shape == x.shape and not x.choices
+        else x
+        for n, x in observations.items()
+    }
+
+
 def hosting_of(options: CollectOptions) -> Hosting:
     """How the options say that host environments are stepped."""
     timeout = {} if options.env_timeout is None else {"timeout": options.env_timeout}
@@ -107,5 +140,9 @@ def begins_anew(options: RecordOptions, spec: EnvSpec) -> bool:
 
 def is_checkpoint(before: int, after: int, options: RecordOptions) -> bool:
     """Whether an iteration that ends at step `after` ends at a checkpoint."""
-    every = options.checkpoint_every
+    return crosses(options.checkpoint_every, before, after)
+
+
+def crosses(every: int | None, before: int, after: int) -> bool:
+    """Whether a multiple of `every` lies behind step `before` and not behind step `after`."""
     return every is not None and before // every < after // every

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from surefoot.agent import Policy
+from surefoot.config import MAX_EPISODE_STEPS
 from surefoot.envs import Environment
 from surefoot.envs.contract import SUCCESS, logged_as
 from surefoot.errors import UserError
@@ -17,7 +18,6 @@ from surefoot.rollout import Collector, Rollout, make_collector, start
 
 CHUNK_STEPS = 250  # steps of each environment between looks at which episodes have ended
 MOST_LOST = 20  # episodes of an environment, one after the other, before it is given up
-MAX_EPISODE_STEPS = 100_000  # half an hour of a robot that is controlled at 50 Hz
 SAY_EVERY_S = 10.0
 
 
@@ -38,13 +38,14 @@ def play(
     collect: Collector | None = None,
     max_episode_steps: int = MAX_EPISODE_STEPS,
     log: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int], None] = lambda ended: None,
 ) -> Iterator[PlayedChunk]:
     """Play until `episodes` episodes have ended, in chunks of `CHUNK_STEPS` steps.
 
     Every environment contributes its first few episodes, the same number each (one more for the
     first ones if it does not divide): taking the first to end would favour short ones. Who plays
-    often hands in a `collect` (by `make_collector` on this `env`), which is compiled once. `log` hears now
-    and then how far it is.
+    often hands in a `collect` (by `make_collector` on this `env`), which is compiled once. `log` hears if
+    no episode ends for a while, `progress` after each chunk how many have.
 
     Raises:
         ValueError: an episode is longer than `max_episode_steps`, or an environment gives no sound one.
@@ -58,7 +59,7 @@ def play(
     reset_key, key = jax.random.split(key)
     state = start(env, policy.initial_carry(num_envs), reset_key)
     running, lost = np.zeros(num_envs, int), np.zeros(num_envs, int)
-    chunk, said = 0, time.monotonic()
+    chunk, ended_then, said = 0, 0, time.monotonic()
     while np.any(done < quota):
         state, rollout = collect(policy, state, jax.random.fold_in(key, chunk))
         rollout = jax.device_get(rollout)
@@ -84,11 +85,14 @@ def play(
                 f"{env.spec.name}: an episode has gone on for {longest:,} steps (limit "
                 f"{max_episode_steps:,}); {_ADVICE}"
             )
+        ended_now = int(np.minimum(done, quota).sum())
+        progress(ended_now)
         if np.any(done < quota) and time.monotonic() - said >= SAY_EVERY_S:
-            said = time.monotonic()
-            text = f"{np.minimum(done, quota).sum()} of {episodes} episodes have ended"
-            endless = f" after {running.max():,} steps; {_ADVICE}" if not done.any() else ""
-            log(f"{env.spec.name}: {text}{endless}")
+            if ended_now == ended_then:
+                text = f"{ended_now} of {episodes} episodes have ended"
+                endless = f" after {running.max():,} steps; {_ADVICE}" if not ended_now else ""
+                log(f"{env.spec.name}: {text}{endless}")
+            said, ended_then = time.monotonic(), ended_now
         yield PlayedChunk(rollout, counted)
 
 
@@ -164,6 +168,7 @@ def evaluate(
     collect: Collector | None = None,
     max_episode_steps: int = MAX_EPISODE_STEPS,
     log: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int], None] = lambda ended: None,
 ) -> dict[str, Any]:
     """Return, length, success and reward terms of a policy over whole episodes.
 
@@ -175,7 +180,8 @@ def evaluate(
         deterministic: play the mode of the action distribution.
         collect: of one who plays often; see `play`.
         max_episode_steps: an episode that goes on for longer is an error.
-        log: hears now and then how far it is.
+        log: hears if no episode ends for a while.
+        progress: hears now and then how many have ended.
     """
     tally = EpisodeStatistics()
     for played in play(
@@ -187,6 +193,7 @@ def evaluate(
         collect=collect,
         max_episode_steps=max_episode_steps,
         log=log,
+        progress=progress,
     ):
         tally.add(played)
     return tally.summary()

@@ -30,10 +30,14 @@ class Run:
 
 
 class Hook:
-    """Override what you need; a hook may read everything and change nothing."""
+    """Override what you need; a hook may read everything, and change nothing but what is reported."""
 
     def on_start(self, run: Run) -> None:
         """Before the first iteration, once the environment and the networks stand."""
+
+    def measure(self, state: TrainState, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Further metrics of an iteration: numbers, or None. They join the others before `on_iteration`."""
+        return {}
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """After each iteration, with its metrics (see `training.metrics.METRICS`)."""
@@ -72,7 +76,9 @@ class Listeners:
             hook.on_breakdown(breakdown)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
-        """Tell the hooks of an iteration."""
+        """Let the hooks measure, then tell them of the iteration."""
+        for hook in self._hooks:
+            metrics = {**metrics, **hook.measure(state, metrics)}
         for hook in self._hooks:
             hook.on_iteration(state, metrics)
 

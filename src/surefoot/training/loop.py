@@ -21,10 +21,10 @@ from surefoot.agent import Agent, Normalizer, Policy, make_agent
 from surefoot.config import Config, parse_options, validate
 from surefoot.envs import Environment
 from surefoot.envs.tasks import fingerprinted, task_name
-from surefoot.networks import Critic
+from surefoot.networks import Actor, Critic
 from surefoot.rollout import Rollout, make_collector, start
 from surefoot.training import metrics as measure
-from surefoot.training.environments import EnvLifecycle
+from surefoot.training.environments import EnvLifecycle, Reads
 from surefoot.training.hooks import Hook, Run
 from surefoot.training.reports import Reports
 from surefoot.training.state import TrainState, make_streams
@@ -56,6 +56,15 @@ class Gathered(NamedTuple):
     experience: Experience
     metrics: Metrics
     faults: Metrics
+
+
+class Begun(NamedTuple):
+    """What a run begins with, before its first iteration."""
+
+    actor: Actor
+    critic: Critic
+    normalizer: Normalizer
+    reward_scaler: RewardScaler
 
 
 class Trainer:
@@ -93,19 +102,23 @@ class Trainer:
         """Fresh networks and freshly reset environments; the options' seed if none is given."""
         return self.reset_envs(self.init(seed), self.env, seed)
 
-    def init(self, seed: int | None = None) -> TrainState:
-        """Fresh networks, and no environments yet."""
+    def init(
+        self, seed: int | None = None, inherit: Callable[[Agent, Begun], Begun] | None = None
+    ) -> TrainState:
+        """Fresh networks, or what `inherit` makes of them, and no environments yet."""
         config = self.config
         streams = make_streams(config.seed if seed is None else seed)
-        actor, critic, normalizer = self.agent.init(config, streams.networks)
-        learners = self.updater.init(actor, critic)
+        begun = Begun(*self.agent.init(config, streams.networks), make_reward_scaler(config))
+        if inherit is not None:
+            begun = inherit(self.agent, begun)
+        learners = self.updater.init(begun.actor, begun.critic)
         return TrainState(
             learners=learners,
             stale_learners=(),
             last_learner=learners[self.updater.main] if config.measure_held_out_kl else None,
             critic_carry=self.agent.critic.initial_carry(config.num_envs),
-            normalizer=normalizer,
-            reward_scaler=make_reward_scaler(config),
+            normalizer=begun.normalizer,
+            reward_scaler=begun.reward_scaler,
             collector=None,
             key=streams.training,
             step=0,
@@ -241,11 +254,14 @@ class ResumePoint:
         step: environment steps that came before.
         wall_time_s: seconds that they took.
         restore: gives the first state.
+        reads: gives its observation groups with the origins that the networks know; None: those that follow
+            from the first observations.
     """
 
     step: int = 0
     wall_time_s: float = 0.0
     restore: Callable[[Trainer], TrainState] = Trainer.init
+    reads: Reads | None = None
 
 
 def train(
@@ -273,7 +289,7 @@ def train(
     """
     config, resume_point = validate(config or Config()), resume_point or ResumePoint()
     with (
-        EnvLifecycle(task, config, resume_point.step) as envs,
+        EnvLifecycle(task, config, resume_point.step, resume_point.reads) as envs,
         contextlib.closing(make_executors(config)) as executors,
     ):
         spec = fingerprinted(envs.env.spec, task, parse_options(config.env_options))

@@ -14,6 +14,7 @@ import numpy as np
 
 from surefoot.config import Config
 from surefoot.errors import UserError
+from surefoot.training.environments import crosses
 from surefoot.training.hooks import Hook, Listeners, Run
 from surefoot.training.state import TrainState
 from surefoot.update import resolve
@@ -60,7 +61,8 @@ class Reports:
     Args:
         state: the state before the first iteration.
         hooks: who hears.
-        config: `in_flight` says how many iterations may still be updating.
+        config: `in_flight` says how many iterations may still be updating; none where one is evaluated,
+            since that may be the end.
         task: the environments' name, for errors.
         wall_time_s: seconds that went by before an interruption.
 
@@ -82,7 +84,7 @@ class Reports:
         self.log, self.report = self._listeners.log, self._listeners.on_breakdown
         self._numbers = Numbers(task, config, self.log)
         self.clock = Clock(wall_time_s)
-        self._in_flight = config.in_flight
+        self._config = config
         self._waiting: deque[tuple[TrainState, Any, Sequence[Any], Metrics]] = deque()
 
     @contextlib.contextmanager
@@ -104,7 +106,8 @@ class Reports:
         times = self.clock.lap(state.step - last.step)
         metrics = (gathered.metrics, *learned)
         self._waiting.append((state, gathered.faults, metrics, times))
-        self.deliver(all_but=self._in_flight)
+        is_evaluated = crosses(self._config.eval_every, last.step, state.step)
+        self.deliver(all_but=0 if is_evaluated else self._config.in_flight)
 
     def deliver(self, *, all_but: int = 0) -> None:
         """Wait for the iterations in flight, but for the last few, and tell the hooks."""

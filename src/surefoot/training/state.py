@@ -87,6 +87,13 @@ def make_streams(seed: int, step: int = 0) -> Streams:
     return Streams(environments, evaluation, *map(to_key, (networks, reset, training)))
 
 
+def evaluation_stream(seed: int, step: int) -> np.random.SeedSequence:
+    """The random stream of a run's evaluation at a step, apart from those of its training, of its other
+    evaluations, and of `surefoot eval`.
+    """
+    return np.random.SeedSequence(seed, spawn_key=(6, step))
+
+
 def to_key(sequence: np.random.SeedSequence) -> jax.Array:
     """A JAX key with 64 bits of the sequence's entropy."""
     bits = jnp.asarray(sequence.generate_state(2, np.uint32))

@@ -56,6 +56,10 @@ class Go1Walk(QuadrupedWalk):
     """Unitree's Go1 follows velocity commands on flat ground."""
 
     model: Any = lambda: read_spec(installed("unitree_go1/go1.xml"))
+    # short strides: each is a chance to correct the course, and swings the trunk less
+    frequency_hz: float = 3.5
+    tracking: float = 3.0
+    turn: float = 2.0
 
     actuation: ClassVar[Actuation] = Actuation(stiffness=35.0, damping=0.5, scale=0.5)
 
@@ -94,7 +98,10 @@ class Go1Rough(Go1Walk):
     sideways: float = 0.3
     turning: float = 0.3
     friction: tuple[float, float] = (0.6, 1.0)
+    frequency_hz: float = 2.0
     swing_m: float = 0.1
+    tracking: float = 2.0
+    turn: float = 1.0
 
     training: ClassVar[Config] = WALKING.replace(total_steps=6_000_000)
     practice: ClassVar[Mapping[str, Any]] = {}
