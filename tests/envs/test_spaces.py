@@ -322,6 +322,16 @@ def test_every_action_lies_in_its_box_and_the_ends_and_the_middle_are_met(
             assert abs(middle[i]) <= max(abs(b) for b in (low, high, 0) if np.isfinite(b))
 
 
+@pytest.mark.parametrize(
+    "offset", [0, -20, 2**40]
+)  # the last one is mapped on the host, in 64 bits
+def test_integers_are_the_nearest_ones(offset: int) -> None:
+    space = spaces.Box(offset, offset + 8, (1,), np.int64)
+    exact = np.array([[0.25], [0.75], [3.25], [3.75], [7.25], [7.75]])
+    sent = as_sent(space, np.float32(exact / 4 - 1))
+    assert (sent - offset).ravel().tolist() == [0, 1, 3, 4, 7, 8]
+
+
 @given(space=OTHERS)
 @settings(max_examples=100, deadline=None)
 def test_every_choice_lies_in_its_space_counted_from_its_start(space: Any) -> None:

@@ -310,6 +310,7 @@ def test_the_verdict_comes_first_and_all_parts_are_there(browser, page: Path) ->
     heads = tab.locator("h2").all_text_contents()
     assert heads == [
         "Verdict",
+        "What else was measured",
         "Learning curves",
         "Difference from PPO",
         "Performance profile",
