@@ -155,7 +155,7 @@ def _why_not_exact(
     if "total_steps" in changed and config.learning_rate_schedule != "constant":
         why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
     fingerprint = task_fingerprint(task, parse_options(config.env_options))
-    no_matter = {"total_steps", "keep_checkpoints", "log"}
+    no_matter = {"total_steps", "keep_checkpoints", "log", "video_every"}
     if checkpoint.environments != "anew":  # else it says where they begin anew
         no_matter.add("checkpoint_every")
     if fingerprint is not None and fingerprint == checkpoint.fingerprint:
