@@ -221,8 +221,9 @@ def test_without_opengl_one_sentence_names_the_packages(task: str, tmp_path: Pat
         done = _play(task, tmp_path / "film.mp4", **broken)
         assert done.returncode == 2
         assert PACKAGES in done.stderr
-        errors = [line for line in done.stderr.splitlines() if "WARNING: compiler" not in line]
-        assert len(errors) == 1  # but for what MuJoCo says of EnvPool's model
+        lines = filter(None, done.stderr.splitlines())
+        # what MuJoCo says of EnvPool's model aside
+        assert len([line for line in lines if "WARNING: compiler" not in line]) == 1
         assert not (tmp_path / "film.mp4").exists()
 
 

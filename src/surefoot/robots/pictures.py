@@ -17,7 +17,7 @@ from PIL import Image
 
 from surefoot.envs.contract import Camera
 from surefoot.errors import check_names
-from surefoot.gl import load_gl, open_context
+from surefoot.gl import load_gl, no_gl, open_context
 from surefoot.robots.looks import dress
 from surefoot.robots.model import Robot, compile_spec
 from surefoot.robots.task import RobotTask, edited_spec
@@ -53,7 +53,10 @@ class Pictures:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         shape = _DETAIL * how.height, _DETAIL * how.width
         self._gl = open_context(*shape[::-1])
-        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        try:
+            self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except mujoco.FatalError as error:  # an OpenGL that is too old
+            raise no_gl(str(error)) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._area = mujoco.MjrRect(0, 0, *shape[::-1])
         self._pixels = np.zeros((*shape, 3), np.uint8)
