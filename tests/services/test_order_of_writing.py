@@ -22,6 +22,7 @@ from tests.training.helpers import After
 import surefoot
 from surefoot import api
 from surefoot.errors import UserError
+from surefoot.reading import few
 from surefoot.services import best, checkpoints
 from surefoot.services.checkpoints import find_checkpoint
 from surefoot.services.evaluation import Evaluation
@@ -352,7 +353,7 @@ def test_lines_of_later_steps_and_damaged_ones_are_put_aside_and_none_is_lost(
 
     said = [put_aside(run, GoesOn(after, [], False, {})) for _ in range(times)]
     is_half = not ends and lines and lines[-1] in DAMAGED and len(lines[-1]) < 2**18
-    told = faults[:-1] if is_half else faults
+    told = few(faults[:-1] if is_half else faults)
     assert said == [[f"{x}; it is in {aside.parent} now" for x in told], *[[]] * (times - 1)]
     metrics = MetricsFile(path, goes_on=True)
     metrics.on_start(SimpleNamespace(log=pytest.fail))  # type: ignore[arg-type]
