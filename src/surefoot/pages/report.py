@@ -20,8 +20,10 @@ from surefoot.services.run_folder import read_config
 from surefoot.terminal import say
 
 LARGE = "rollout/episode_return"
-_FIRST = ("rollout/success_rate", "rollout/episode_length", "eval/")
+_EVALUATION = ("eval/episode_return", "eval/success_rate", "eval/episode_length")
 _LEARNING = (
+    "rollout/success_rate",
+    "rollout/episode_length",
     "policy/approx_kl",
     "policy/clip_fraction",
     "policy/entropy",
@@ -62,6 +64,8 @@ class Chart:
             return "return"
         if self.names or self.title.startswith("reward/"):
             return "rewards"
+        if self.title in _EVALUATION:
+            return "evaluation"
         return "measured" if self.title.startswith("measure/") else "learning"
 
     def draw(self, charts: Charts) -> str:
@@ -152,7 +156,7 @@ def page_parts(
         "health": make("health", {view.name: view.health for view in views}),
         "return": make("large_charts", groups.get("return", [])),
         "videos": make("videos", videos),
-        "evaluation": make("evaluation", names, _evaluations(views)),
+        "evaluation": make("evaluation", names, _evaluations(views), groups.get("evaluation", [])),
         "rewards": make("rewards", groups.get("rewards", [])),
         "learning": make("small_charts", "How it learns", groups.get("learning", [])),
         "measured": make("small_charts", "What the task measures", groups.get("measured", [])),
@@ -188,8 +192,7 @@ def charts_of(views: Sequence[RunView]) -> list[Chart]:
         charts.append(Chart("reward terms", series, large=True, names=True))
     else:
         charts += map(of_metric, rewards)
-    charts += map(of_metric, begin(*_FIRST))
-    charts += [of_metric(metric) for metric in _LEARNING if metric in known]
+    charts += [of_metric(metric) for metric in (*_EVALUATION, *_LEARNING) if metric in known]
     charts += map(of_metric, begin("measure/"))
     return charts
 
