@@ -234,8 +234,8 @@ MUTANTS = (
         51,
         "an environment gets the actions of all to change in place",
         GYMNASIUM,
-        'return Command("step", action.copy() if action.ndim else action.item())',
-        'return Command("step", action if action.ndim else action.item())',
+        'return Command("step", action.item() if is_choice else np.array(action))',
+        'return Command("step", action.item() if is_choice else action)',
         (f"{OF_GYMNASIUM}::test_an_environment_may_change_its_action_in_place_and_nobody_elses",),
     ),
     Mutant(
