@@ -25,6 +25,7 @@ from typing import Any
 from surefoot.errors import UserError
 
 LOOPBACK = "127.0.0.1"
+_PORTS = range(8080, 8180)
 _PIECE = 2**18  # bytes that are sent at a time
 _SENT_WITH_ALL = {
     "Cache-Control": "no-store",
@@ -47,46 +48,64 @@ def risk(host: str) -> str:
     if is_loopback(host):
         return ""
     return (
-        f"everybody who reaches {host} over the network can see and use this page: there is no password "
-        f"and no encryption. Without --host it is {LOOPBACK}, for this machine alone (from another one: "
-        "ssh -L)"
+        f"everybody who reaches {host} can see and use this page: it has no password and no encryption. "
+        f"Without --host it is at {LOOPBACK}, for this machine alone (from another one: ssh -L)"
     )
 
 
-def listen(host: str = LOOPBACK, port: int = 0) -> socket.socket:
-    """A socket that listens; port 0 is a free one. Also a way to find out whether a port is free.
+def listen(host: str = LOOPBACK, port: int | None = None) -> socket.socket:
+    """A socket that listens on a port; None: the first free one from 8080 on.
 
     Raises:
         ValueError: the port is in use or not allowed, or the host is not an address of this machine.
     """
-    if not 0 <= port <= 65535:
-        raise UserError(f"port = {port} must be in [0, 65535] (0: a free one)")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError):
-        raise UserError(_no_address(host)) from None
+    if port is not None and not 1 <= port <= 65535:
+        raise UserError(f"port = {port}: a port is from 1 to 65535; leave it out for a free one")
+    for candidate in _PORTS if port is None else (port,):
+        try:
+            return _bound(host, candidate)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port is None:
+                continue
+            raise _refusal(host, candidate, error) from None
+    raise UserError(
+        f"the ports {_PORTS[0]} to {_PORTS[-1]} of {host} are all in use; name another one: --port N"
+    )
+
+
+def free_port(host: str, port: int | None) -> int:
+    """The port that is asked for, or the first free one, for a server that binds it itself; see `listen`."""
+    with listen(host, port) as trial:
+        return trial.getsockname()[1]
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     made = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":  # else a port that was just left is in use for a minute
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
         made.listen()
-    except OSError as error:
+    except BaseException:
         made.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {port} of {host} is in use; choose another --port, or leave it out for a free one"
-            ) from None
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise UserError(_no_address(host)) from None
-        raise UserError(f"port {port} of {host} cannot be used: {error.strerror}") from None
+        raise
     return made
 
 
-def _no_address(host: str) -> str:
-    return f"host {host!r} is no address of this machine; {LOOPBACK} is for this machine alone"
+def _refusal(host: str, port: int, error: OSError) -> UserError:
+    if error.errno == errno.EADDRINUSE:
+        return UserError(
+            f"port {port} of {host} is in use; name another one (--port N), or none for a free one"
+        )
+    if error.errno == errno.EACCES:
+        return UserError(
+            f"port {port} of {host} may not be bound: ports below 1024 are the system's"
+        )
+    return UserError(
+        f"host {host!r} is no address of this machine ({error.strerror or error}); {LOOPBACK} is for this "
+        "machine alone"
+    )
 
 
 def url_of(listening: socket.socket) -> str:
@@ -97,15 +116,11 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def open_browser(url: str) -> bool:
-    """Show a page in the user's browser, where there is a screen; whether that was tried."""
-    if sys.platform == "linux" and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return False  # else one for text takes the terminal
-    with contextlib.suppress(webbrowser.Error, OSError):
-        return webbrowser.open(url)
-    return False
+def open_browser(url: str) -> None:
+    """Show a page in the user's browser, where there is a screen; else one for text takes the terminal."""
+    has_screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if has_screen or not sys.platform.startswith("linux"):
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -140,13 +155,13 @@ class LocalServer:
     Args:
         answer: path and query -> response; what it raises becomes an answer of status 500.
         host: the address to bind.
-        port: the port; 0 is a free one.
+        port: the port; None: the first free one from 8080 on.
 
     Raises:
         ValueError: see `listen`.
     """
 
-    def __init__(self, answer: Answer, *, host: str = LOOPBACK, port: int = 0) -> None:
+    def __init__(self, answer: Answer, *, host: str = LOOPBACK, port: int | None = None) -> None:
         listening = listen(host, port)
         self.url = url_of(listening)
         only_here = is_loopback(host)

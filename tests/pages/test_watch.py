@@ -170,7 +170,7 @@ def test_a_port_in_use_and_a_host_of_others_are_one_error(
     said = error("--host", OTHERS)
     assert "no password" in said
     assert "no address of this machine" in said
-    assert "must be in [0, 65535]" in error("--port", "70000")
+    assert "from 1 to 65535" in error("--port", "70000")
     assert main(["watch", f"{runs}x"]) == 2
     assert "did you mean 'runs'" in capsys.readouterr().err
 

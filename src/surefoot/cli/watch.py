@@ -27,7 +27,7 @@ class Arguments:
     """Run folders, or folders that hold runs; a run that begins in one of these appears by itself."""
     host: str = LOOPBACK
     """The address to serve on: this machine alone, unless you name another."""
-    port: Annotated[int, default("a free one")] = 0
+    port: Annotated[int | None, default("the first free one from 8080 on")] = None
     """The port to serve on."""
     browser: bool = True
     """Open the page in the browser, where there is a screen."""
