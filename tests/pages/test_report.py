@@ -90,3 +90,21 @@ def test_a_run_with_a_damaged_file_is_one_error(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert says in said
+
+
+def test_only_a_page_of_ours_is_replaced_unless_that_is_asked_for(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file, words = tmp_path / "page.html", ["report", str(runs[0]), "--output"]
+    file.write_text("mine")
+    assert main([*words, str(file)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+    assert main([*words, str(file), "--overwrite"]) == 0
+    assert file.read_text().startswith("<!doctype html>")
+    assert main([*words, str(file)]) == 0  # one of ours
+    assert main([*words, str(tmp_path / "nowhere" / "page.html")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert main([*words, str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]
