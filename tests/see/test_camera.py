@@ -50,4 +50,5 @@ def test_the_camera_goes_along_and_keeps_what_a_mouse_did() -> None:
     data.qpos[:3] += (3.0, -1.0, 0.2)
     mujoco.mj_forward(model, data)
     camera.follow()
+    camera.follow()  # where it stands still, so does the camera
     np.testing.assert_allclose(view.lookat - before, (3.0, -1.0, 0.0), atol=1e-12)
