@@ -1,4 +1,4 @@
-"""What keeping the state before every step costs, beside the engine's step: `python benchmarks/breakdowns.py`."""
+"""What keeping the state before every step costs beside it: `python benchmarks/breakdowns.py`."""
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@
 
     python benchmarks/warm_start.py [--seeds 3] [--steps 4000000] [--walk-steps 1500000] [--every 200000]
 
-Each seed trains Go1Walk once, then Go1Rough three times with the same options: with fresh networks, `--from`
-the walker, and `--from` it with `--from-critic`. What is compared is the deterministic policy, by
-`--eval-every`, on environments of its own. A side's steps are those of Go1Rough at the first evaluation whose
-return is at least `--share` of the best that the fresh networks of the same seed ever came to; the walker's
-own steps are listed beside, as somebody had to train it. Writes benchmarks/results/warm_start.json; runs that are
-there already are not repeated.
+Each seed trains Go1Walk once, then Go1Rough three times with the same options: with fresh networks,
+`--from` the walker, and `--from` it with `--from-critic`. What is compared is the deterministic
+policy, by `--eval-every`, on environments of its own. A side's steps are those of Go1Rough at the
+first evaluation whose return is at least `--share` of the best that the fresh networks of the same
+seed ever came to; the walker's own steps are listed beside, as somebody had to train it. Writes
+benchmarks/results/warm_start.json; runs that are there already are not repeated.
 """
 
 from __future__ import annotations

@@ -281,7 +281,7 @@ MAY_CHANGE = {
         "cg_damping",
         "line_search_steps",
     ),
-    *("checkpoint_every", "keep_checkpoints", "exact_resume"),
+    *("checkpoint_every", "keep_checkpoints", "exact_resume", "video_every", "log"),
     *("eval_every", "eval_episodes", "best_by", "stop_at_return", "stop_at_success"),
 }
 

@@ -208,6 +208,8 @@ LINKS = {
     "docs/mathematics.md section": "[mathematics](mathematics.md), section",
     "docs/overlap.md": "[overlap](overlap.md)",
     "docs/checkpoints.md": "[checkpoints](checkpoints.md)",
+    "docs/follow.md": "[follow](follow.md)",
+    "docs/play.md": "[looking at a policy](play.md)",
     "privileged_*": "`privileged_*`",
     "measured": "[measured](results.md)",
 }

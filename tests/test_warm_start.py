@@ -276,9 +276,11 @@ def test_a_critic_is_in_the_checkpoint_of_its_policy_or_is_not_had(
     assert bytes_of(policy_of(state)) == bytes_of(surefoot.load_policy(other).policy)
     manifest = json.loads((other / "manifest.json").read_text())
     agent = manifest["agent"]
-    huge = agent | {"critic": agent["critic"] | {"hidden": [10**6, 10**6]}}
+    groups, critic = agent["observations"], agent["critic"]
+    large = groups | {"privileged_state": groups["privileged_state"] | {"shape": [10**9]}}
+    huge = {"observations": large, "critic": critic | {"size_in": 10**9 + 3}}
     (other / "manifest.json").write_text(json.dumps(manifest | {"agent": huge}))
-    with pytest.raises(UserError, match="it describes a critic of 1,000,007,000,000 weights"):
+    with pytest.raises(UserError, match="it describes a critic of 8,000,000,024 weights"):
         begun(other, from_critic=True)
     (other / "manifest.json").write_text(json.dumps(manifest | {"agent": {}}))
     with pytest.raises(UserError, match="does not describe its critic"):

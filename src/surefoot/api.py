@@ -27,10 +27,12 @@ from surefoot.services.console import ConsoleProgress, EpisodeProgress
 from surefoot.services.crash_report import CrashReport
 from surefoot.services.evaluation import Evaluation
 from surefoot.services.health import Health
+from surefoot.services.loggers.hook import Loggers
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import PolicyFile
 from surefoot.services.run_folder import METRICS, RunFolder, default_run_dir, read_config
 from surefoot.services.step_folders import CHECKPOINTS, step_name
+from surefoot.services.videos import Videos
 from surefoot.terminal import PlainConsole, say
 from surefoot.training import (
     MAX_EPISODE_STEPS,
@@ -184,7 +186,12 @@ def _services(
     alone: bool = True,
 ) -> _Services:
     metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
-    hooks: list[Hook] = [folder, metrics]
+    hooks: list[Hook] = [folder]
+    if config.log:  # at the end they are waited for last, when all else is written
+        hooks.append(Loggers(folder.path, config.log, step=after.step if after else 0))
+    if config.video_every is not None:  # likewise
+        hooks.append(Videos(folder.path, config.video_every, task_name(task)))
+    hooks.append(metrics)
     evaluation = None
     if config.eval_every is not None:
         evaluation = Evaluation(task, after=after.step if after else 0)
@@ -265,6 +272,11 @@ def train_seeds(
     name = task_name(task)
     parent = Path(run_dir) if run_dir else default_run_dir(name, config.seed)
     folders = [RunFolder(parent / f"seed-{config.seed + k}") for k in range(num_seeds)]
+    if config.video_every is not None:
+        raise UserError(
+            f"video_every = {config.video_every}: seeds side by side have no videos made; look at them when "
+            "they are trained (surefoot play RUN --video FILE.mp4)"
+        )
     own = [_services(folder, task, config, alone=False).hooks for folder in folders]
     further = hooks or [()] * num_seeds
     with contextlib.ExitStack() as console:

@@ -113,8 +113,7 @@ def whole_files(folder: Path, *, key: str) -> Iterator[Path]:
 
     What has their places goes then, `key` first: where `key` is, the others are those it was written with.
     """
-    staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
-    staging.mkdir()
+    staging = new_staging(folder)
     try:
         yield staging
         (folder / key).unlink(missing_ok=True)
@@ -136,6 +135,13 @@ def new_folder(path: Path) -> Path:
             place.mkdir()
             return place
     raise AssertionError
+
+
+def new_staging(folder: Path) -> Path:
+    """A new folder in a folder, which `remove_staging` removes."""
+    staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
+    staging.mkdir()
+    return staging
 
 
 def remove_staging(folder: Path) -> None:

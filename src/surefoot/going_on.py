@@ -24,6 +24,7 @@ from surefoot.services.run_folder import (
     read_metrics,
 )
 from surefoot.services.step_folders import later_than
+from surefoot.services.videos import later_videos
 
 
 def with_changes(folder: Path, config: Config, changes: Mapping[str, Any]) -> Config:
@@ -120,7 +121,8 @@ def going_on(
     if changed:
         facts["changed"] = {name: [*map(toml_value, pair)] for name, pair in changed.items()}
     is_later = trained is not None and trained > step
-    return GoesOn(step, later_than(folder, step), is_later, facts)
+    later = [*later_than(folder, step), *later_videos(folder, step)]
+    return GoesOn(step, later, is_later, facts)
 
 
 def _goal_reached(folder: Path, step: int, config: Config) -> str:
@@ -153,7 +155,7 @@ def _why_not_exact(
     if "total_steps" in changed and config.learning_rate_schedule != "constant":
         why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
     fingerprint = task_fingerprint(task, parse_options(config.env_options))
-    no_matter = {"total_steps", "keep_checkpoints"}
+    no_matter = {"total_steps", "keep_checkpoints", "log", "video_every"}
     if checkpoint.environments != "anew":  # else it says where they begin anew
         no_matter.add("checkpoint_every")
     if fingerprint is not None and fingerprint == checkpoint.fingerprint:

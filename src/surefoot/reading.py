@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from surefoot.errors import UserError
 
-_MOST_JSON, _MOST_TOML, _MOST_LINE = 2**23, 2**19, 2**18  # bytes; ours have a few thousand
+_MOST_JSON, _MOST_TOML, MOST_LINE = 2**23, 2**19, 2**18  # bytes; ours have a few thousand
 _DEEPEST = 32  # lists and tables in one another; ours have eight
 _LONG_KEY = re.compile(
     r"(?:\.[\w\s\"'-]{0,40}){64}"
@@ -99,7 +99,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged, {fault}") from None
 
 
-def read_json_lines(path: Path, check: Callable[[dict[str, Any]], None]) -> Iterator[Line]:
+def read_json_lines(
+    path: Path, check: Callable[[dict[str, Any]], None], *, after: tuple[int, int] = (0, 0)
+) -> Iterator[Line]:
     """The lines of a file that has a JSON object in each, one after the other; see `open_file`.
 
     One that is too long comes in pieces, of which the first has the fault and none a value.
@@ -107,10 +109,12 @@ def read_json_lines(path: Path, check: Callable[[dict[str, Any]], None]) -> Iter
     Args:
         path: the file.
         check: raises ValueError for an object that has no place in it.
+        after: bytes and lines that were read before and are left out.
     """
     with open_file(path) as (file, _):
-        number, is_rest = 0, False
-        for raw in iter(lambda: file.readline(_MOST_LINE), b""):
+        file.seek(after[0])
+        number, is_rest = after[1], False
+        for raw in iter(lambda: file.readline(MOST_LINE), b""):
             number, value, fault = number + (not is_rest), None, ""
             if not is_rest:
                 try:
@@ -170,8 +174,8 @@ def _parse_json(content: bytes) -> dict[str, Any]:
 
 
 def _parse_line(raw: bytes) -> dict[str, Any]:
-    if len(raw) == _MOST_LINE and not raw.endswith(b"\n"):
-        raise _FaultError(f"it has {_MOST_LINE:,} bytes or more", raw, 0)
+    if len(raw) == MOST_LINE and not raw.endswith(b"\n"):
+        raise _FaultError(f"it has {MOST_LINE:,} bytes or more", raw, 0)
     return _parse_json(raw)
 
 

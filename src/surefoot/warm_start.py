@@ -32,6 +32,7 @@ from surefoot.envs import ObservationSpec
 from surefoot.envs.tasks import names_code, robot_task
 from surefoot.errors import UserError
 from surefoot.files import checksum, load_arrays
+from surefoot.functional.moments import Moments
 from surefoot.networks import Critic, TorsoSpec, make_critic, share_trunk
 from surefoot.reading import read_json
 from surefoot.services.checkpoints import (
@@ -153,7 +154,7 @@ class Source:
             f"and a critic is in checkpoints alone; name one of them as from_run, or leave from_critic out"
         )
 
-    def _learned(self, saved: _Saved) -> tuple[Critic, Normalizer, F.moments.Moments]:
+    def _learned(self, saved: _Saved) -> tuple[Critic, Normalizer, Moments]:
         """The critic of a checkpoint, the moments of what is observed, and those of its rewards."""
         file = saved.checkpoint.path / TRAINER
         size = file.stat().st_size
@@ -190,8 +191,8 @@ def _described(checkpoint: Checkpoint) -> _Saved:
             raise ValueError(f"size_in = {critic.size_in}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"from_critic: {checkpoint.path / MANIFEST} does not describe its critic ({error!r}); "
-            "checkpoints of earlier versions do not, and their policy begins without it"
+            f"from_critic: {checkpoint.path / MANIFEST} does not describe its critic ({error!r}); those of "
+            "earlier versions do not, and their policy begins without it"
         ) from None
     return _Saved(checkpoint, groups, critic)
 

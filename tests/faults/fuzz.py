@@ -45,10 +45,10 @@ from surefoot.envs import make_environment
 from surefoot.errors import UserError
 from surefoot.files import write_json, write_text
 from surefoot.machine import platform_info
+from surefoot.pages.charts import Charts, Series
 from surefoot.services import run_folder
 from surefoot.ship import latency, subjects
 from surefoot.ship.export import export
-from surefoot.study.charts import Charts, Series
 from surefoot.study.jobs import RESULT, outcome
 from surefoot.study.plan import Study, write_study
 from surefoot.study.results import analyse

@@ -46,6 +46,7 @@ FLOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "agent": {
         "agent": ("tests/agent/test_agent.py",),
         "description": ("tests/agent/test_description.py",),
+        "inherit": ("tests/test_warm_start.py",),
         "normalizer": ("tests/agent/test_normalizer.py",),
         "policy": ("tests/agent/test_policy.py",),
         "saved": (

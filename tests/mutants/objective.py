@@ -235,7 +235,7 @@ MUTANTS = (
         "an environment gets the actions of all to change in place",
         GYMNASIUM,
         'return Command("step", action.item() if is_choice else np.array(action))',
-        'return Command("step", action.item() if is_choice else np.asarray(action))',
+        'return Command("step", action.item() if is_choice else action)',
         (f"{OF_GYMNASIUM}::test_an_environment_may_change_its_action_in_place_and_nobody_elses",),
     ),
     Mutant(

@@ -489,7 +489,7 @@ SIGNS = (
 @pytest.fixture(scope="module")
 def walks() -> Any:
     """Go1 that sees the mirror image in half of each stride, and one that never does."""
-    common = {"standing": 0.3, "command_s": 0.2}
+    common = {"standing": 0.3, "command_s": 0.2, "frequency_hz": 2.0}
     tasks = [Go1Walk(by_phase=by, **common) for by in (True, False)]
     return [RobotEnvironment(task, 4, random_ages=True) for task in tasks]
 

@@ -14,10 +14,11 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from surefoot.errors import UserError
+from surefoot.local_server import free_port, is_loopback
 from surefoot.see.choice import Choice
 from surefoot.see.panel import Panel, Wish, read_wish
 from surefoot.see.show import Show, title_of
-from surefoot.see.studio import Door, free_port, is_loopback
+from surefoot.see.studio import Door
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 from tests.helpers import PROBE, TINY
 
-from surefoot.services.console import ConsoleProgress
+from surefoot.services.console import ConsoleProgress, curve
 from surefoot.terminal import PlainConsole
 from surefoot.training import train
 
@@ -31,6 +31,9 @@ def test_plain_lines_tell_progress_and_learning() -> None:
 
 def test_a_terminal_gets_a_table() -> None:
     text = shown(terminal=True)
+    assert "progress" in text
+    assert "━" in text
+    assert "▁" in text  # the curve of the return
     for word in ("time left", "steps/s", "clip fraction", "entropy", "std", "learning rate"):
         assert word in text
 
@@ -73,3 +76,26 @@ def test_before_the_first_step_of_experience_nobody_knows_what_is_left() -> None
     progress._seen = {"step": 0, "wall_time_s": 1.0, "time/env_steps_per_second": 0.0}
     progress._run = type("Run", (), {"config": TINY, "task": "t"})()
     assert "steps 0 / 300 (0%)  0 steps/s  left ?" in progress._line()
+
+
+def test_the_curve_is_as_wide_as_its_share_of_the_run_and_as_high_as_its_values() -> None:
+    points = [(25, 0.0), (30, 0.0), (50, 7.0), (55, 7.0), (99, 3.0), (100, 3.0)]
+    assert curve(points, 100, 4) == " ▁█▄ 0 to 7"
+    assert curve(points[:2], 100, 8) == "  ▁ 0 to 0"
+
+
+def test_a_terminal_of_few_characters_gets_no_curve_and_80_columns_are_enough() -> None:
+    def lines(encoding: str) -> list[str]:
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        console = PlainConsole(file=out, force_terminal=True, width=80, color_system=None)
+        progress = ConsoleProgress(console)
+        progress._run = type("Run", (), {"config": TINY, "task": "t"})()
+        progress._seen = {"step": 150, "wall_time_s": 1.0, "time/env_steps_per_second": 1.0}
+        progress._returns = [(0, -123456.7), (150, -12345.6)]
+        console.print(progress._table())
+        out.seek(0)
+        return out.read().splitlines()
+
+    (shown,) = [line for line in lines("utf-8") if "-1.235e+05 to -1.235e+04" in line]
+    assert len(shown) <= 80
+    assert not any("to -1.235e+04" in line for line in lines("ascii"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import PAYLOAD, canvases, hovered, logarithmic, opened, spoilt
 
 from surefoot.cli.main import main
 from surefoot.config import Config
@@ -17,13 +18,10 @@ from surefoot.services.run_folder import describe
 from surefoot.study.jobs import DIAGNOSTICS
 from surefoot.study.plan import Study, write_study
 from surefoot.study.presets import study_preset
-from surefoot.study.report import runs_page, study_page
+from surefoot.study.report import study_page
 from surefoot.study.results import analyse, interval, score_form
 
 TASKS = ("Hopper-v5", "Walker2d-v5")
-# what would run, or load something, wherever it is taken for markup, a template of Bokeh's or a formula
-RUNS = "\"'><img src=x onerror='ran = 1'>@{y0}{safe}$swatch:y0 $$x$$ {{ 7 * 7 }}"
-PAYLOAD = f"</script></title><script>ran = 1</script>{RUNS}"
 
 
 def made_up(study: Study, diagnostics: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -75,62 +73,6 @@ def write(folder: Path, found: dict[str, Any], provenance: dict[str, Any]) -> Pa
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = ("policy/approx_kl", "policy/ratio_max")
     return write_page(tmp_path_factory.mktemp("report"), "implementation-matters", few)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-    options += ["--disable-component-update", "--no-first-run", "--disable-quic"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        yield browser
-        browser.close()
-
-
-def note(message: Any, said: list[str]) -> None:
-    # the browser's advice on how this test reads pixels is none of the page's
-    if message.type in ("error", "warning") and "getImageData" not in message.text:
-        said.append(message.text)
-
-
-def opened(browser: Any, file: Path, width: int = 1440, **options: Any) -> tuple[Any, list[str]]:
-    """The page, without a network, once its charts are drawn; and what the console said."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
-    tab, said = context.new_page(), []
-    tab.on("console", lambda message: note(message, said))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: request.url.startswith("http") and said.append(request.url))
-    tab.goto(file.as_uri())
-    tab.wait_for_function("Bokeh.documents.length > 0 && Bokeh.documents.every(d => d.is_idle)")
-    return tab, said
-
-
-def canvases(tab: Any) -> list[dict[str, float]]:
-    """Size of each chart, and how many pixels are painted on its canvas."""
-    return tab.evaluate(
-        """() => [...Bokeh.index.roots].filter(view => view.canvas_view).map(view => {
-          const canvas = view.canvas_view.primary.canvas
-          const box = view.el.getBoundingClientRect()
-          const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
-          let painted = 0
-          for (let i = 3; i < data.length; i += 4) painted += data[i] > 0
-          return {width: box.width, height: box.height, left: box.left, painted}
-        })"""
-    )
-
-
-def logarithmic(tab: Any) -> list[tuple[str, float]]:
-    """Name and beginning of each logarithmic axis."""
-    return tab.evaluate(
-        """() => [...Bokeh.index.roots]
-          .filter(view => view.canvas_view && view.frame.y_scale.type === "LogScale")
-          .map(view => [view.model.left[0].axis_label.text, view.model.y_range.start])"""
-    )
 
 
 def test_the_page_of_the_largest_study_is_at_most_two_megabytes(tmp_path: Path) -> None:
@@ -186,55 +128,12 @@ def test_an_arm_can_be_hidden_and_shown(browser, page: Path) -> None:
     assert said == []
 
 
-def hovered(tab: Any, chart: int) -> str | None:
-    """What is told of a point of a chart; None where it has none to hover over."""
-    place = tab.evaluate(
-        """chart => {
-          const view = [...Bokeh.index.roots].filter(view => view.canvas_view)[chart]
-          view.el.scrollIntoView({block: "center"})
-          const renderer = view.model.renderers.find(r => r.glyph.type.includes("Scatter"))
-          if (!renderer) return null
-          const {x, y} = renderer.glyph, {data} = renderer.data_source
-          const k = Math.min(10, data[x.field].length - 1)
-          const box = view.canvas_view.el.getBoundingClientRect()
-          return {x: box.left + view.frame.x_scale.compute(data[x.field][k]),
-                  y: box.top + view.frame.y_scale.compute(data[y.field][k])}
-        }""",
-        chart,
-    )
-    if place is None:
-        return None
-    tab.mouse.move(place["x"], place["y"])
-    tab.wait_for_timeout(500)
-    return tab.evaluate(
-        """() => {
-          const texts = []
-          const walk = node => {
-            if (node.shadowRoot) walk(node.shadowRoot)
-            for (const child of node.children ?? []) walk(child)
-            if (node.classList?.contains("bk-Tooltip")) texts.push((node.shadowRoot ?? node).textContent)
-          }
-          walk(document.body)
-          return texts.join(" ")
-        }"""
-    )
-
-
 def test_hovering_tells_the_numbers(browser, page: Path) -> None:
     tab, said = opened(browser, page)
     shown = hovered(tab, 0)
     assert "550,000" in shown
     assert "95%" in shown
     assert said == []
-
-
-def spoilt(value: Any) -> Any:
-    """With the payload in place of each text, but for those that name a part of the results."""
-    if isinstance(value, dict):
-        return {name: spoilt(x) for name, x in value.items()}
-    if isinstance(value, list):
-        return [spoilt(x) for x in value]
-    return PAYLOAD if isinstance(value, str) and not value.endswith(PAYLOAD) else value
 
 
 @pytest.fixture(scope="module")
@@ -433,84 +332,6 @@ def test_the_verdict_comes_first_and_all_parts_are_there(browser, page: Path) ->
     assert "better" in text
     assert "AAI" in text
     assert "<b>the worker died</b>" in text
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    tiny = ["--total-steps", "2000", "--num-envs", "4", "--num-steps", "16"]
-    tiny += ["--num-minibatches", "4"]
-    folders = [tmp_path_factory.mktemp("runs") / f"run{seed}" for seed in range(2)]
-    for seed, folder in enumerate(folders):
-        task = "probe:late-reward/continuous"
-        assert main(["train", task, *tiny, "--seed", str(seed), "--run-dir", str(folder)]) == 0
-    return folders
-
-
-def test_runs_have_a_page_too(
-    browser, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    assert main(["report", *map(str, runs), "--output", str(tmp_path / "both.html")]) == 0
-    assert "both.html" in capsys.readouterr().out
-    tab, said = opened(browser, tmp_path / "both.html")
-    assert len(canvases(tab)) == 6
-    assert {label for label, _ in logarithmic(tab)} == {"policy/approx_kl", "optim/grad_norm"}
-    assert all(chart["painted"] > 2000 for chart in canvases(tab))
-    assert "Options that differ" in tab.locator("body").inner_text()
-    assert tab.locator("td", has_text="seed").count() == 1
-    assert said == []
-
-
-@pytest.mark.parametrize("bypass_csp", [False, True])
-def test_nothing_that_a_run_is_made_of_runs(
-    browser, runs: list[Path], tmp_path: Path, bypass_csp: bool
-) -> None:
-    folder = shutil.copytree(runs[0], tmp_path / RUNS)
-    texts = {"task": json.dumps(PAYLOAD), "env_options": json.dumps([f"a={PAYLOAD}"])}
-    lines = [line.split(" = ", 1) for line in (folder / "config.toml").read_text().splitlines()]
-    config = "\n".join(f"{name} = {texts.get(name, value)}" for name, value in lines)
-    (folder / "config.toml").write_text(config)
-    meta = json.loads((folder / "meta.json").read_text())
-    (folder / "meta.json").write_text(json.dumps(spoilt(meta)))
-    file = tmp_path / "report.html"
-    file.write_text(runs_page([folder, runs[1]]), encoding="utf-8")
-    tab, said = opened(browser, file, bypass_csp=bypass_csp)
-    assert all(RUNS in (hovered(tab, chart) or "") for chart in range(6))
-    assert PAYLOAD in tab.locator("body").inner_text()
-    assert tab.evaluate("typeof ran") == "undefined"
-    assert said == []
-
-
-def test_a_run_folder_s_name_need_not_be_text(runs: list[Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(runs[0], tmp_path / "run-\udcff")
-    assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "says"),
-    [
-        ("metrics.jsonl", "{\n{}\n", "line 1 is damaged: Expecting"),
-        (
-            "metrics.jsonl",
-            '{"step": "<b>", "wall_time_s": 1}\n',
-            "line 1 is damaged: its step is '<b>'",
-        ),
-        (
-            "metrics.jsonl",
-            '{"step": 1, "iteration": 1, "wall_time_s": 1, "policy/entropy": "<b>"}\n',
-            "line 1 is damaged: its policy/entropy is '<b>', no number",
-        ),
-        ("meta.json", "{}", "not as Surefoot writes them"),
-    ],
-)
-def test_a_run_with_a_damaged_file_is_one_error(
-    name: str, text: str, says: str, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    folder = shutil.copytree(runs[0], tmp_path / "run")
-    (folder / name).write_text(text)
-    assert main(["report", str(folder)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert says in said
 
 
 def test_what_has_no_report_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path, page) -> None:

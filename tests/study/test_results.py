@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from tests.study.helpers import Scores, analysed
 
-from surefoot.study.results import _PAPER
+from surefoot.study.results import _PAPER, to_csv
 
 SEEDS = 6
 failed = some.sets(some.integers(0, SEEDS - 1), max_size=SEEDS - 2)
@@ -79,3 +82,15 @@ def test_what_was_measured_beside_the_return_is_told_as_the_scores_are() -> None
     assert (of_arm["estimate"], of_arm["curve"]) == (2.0, [0.0, 2.0])
     without = analysed({"t": {"a": {0: 1.0, 1: 3.0}, "b": {0: 1.0, 1: 1.0}}})
     assert without["tasks"]["t"]["a"]["measures"] == {}
+
+
+def test_no_name_in_the_csv_is_a_formula() -> None:
+    run = {"steps": [10], "returns": [-1.5], "final": -1.5}
+    head = {"learning_rate": 1e-3, "seeds": [0, 1]}
+    for sign in "=+-@":
+        name = f"{sign}1+1"
+        job = {"task": name, "arm": f" {name}", "runs": {"0": run}, "errors": {"1": name}, **head}
+        lines = list(csv.reader(io.StringIO(to_csv([job]))))
+        assert lines[1][:2] == [f"'{name}", f"' {name}"]
+        assert lines[1][5] == "-1.5"  # a number stays one
+        assert lines[2][7] == f"'{name}"

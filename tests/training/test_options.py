@@ -104,7 +104,7 @@ ELSEWHERE = {
     *("overlap", "max_lag"),
     "symmetry",  # of tasks that have one: tests/training/test_symmetry.py
     *("measure_held_out_kl", "max_refused_updates"),
-    *("checkpoint_every", "keep_checkpoints", "exact_resume"),
+    *("checkpoint_every", "keep_checkpoints", "exact_resume", "video_every", "log"),
     *("eval_every", "eval_episodes", "best_by", "stop_at_return", "stop_at_success"),
     *("from_run", "from_critic"),
 }

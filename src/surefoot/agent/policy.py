@@ -11,7 +11,7 @@ import jax
 
 from surefoot.agent.normalizer import Normalizer, NormalizerSpec, make_normalizer
 from surefoot.envs import ActionSpec, ObservationSpec
-from surefoot.functional import PolicyReflection, finite_or_zero
+from surefoot.functional import PolicyReflection, distributions, finite_or_zero
 from surefoot.networks import Actor, PolicyHead, TorsoSpec, make_actor
 
 
@@ -74,7 +74,7 @@ class PolicySpec:
             self.head,
             orthogonal=False,
             output_scale=1.0,
-            initial_std=self.head.min_std + 1.0,
+            initial_std=(self.head.min_std + distributions.MAX_STD) / 2,
             symmetry=self.symmetry,
         )
         normalizer = make_normalizer(self.observations, self.normalizer)

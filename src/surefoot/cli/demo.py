@@ -31,12 +31,13 @@ class Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train, evaluate, compare with a policy that stands still."""
+    """Train, evaluate, compare with a policy that stands still, film."""
     arguments = read(Arguments, "demo", argv)
     if arguments.episodes < 1:
         raise UserError(f"episodes = {arguments.episodes} must be at least 1")
     from surefoot.api import train
     from surefoot.envs.tasks import own_options
+    from surefoot.pages.report import write_report
 
     config = own_options(TASK).replace(seed=arguments.seed)
     if arguments.total_steps is not None:
@@ -51,8 +52,24 @@ def main(argv: Sequence[str]) -> int:
     say("\nMeasuring the trained policy (deterministic), then one that stands still...")
     walking, standing = measure(result.run_dir, episodes=arguments.episodes)
     say(table(walking, standing))
-    say(f"\nRun folder: {result.run_dir}\nNext: surefoot eval {result.run_dir}")
+    say(f"\n{video(result.run_dir, result.step)}")
+    say(f"Report: {write_report([result.run_dir], overwrite=True)}")
+    say(f"Run folder: {result.run_dir}\nNext: surefoot play {result.run_dir}")
     return 0
+
+
+def video(run_dir: Path, step: int) -> str:
+    """Film the trained robot; where the video is, or in a sentence why there is none."""
+    from surefoot.see.choice import Choice
+    from surefoot.see.video import Shot, film
+    from surefoot.services.videos import video_of
+
+    path, shot = video_of(run_dir, step), Shot(seconds=VIDEO_S, overwrite=True)
+    try:
+        film(Choice(run=run_dir), path, shot, log=lambda text: say(text, stderr=True))
+    except UserError as error:
+        return f"There is no video: {error}"
+    return f"Video: {path}"
 
 
 def expected_seconds(total_steps: int, num_envs: int) -> float:
@@ -68,6 +85,7 @@ def expected_seconds(total_steps: int, num_envs: int) -> float:
 # after that, where the physics of standing robots alone makes 36,000
 STARTING_S = 13.0
 PHYSICS_SHARE = 0.45
+VIDEO_S = 6.0
 
 
 def measure(run_dir: Path, *, episodes: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ import tyro
 from surefoot.cli.arguments import default, read
 from surefoot.config import parse_options
 from surefoot.errors import UserError
+from surefoot.gl import load_gl
 from surefoot.machine import user_path
 from surefoot.reading import few, read_json
 from surefoot.terminal import say
@@ -161,9 +161,11 @@ def of_machine() -> Iterator[Line]:
 
 
 def _graphics() -> Line:
-    if ctypes.util.find_library("EGL") or ctypes.util.find_library("OSMesa"):
-        return _FINE, "videos can be rendered without a screen (EGL or OSMesa is there)"
-    return _ODD, "no EGL and no OSMesa library: training works, rendering without a screen does not"
+    try:
+        load_gl()
+    except UserError as error:
+        return _ODD, f"training works, videos of robots do not: {error}"
+    return _FINE, "videos can be made without a screen (OpenGL is there)"
 
 
 def _disk() -> Iterator[Line]:

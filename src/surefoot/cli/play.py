@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from surefoot.cli.arguments import default, read
 from surefoot.machine import user_path
 from surefoot.terminal import say
+
+if TYPE_CHECKING:
+    from surefoot.see.choice import Choice
 
 HOST = "127.0.0.1"
 
@@ -40,6 +43,18 @@ class Arguments:
     """Address to serve the page at; only 127.0.0.1 keeps it to this machine."""
     port: Annotated[int | None, default("8080, or the next that is free")] = None
     """Port to serve the page at."""
+    video: Annotated[Path | None, default("in the browser")] = None
+    """Write a video instead: FILE.mp4, .gif or .webp."""
+    size: str = "480x360"
+    """Of one picture of the video, WIDTHxHEIGHT."""
+    seconds: Annotated[float | None, default("10")] = None
+    """Length of the video; it ends earlier with its last episode."""
+    steps: Annotated[int | None, default("seconds")] = None
+    """Length of the video in control steps."""
+    camera: Annotated[str | None, default("one that follows the robot")] = None
+    """A camera of the model's for the video; of EnvPool's tasks, its number."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace a video of that name."""
     no_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the address and open no browser."""
 
@@ -47,7 +62,6 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Play until it ends or Ctrl-C."""
     arguments = read(Arguments, "play", argv)
-    from surefoot.see.browse import browse
     from surefoot.see.choice import Choice
 
     choice = Choice(
@@ -59,6 +73,10 @@ def main(argv: Sequence[str]) -> int:
         env_options=arguments.env_options,
         stochastic=arguments.stochastic,
     )
+    if arguments.video is not None:
+        return _film(choice, user_path(arguments.video), arguments)
+    from surefoot.see.browse import browse
+
     browse(
         choice,
         episodes=arguments.episodes,
@@ -67,6 +85,22 @@ def main(argv: Sequence[str]) -> int:
         opens_browser=not arguments.no_browser,
         log=say,
     )
+    return 0
+
+
+def _film(choice: Choice, path: Path, arguments: Arguments) -> int:
+    """Write a video and say where it is."""
+    from surefoot.see.video import Shot, film
+
+    shot = Shot(
+        size=arguments.size,
+        episodes=2 if arguments.episodes is None else arguments.episodes,
+        seconds=arguments.seconds,
+        steps=arguments.steps,
+        camera=arguments.camera,
+        overwrite=arguments.overwrite,
+    )
+    say(str(film(choice, path, shot, log=lambda text: say(text, stderr=True))))
     return 0
 
 

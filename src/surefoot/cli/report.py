@@ -27,6 +27,8 @@ class Arguments:
     """The folder of a study, or of runs."""
     output: Annotated[Path | None, default("report.html in the first folder")] = None
     """The page's file."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace the file even if it is no page of Surefoot's."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,14 +37,19 @@ def main(argv: Sequence[str]) -> int:
     folders = [user_path(folder) for folder in arguments.folders]
     if not folders:
         raise UserError("no folder given; for example `surefoot report studies/clipping`")
-    from surefoot.study.report import runs_page, study_page
+    from surefoot.pages.frame import write_page
+    from surefoot.pages.report import write_report
+    from surefoot.study.report import study_page
     from surefoot.study.run_study import STUDY
 
     studies = [folder for folder in folders if (folder / STUDY).is_file()]
     if studies and len(folders) > 1:
         raise UserError(f"one study at a time: {str(studies[0])!r} is a study; give it alone")
-    page = study_page(folders[0]) if studies else runs_page(folders)
-    file = user_path(arguments.output or folders[0] / "report.html")
-    file.write_text(page, encoding="utf-8")
+    output = user_path(arguments.output) if arguments.output else None
+    if studies:
+        file = output or folders[0] / "report.html"
+        write_page(file, study_page(folders[0]), overwrite=arguments.overwrite)
+    else:
+        file = write_report(folders, output, overwrite=arguments.overwrite)
     say(f"Report: {file}")
     return 0

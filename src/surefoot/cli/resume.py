@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -70,7 +70,7 @@ def report(result: object, stop: StopOnSignal) -> int:
     return 0 if ended else stop.code or 1
 
 
-def read_changes(words: Sequence[str]) -> dict[str, object]:
+def read_changes(words: Sequence[str]) -> dict[str, Any]:
     """`OPTION=VALUE` as options; values are TOML, `none` stands for nothing.
 
     Raises:

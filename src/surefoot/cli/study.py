@@ -257,17 +257,17 @@ def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any
     """Write results.json, results.csv and report.html, and print what the study shows."""
     import sys
 
-    from surefoot.files import write_json
+    from surefoot.files import write_json, write_text
     from surefoot.services.run_folder import describe
     from surefoot.study.report import study_page
     from surefoot.study.results import analyse, interval, score_form, to_csv
 
     path, found = folder.path, analyse(folder.study, results, rates)
     write_json(path / "results.json", found)
-    (path / "results.csv").write_text(to_csv(results), encoding="utf-8")
+    write_text(path / "results.csv", to_csv(results))
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     write_json(path / "provenance.json", describe(command, study=folder.study.name))
-    (path / "report.html").write_text(study_page(path), encoding="utf-8")
+    write_text(path / "report.html", study_page(path))
     say("")
     for task, arms in found["tasks"].items():
         baseline = arms[found["baseline"]]

@@ -303,7 +303,8 @@ def _near_divisors(number: int, wanted: int) -> str:
 def _typed(name: str, value: Any, hint: Any) -> Any:
     """`value` as the type its option has (TOML has no tuples, JSON no inf), or ValueError."""
     if get_origin(hint) is Annotated:
-        value, interval = _typed(name, value, get_args(hint)[0]), range_of(hint)
+        value = _typed(name, value, get_args(hint)[0])
+        interval: Any = range_of(hint)
         if interval is None or not isinstance(value, (int, float)):
             return value
         above = value >= interval.ge if interval.gt is None else value > interval.gt

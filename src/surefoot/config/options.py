@@ -34,6 +34,7 @@ Overlap = Literal["off", "exact", "full"]
 ExactResume = Literal["auto", "on", "off"]
 OnEnvFailure = Literal["fail", "restart", "quarantine"]
 LagCorrection = Literal["behaviour", "vtrace", "decoupled"]
+Logger = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 BestBy = Literal["return", "success"]
 
 Count = Annotated[int, Interval(ge=1, le=2**62)]
@@ -298,10 +299,16 @@ class RecordOptions:
     keep_checkpoints: Annotated[int, Interval(ge=2, le=1_000_000)] = 3
     """Newest checkpoints to keep, beside the best one and one for each quarter of the run. [choice: one
     more than a damaged one needs]"""
+    video_every: Count | None = None
+    """Environment steps between videos of the newest policy, made beside the run (docs/play.md); none: no
+    videos. [choice: they need OpenGL]"""
     exact_resume: ExactResume = "auto"
     """Whether environments that cannot be saved begin anew at each checkpoint, so that a resumed run ends
     with the same bytes; auto: where the task says that making them is cheap (docs/checkpoints.md).
     [measured]"""
+    log: tuple[Logger, ...] = ()
+    """Where metrics go beside metrics.jsonl, one or several (docs/follow.md). [choice: what needs no
+    package]"""
 
 
 @dataclass(frozen=True)

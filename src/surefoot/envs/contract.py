@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -60,6 +60,21 @@ class Step(NamedTuple):
     valid: Any
     info: Mapping[str, Any]
     final_observation: Any = None
+
+
+class Camera(NamedTuple):
+    """How pictures are taken of environments.
+
+    Attributes:
+        width: of a picture, in pixels.
+        height: likewise.
+        name: of a camera of the model, its number where the simulator knows no names; none: one that follows
+            the robot, or the simulator's own.
+    """
+
+    width: int = 640
+    height: int = 480
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -451,6 +466,7 @@ class EnvSpec:
             checkpoints, so that they begin anew there and a resumed run is exact (docs/checkpoints.md).
         symmetry: how the task is its own mirror image; none: not known.
         fingerprint: changes with the task's code and model; none: the library's version tells, or nothing.
+        control_dt_s: seconds from one action to the next; none: not known, or no time passes.
     """
 
     name: str
@@ -467,6 +483,7 @@ class EnvSpec:
     cheap_to_make: bool = False
     symmetry: Symmetry | None = None
     fingerprint: str | None = None
+    control_dt_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.in_graph and self.action.is_wide:
@@ -513,6 +530,24 @@ class Environment(abc.ABC):
         Does nothing by default: who has no origins reads as it did.
         """
         return
+
+    def render(self, env_state: Any, rows: Sequence[int]) -> Sequence[np.ndarray]:
+        """What can be seen of environments that were made with a `Camera`.
+
+        Args:
+            env_state: what the last call of `reset` or `step` returned; no older one.
+            rows: of which environments.
+
+        Returns:
+            For each a picture [height, width, 3], uint8; simulators may choose another size.
+
+        Raises:
+            ValueError: there is nothing to see, or nothing to draw with.
+        """
+        raise UserError(
+            f"{self.spec.name} cannot be drawn: pictures are of robots (robot:NAME, your own RobotTask), of "
+            "EnvPool's tasks, and of Gymnasium's whose render_modes name rgb_array"
+        )
 
     def close(self) -> None:
         """Release what the simulator holds. Does nothing by default."""

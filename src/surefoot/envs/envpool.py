@@ -6,7 +6,9 @@ is made; its XLA calls exist on Linux only, elsewhere the same pool is stepped f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,8 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from surefoot.envs import spaces
-from surefoot.envs.contract import REWARD_TERM, SUCCESS, Environment, EnvSpec, Step, as_groups
+from surefoot.envs.contract import (
+    REWARD_TERM,
+    SUCCESS,
+    Camera,
+    Environment,
+    EnvSpec,
+    Step,
+    as_groups,
+)
 from surefoot.errors import UserError, near_matches
+from surefoot.gl import gl_is_loaded, load_gl, no_gl
 from surefoot.machine import usable_cores
 
 
@@ -36,6 +47,7 @@ class EnvPoolEnvironment(Environment):
         seeds: one seed for each environment.
         options: settings of the task, such as `noise_level`.
         in_graph: step inside jitted programs; None: wherever EnvPool can (Linux).
+        camera: how pictures are taken; none: there are none.
 
     Raises:
         ValueError: unknown task or option, or spaces the agent cannot serve.
@@ -49,8 +61,10 @@ class EnvPoolEnvironment(Environment):
         seeds: Sequence[int],
         options: Mapping[str, Any] | None = None,
         in_graph: bool | None = None,
+        camera: Camera | None = None,
     ) -> None:
-        self._pool = _make_pool(task, num_envs, seeds, dict(options or {}))
+        looks = {} if camera is None else _looks(task, camera)
+        self._pool = _make_pool(task, num_envs, seeds, dict(options or {}), looks)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium warns of the float64 bounds it narrows
             observation_space = self._pool.observation_space
@@ -72,6 +86,7 @@ class EnvPoolEnvironment(Environment):
             needs_float64=in_graph,
             threads=self._pool.config["num_threads"],
             info=tuple(sorted(name for name in info if _is_logged(name))),
+            control_dt_s=_control_dt_s(task, self._pool.config) if camera else None,
         )
         if in_graph:
             # the calls are typed when they are made, and the simulators speak float64
@@ -107,6 +122,18 @@ class EnvPoolEnvironment(Environment):
         )
         return _PoolState(handle, step.terminated | step.truncated), step
 
+    def render(self, env_state: _PoolState, rows: Sequence[int]) -> list[np.ndarray]:
+        """The pool's own pictures; its shadows cannot be switched off."""
+        del env_state
+        try:
+            return [*self._pool.render(env_ids=np.asarray(rows))]
+        except IndexError as error:
+            raise UserError(f"{self.spec.name}: {error}; its cameras have numbers from 0") from None
+        except RuntimeError as error:
+            if "EGL" in str(error):
+                raise no_gl(str(error)) from None
+            raise UserError(f"{self.spec.name} cannot be drawn: {error}") from None
+
     def close(self) -> None:
         """Stop the pool's threads."""
         self._pool.close()
@@ -136,6 +163,47 @@ class EnvPoolEnvironment(Environment):
                 name: xp.where(valid, info[name], 0).astype(np.float32) for name in self.spec.info
             },
         )
+
+
+def _looks(task: str, camera: Camera) -> dict[str, Any]:
+    """What a pool is made with to have pictures taken."""
+    try:
+        load_gl()
+    except UserError:  # some games are drawn without
+        if family(task).startswith("mujoco"):
+            raise
+    if not _finds_gl() and family(task).startswith("mujoco"):
+        raise UserError(
+            "EnvPool was loaded before OpenGL, which it does not find later: pictures of its tasks "
+            "need a new process (surefoot play)"
+        )
+    looks = {
+        "render_mode": "rgb_array",
+        "render_width": camera.width,
+        "render_height": camera.height,
+    }
+    if camera.name is not None:
+        if not camera.name.isdecimal():
+            raise UserError(f"camera {camera.name!r}: EnvPool's have numbers from 0, and no names")
+        looks["render_camera_id"] = int(camera.name)
+    return looks
+
+
+def _control_dt_s(task: str, config: Mapping[str, Any]) -> float | None:
+    """Seconds of a step: the pool's own, or what Gymnasium says of its task of that name."""
+    if "ctrl_dt" in config:
+        return float(config["ctrl_dt"])
+    if "policy_frequency" in config:
+        return 1 / float(config["policy_frequency"])
+    if "img_width" in config and "frame_skip" in config:  # Atari and Doom
+        return int(config["frame_skip"]) / 60
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import gymnasium
+
+        with contextlib.closing(gymnasium.make(task)) as env:
+            return 1 / float(env.metadata["render_fps"])
+    return None
 
 
 def _is_logged(name: str) -> bool:
@@ -183,14 +251,27 @@ def family(task: str) -> str:
     return registry.specs[task][0].removeprefix("envpool.") if task in registry.specs else ""
 
 
+@functools.cache
+def _finds_gl() -> bool:
+    """Whether OpenGL was there when EnvPool was loaded: if not, drawing ends the process."""
+    return "envpool" not in sys.modules and gl_is_loaded()
+
+
 def _import() -> Any:
+    _finds_gl()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import envpool
     return envpool
 
 
-def _make_pool(task: str, num_envs: int, seeds: Sequence[int], options: dict[str, Any]) -> Any:
+def _make_pool(
+    task: str,
+    num_envs: int,
+    seeds: Sequence[int],
+    options: dict[str, Any],
+    looks: Mapping[str, Any],
+) -> Any:
     envpool = _import()
     known = envpool.list_all_envs()
     if task not in known:
@@ -228,6 +309,7 @@ def _make_pool(task: str, num_envs: int, seeds: Sequence[int], options: dict[str
                 num_envs=num_envs,
                 seed=[int(seed) for seed in seeds],
                 **options,
+                **looks,
             )
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise UserError(f"{task} cannot be made with {options}: {error}") from error

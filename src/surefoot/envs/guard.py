@@ -60,7 +60,7 @@ class Guarded:
             what, trace = failure(error)
             raise UserError(f"{self._spec.name}, {where}: {what}\n{trace}".rstrip()) from error
         try:
-            _check(came, self._spec)
+            _check(came, self._spec, begins=where == "reset()")
         except ValueError as error:
             raise UserError(f"{self._spec.name}, {where}: {error}") from None
         return came
@@ -80,8 +80,8 @@ def spec_of(env: Environment) -> EnvSpec:
     return spec
 
 
-def _check(came: Any, spec: EnvSpec) -> None:
-    """Raise ValueError for what breaks the contract."""
+def _check(came: Any, spec: EnvSpec, *, begins: bool) -> None:
+    """Raise ValueError for what breaks the contract; where episodes begin, info need not say anything."""
     if not (isinstance(came, tuple) and len(came) == 2 and isinstance(came[1], Step)):
         raise ValueError(f"it must return (state, Step), not {kind_of(came)}")
     step: Step = came[1]
@@ -94,7 +94,7 @@ def _check(came: Any, spec: EnvSpec) -> None:
         _check_array(field, getattr(step, field), count, _FLAGS)
     if not isinstance(step.info, Mapping):
         raise ValueError(f"info is {kind_of(step.info)}, it must be a mapping")
-    for name in spec.info:
+    for name in spec.info if not begins or step.info else ():
         if name not in step.info:
             raise ValueError(
                 f"info has no {name!r}, which the spec declares; it has {list(step.info)}"

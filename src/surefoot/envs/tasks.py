@@ -16,13 +16,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import cloudpickle
 import numpy as np
 
 from surefoot.config import Config, parse_options
-from surefoot.envs.contract import NOT_CLOSED, Environment, EnvSpec
+from surefoot.envs.contract import NOT_CLOSED, Camera, Environment, EnvSpec
 from surefoot.envs.guard import spec_of
 from surefoot.envs.hosting import Hosting
 from surefoot.envs.jax_native import JaxEnvironment, SingleEnvironment
@@ -30,6 +30,15 @@ from surefoot.envs.source import source_fingerprint
 from surefoot.errors import UserError, check_names, near_matches
 from surefoot.host_process import FAILURES, failure
 from surefoot.machine import user_path
+
+
+class _Use(NamedTuple):
+    """What environments are for, and how they are stepped; see `make_environment`."""
+
+    hosting: Hosting
+    training: bool
+    camera: Camera | None
+
 
 PREFIXES = ("envpool", "gymnasium", "gymnax", "robot", "probe")
 
@@ -73,6 +82,7 @@ def make_environment(
     options: Mapping[str, Any] | None = None,
     hosting: Hosting | None = None,
     training: bool = False,
+    camera: Camera | None = None,
 ) -> Environment:
     """The environment of a task.
 
@@ -84,47 +94,49 @@ def make_environment(
         options: settings of the task.
         hosting: how Gymnasium environments are stepped, and what becomes of those that fail.
         training: whether to learn on it: robots' tasks may practise in another way than they are judged.
+        camera: how pictures are taken by `Environment.render`; none: there are none.
 
     Raises:
         ValueError: unknown task or option (with near matches), unsupported spaces, a missing extra.
     """
-    options, hosting = dict(options or {}), hosting or Hosting()
+    options, use = dict(options or {}), _Use(hosting or Hosting(), training, camera)
     seeds = [int(child.generate_state(1)[0] >> 1) for child in seed.spawn(num_envs)]
     if not isinstance(task, str):
-        return _from_object(task, num_envs, seeds, options, hosting, task_name(task), training)
+        return _from_object(task, num_envs, seeds, options, use, task_name(task))
     if is_import_path(task):
-        return _from_object(_imported(task), num_envs, seeds, options, hosting, task, training)
+        return _from_object(_imported(task), num_envs, seeds, options, use, task)
     prefix, _, name = task.partition(":") if ":" in task else ("envpool", ":", task)
     if prefix == "gymnasium":
         from surefoot.envs.gymnasium import (
             GymnasiumEnvironment,
             comes_with_gymnasium,
+            looked_at,
             make_registered,
         )
 
         if ":" in name:  # Gymnasium imports the module of module:ID
             _search_here()
-        make = make_registered(name, options)
+        make = make_registered(name, options, camera)
         return GymnasiumEnvironment(
-            make,
+            looked_at(make, camera) if camera else make,
             num_envs,
             seeds=seeds,
             name=task,
-            hosting=hosting,
+            hosting=use.hosting,
             cheap_to_make=comes_with_gymnasium(name),
         )
     if prefix == "probe":
-        return _from_object(_probe(name), num_envs, seeds, options, hosting, task, training)
+        return _from_object(_probe(name), num_envs, seeds, options, use, task)
     if prefix == "robot":
-        return _from_object(robot_task(task), num_envs, seeds, options, hosting, task, training)
-    _refuse_hosting(hosting, task)
+        return _from_object(robot_task(task), num_envs, seeds, options, use, task)
+    _refuse_hosting(use.hosting, task)
     if prefix == "gymnax":
         from surefoot.envs.gymnax import GymnaxEnvironment
 
         return JaxEnvironment(GymnaxEnvironment(name, options), num_envs)
     from surefoot.envs.envpool import EnvPoolEnvironment
 
-    return EnvPoolEnvironment(name, num_envs, seeds=seeds, options=options)
+    return EnvPoolEnvironment(name, num_envs, seeds=seeds, options=options, camera=camera)
 
 
 def _refuse_hosting(hosting: Hosting, name: str) -> None:
@@ -166,21 +178,20 @@ def _from_object(
     num_envs: int,
     seeds: list[int],
     options: dict[str, Any],
-    hosting: Hosting,
+    use: _Use,
     name: str,
-    training: bool,
 ) -> Environment:
     import gymnasium
 
     if isinstance(task, (Environment, SingleEnvironment)) or _is_robot(task):
-        _refuse_hosting(hosting, name)
+        _refuse_hosting(use.hosting, name)
     if _is_robot(task):
         from surefoot.robots.environment import RobotEnvironment
 
         task = _with_options(task, options, name)
-        if training:
+        if use.training:
             task = task.practised(options)
-        return RobotEnvironment(task, num_envs, random_ages=training)
+        return RobotEnvironment(task, num_envs, random_ages=use.training, camera=use.camera)
     if isinstance(task, Environment):
         if options:
             raise UserError(f"{name} is made already: env_options cannot be applied to it")
@@ -205,30 +216,34 @@ def _from_object(
         )
     if _is_robot(task, a_class=True):
         task = _call(task, {}, name)
-        return _from_object(task, num_envs, seeds, options, hosting, name, training)
+        return _from_object(task, num_envs, seeds, options, use, name)
+    from surefoot.envs.gymnasium import GymnasiumEnvironment, draws, looked_at
+
+    if use.camera is not None:
+        options = {**draws(task), **options}
     made = _call(task, options, name)
     if isinstance(made, (Environment, SingleEnvironment)) or _is_robot(made):
-        return _from_object(made, num_envs, seeds, {}, hosting, name, training)
+        return _from_object(made, num_envs, seeds, {}, use, name)
     if not isinstance(made, gymnasium.Env):
         raise UserError(
             f"{name} made a {type(made).__name__}, not a gymnasium.Env or a surefoot environment"
             f"{_way_out(made)}"
         )
-    from surefoot.envs.gymnasium import GymnasiumEnvironment
-
     ready = [made]  # the first instance is not thrown away: some are slow to make
     anew = functools.partial(cast("Callable[..., gymnasium.Env]", task), **options)
 
     def make() -> gymnasium.Env:
         return ready.pop() if ready else anew()
 
-    if hosting.workers:
+    if use.hosting.workers:
         try:  # it has served: workers make their own
             made.close()
         except FAILURES as error:
             warnings.warn(_failed(f"{name} {NOT_CLOSED}", error), stacklevel=1)
         make = anew  # what is sent need not import this module
-    return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=name, hosting=hosting)
+    if use.camera is not None:
+        make = looked_at(make, use.camera)
+    return GymnasiumEnvironment(make, num_envs, seeds=seeds, name=name, hosting=use.hosting)
 
 
 def _with_options(task: Any, options: dict[str, Any], name: str) -> Any:

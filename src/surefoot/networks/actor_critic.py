@@ -38,7 +38,7 @@ class PolicyHead:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"unknown policy head {self.kind!r}; known: {', '.join(_KINDS)}")
-        if min(self.sizes, default=0) < 1 or not 0.0 < self.min_std < math.inf:
+        if min(self.sizes, default=0) < 1 or not 0.0 < self.min_std < distributions.MAX_STD:
             raise ValueError(f"policy head of sizes {self.sizes}, min_std {self.min_std}")
 
     @property

@@ -14,8 +14,7 @@ import hashlib
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from surefoot.envs.contract import (
     MEASURE,
     SUCCESS,
     Breakdown,
+    Camera,
     EnvSpec,
     HostPhysics,
     ObservationSpec,
@@ -41,10 +41,11 @@ from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
 from surefoot.robots.actuation import Controls
 from surefoot.robots.looks import dress, leave_out_looks
-from surefoot.robots.model import Robot, compile_spec, read_spec
+from surefoot.robots.model import Robot, compile_spec
+from surefoot.robots.pictures import Pictures
 from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
 from surefoot.robots.symmetry import find_symmetry
-from surefoot.robots.task import RobotTask
+from surefoot.robots.task import RobotTask, edited_spec
 
 _NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
 _BROKEN = tuple(
@@ -115,6 +116,7 @@ class RobotEnvironment(HostPhysics):
         num_envs: how many copies.
         threads: of the engine; none: as many as there are usable cores, and no more than copies.
         random_ages: whether the first episodes begin at random ages, so that they do not all end together.
+        camera: how pictures are taken; none: there are none.
 
     Raises:
         ValueError: a model, a name or a function of the task that cannot be used, named with its line.
@@ -127,6 +129,7 @@ class RobotEnvironment(HostPhysics):
         *,
         threads: int | None = None,
         random_ages: bool = False,
+        camera: Camera | None = None,
     ) -> None:
         check_fields(task)
         check_times(task)
@@ -152,6 +155,7 @@ class RobotEnvironment(HostPhysics):
         self._before = np.empty_like(self._batch.state)
         self._log: Callable[[str], None] = lambda text: None
         self._report: Callable[[Breakdown], None] = lambda breakdown: None
+        self._pictures = None if camera is None else Pictures(task, camera, num_envs)
         self.spec = EnvSpec(
             name=task.name,
             num_envs=num_envs,
@@ -164,6 +168,7 @@ class RobotEnvironment(HostPhysics):
             saves_state=True,
             symmetry=self.symmetry,
             fingerprint=digest,
+            control_dt_s=task.control_dt_s,
         )
 
     def _look_at(self, robot: Robot) -> None:
@@ -241,8 +246,20 @@ class RobotEnvironment(HostPhysics):
         valid = going & ~sensed.lost
         return carried, Step(observation, reward, terminated, truncated, valid, info)
 
+    def render(self, env_state: tuple[Carried, Physics], rows: Sequence[int]) -> list[np.ndarray]:
+        """Pictures of the robots with their looks, which the simulation is spared."""
+        if self._pictures is None:
+            return [*super().render(env_state, rows)]
+        physics = env_state[1]
+        return [
+            self._pictures.draw(i, physics.rows[i], {n: x[i] for n, x in physics.model.items()})
+            for i in rows
+        ]
+
     def close(self) -> None:
         """Let the engine's threads go."""
+        if self._pictures is not None:
+            self._pictures.close()
         self._bound, self._written = {}, {}
         self.__dict__.pop("_batch", None)
 
@@ -555,20 +572,7 @@ def compiled(
         add: sensors that its functions need.
         looks: whether it is to be looked at, and not stepped.
     """
-    try:
-        beside = [Path(inspect.getfile(type(task))).resolve().parent]
-    except (OSError, TypeError):  # made where there is no file
-        beside = []
-    spec = read_spec(task.model, beside)
-    if task.physics_dt_s is not None:
-        spec.option.timestep = task.physics_dt_s
-    task.actuation.prepare(spec, task.name)
-    try:
-        task.edit(spec)
-    except UserError:
-        raise
-    except Exception as error:
-        raise refuse(f"{task.name}.edit()", error) from error
+    spec = edited_spec(task)
     if looks:
         dress(spec)
     else:

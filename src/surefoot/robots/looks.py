@@ -33,16 +33,20 @@ def leave_out_looks(spec: mujoco.MjSpec) -> None:
             spec.delete(mesh)
 
 
-def dress(spec: mujoco.MjSpec) -> None:
-    """Give a model a sky, a light and tiles on its bare floors, where it has none; it moves as before."""
+def dress(spec: mujoco.MjSpec) -> bool:
+    """Give a model a sky, a light and tiles on its bare floors, where it has none; it moves as before.
+
+    Returns:
+        Whether there was a bare floor: nobody has lit it to be looked at.
+    """
     kinds = mujoco.mjtTexture
     if not any(texture.type == kinds.mjTEXTURE_SKYBOX for texture in spec.textures):
         spec.add_texture(
             name=_SKY,
             type=kinds.mjTEXTURE_SKYBOX,
             builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-            rgb1=[0.62, 0.72, 0.84],
-            rgb2=[0.93, 0.95, 0.97],
+            rgb1=[0.45, 0.60, 0.78],
+            rgb2=[0.86, 0.90, 0.94],
             width=256,
             height=1536,
         )
@@ -53,19 +57,21 @@ def dress(spec: mujoco.MjSpec) -> None:
             dir=[-0.5, 0.6, -1],
             diffuse=[0.8, 0.8, 0.8],
         )
-    bare = [g for g in spec.geoms if g.type == mujoco.mjtGeom.mjGEOM_PLANE and not g.material]
+    grounds = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
+    bare = [g for g in spec.geoms if g.type in grounds and not g.material]
     if not bare:
-        return
+        return False
     spec.add_texture(
         name=_TILES,
         type=kinds.mjTEXTURE_2D,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        rgb1=[0.72, 0.75, 0.78],
-        rgb2=[0.62, 0.65, 0.69],
+        rgb1=[0.80, 0.82, 0.84],
+        rgb2=[0.66, 0.69, 0.72],
         width=256,
         height=256,
     )
-    material = spec.add_material(name=_TILES, texuniform=True, texrepeat=[0.5 / _TILE_M] * 2)
+    material = spec.add_material(name=_TILES, texuniform=True, texrepeat=[1 / _TILE_M] * 2)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = _TILES
     for geom in bare:
         geom.material, geom.rgba = _TILES, [1, 1, 1, 1]
+    return True

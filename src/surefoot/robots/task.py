@@ -9,8 +9,10 @@ all environments and compiled around the physics. A method whose name is not ove
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -19,10 +21,11 @@ import mujoco
 from mujoco.batch import Batch
 
 from surefoot.config import Config
+from surefoot.errors import UserError
 from surefoot.robots.actuation import Actuation
-from surefoot.robots.model import ModelSource, Robot
+from surefoot.robots.model import ModelSource, Robot, read_spec
 from surefoot.robots.sensing import Sensing
-from surefoot.robots.state import State
+from surefoot.robots.state import State, refuse
 from surefoot.robots.symmetry import Mirror
 
 
@@ -167,3 +170,26 @@ class RobotTask:
     def overrides(self, method: str) -> bool:
         """Whether the task has a method of its own."""
         return getattr(type(self), method) is not getattr(RobotTask, method)
+
+
+def edited_spec(task: RobotTask) -> mujoco.MjSpec:
+    """A task's model, read and edited by the task, all of its looks still there.
+
+    Raises:
+        ValueError: there is no such model, or the task cannot edit it.
+    """
+    try:
+        beside = [Path(inspect.getfile(type(task))).resolve().parent]
+    except (OSError, TypeError):  # made where there is no file
+        beside = []
+    spec = read_spec(task.model, beside)
+    if task.physics_dt_s is not None:
+        spec.option.timestep = task.physics_dt_s
+    task.actuation.prepare(spec, task.name)
+    try:
+        task.edit(spec)
+    except UserError:
+        raise
+    except Exception as error:
+        raise refuse(f"{task.name}.edit()", error) from error
+    return spec

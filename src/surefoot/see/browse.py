@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-import threading
-import webbrowser
 from collections.abc import Callable
 
 from surefoot.errors import UserError
+from surefoot.local_server import free_port, open_browser, risk
 from surefoot.see.choice import Choice
 from surefoot.see.panel import Panel
 from surefoot.see.replay import Replay
 from surefoot.see.show import Show, title_of
-from surefoot.see.studio import Screen, free_port, is_loopback
+from surefoot.see.studio import Screen
 
 
 def browse(
@@ -51,20 +48,11 @@ def browse(
         screen = Screen(view.model, panel, host=host, port=port)
         at_end.callback(screen.close)
         log(f"{stage.name}, {stage.by}: {screen.url} (Ctrl-C ends)")
-        if not is_loopback(host):
-            log(
-                f"anyone who can reach port {port} of {host} can watch and steer this simulation: it has no "
-                "password and no encryption"
-            )
-        if opens_browser and _has_display():
-            threading.Thread(target=webbrowser.open, args=(screen.url,), daemon=True).start()
+        if warning := risk(host):
+            log(warning)
+        if opens_browser:
+            open_browser(screen.url)
         show = Show(stage, view, screen, panel, log=log, paused=broken is not None)
         with contextlib.suppress(KeyboardInterrupt):
             show.wait_for_browser(screen.url)
             show.run(episodes)
-
-
-def _has_display() -> bool:
-    if not sys.platform.startswith("linux"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -27,10 +27,7 @@ class Camera(plugin.ViewerPlugin):
     def on_update(self, event: messages.UpdateEvent) -> None:
         """Go along with the robot, then do as the mouse says."""
         del event
-        place = self._place()
-        # MuJoCo's own tracking smooths where it draws, which here is the browser, that tells nobody
-        self.viewer.camera.lookat[:] += place - self._before
-        self._before = place
+        self.follow()
         mouse = imgui.GetIO()
         size = mouse.DisplaySize
         if mouse.WantCaptureMouse or size.x <= 0 or size.y <= 0:
@@ -46,6 +43,14 @@ class Camera(plugin.ViewerPlugin):
             self._move(ux.CameraMotion.PLANAR_MOVE_V, *moved)
         elif imgui.IsMouseDown(imgui.MouseButton.Middle):
             self._move(ux.CameraMotion.ZOOM, *moved)
+
+    def follow(self) -> None:
+        """Go along with the robot. MuJoCo's own tracking happens where it draws: in the browser, which tells
+        nobody.
+        """
+        place = self._place()
+        self.viewer.camera.lookat[:] += place - self._before
+        self._before = place
 
     def _place(self) -> np.ndarray:
         """Where the robot is on the ground."""
@@ -74,9 +79,9 @@ def point_camera(model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvC
 
 def base_of(model: mujoco.MjModel) -> int | None:
     """The first body that flies or slides freely: a robot that can leave."""
-    loose = (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE)
+    loose = {int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)}
     for joint in range(model.njnt):
         body = int(model.jnt_bodyid[joint])
-        if model.jnt_type[joint] in loose and model.body_parentid[body] == 0:
+        if int(model.jnt_type[joint]) in loose and model.body_parentid[body] == 0:
             return body
     return None

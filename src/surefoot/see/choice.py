@@ -12,7 +12,7 @@ import jax
 from surefoot.api import task_again
 from surefoot.config import parse_options
 from surefoot.envs import Environment
-from surefoot.envs.contract import release
+from surefoot.envs.contract import Camera, release
 from surefoot.envs.tasks import names_code, refuse_code, task_name
 from surefoot.errors import UserError, check_names
 from surefoot.robots import RobotEnvironment
@@ -55,13 +55,19 @@ class Choice:
     stochastic: bool = False
 
     def open(
-        self, num_envs: int = 1, *, has_model: bool = True, log: Callable[[str], None]
+        self,
+        num_envs: int = 1,
+        *,
+        has_model: bool = True,
+        camera: Camera | None = None,
+        log: Callable[[str], None],
     ) -> Stage:
         """The stage.
 
         Args:
             num_envs: environments side by side.
             has_model: rather where MuJoCo's model can be reached: Gymnasium's task in place of EnvPool's.
+            camera: how pictures are taken; none: there are none.
             log: hears what goes wrong.
 
         Raises:
@@ -71,7 +77,11 @@ class Choice:
         if has_model and not options:
             task = in_gymnasium(task)
         env = stage_environment(
-            task, num_envs=num_envs, seed=seed, env_options=parse_options(options)
+            task,
+            num_envs=num_envs,
+            seed=seed,
+            env_options=parse_options(options),
+            camera=camera,
         )
         try:
             return Stage(env, self._player(env, seed), key=reset_key(seed), log=log)

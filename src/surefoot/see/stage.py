@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 
 from surefoot.envs import Environment, make_environment
-from surefoot.envs.contract import MEASURE, REWARD_TERM, as_groups, release
+from surefoot.envs.contract import MEASURE, REWARD_TERM, Camera, as_groups, release
 from surefoot.envs.gymnasium import GymnasiumEnvironment
 from surefoot.envs.tasks import is_import_path
 from surefoot.errors import UserError
@@ -161,7 +161,7 @@ class Stage:
         env.log_to(log)
         self._robot = _Robot(env) if isinstance(env, RobotEnvironment) else None
         self._program = jax.jit(env.step) if env.spec.in_graph else env.step
-        self.control_dt_s = _control_dt_s(env)
+        self.control_dt_s = env.spec.control_dt_s
         self.command_parts = () if self._robot is None else self._robot.command_parts
         self.reset()
 
@@ -366,14 +366,6 @@ def _named(info: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]
     return {n.removeprefix(prefix): x for n, x in info.items() if n.startswith(prefix)}
 
 
-def _control_dt_s(env: Environment) -> float | None:
-    if isinstance(env, RobotEnvironment):
-        return env.task.control_dt_s
-    instance = env.instance(0) if isinstance(env, GymnasiumEnvironment) else None
-    rate = None if instance is None else instance.metadata.get("render_fps")
-    return 1.0 / rate if isinstance(rate, (int, float)) and rate > 0 else None
-
-
 def in_gymnasium(task: Any) -> Any:
     """A task whose model can be reached: Gymnasium's own in place of EnvPool's of the same id."""
     if not isinstance(task, str) or is_import_path(task):
@@ -385,7 +377,12 @@ def in_gymnasium(task: Any) -> Any:
 
 
 def stage_environment(
-    task: Any, *, num_envs: int = 1, seed: int = 0, env_options: Mapping[str, Any] | None = None
+    task: Any,
+    *,
+    num_envs: int = 1,
+    seed: int = 0,
+    env_options: Mapping[str, Any] | None = None,
+    camera: Camera | None = None,
 ) -> Environment:
     """Environments to look at, from streams that no training with this seed uses.
 
@@ -394,9 +391,10 @@ def stage_environment(
         num_envs: how many.
         seed: of the episodes.
         env_options: settings of the task.
+        camera: how pictures are taken; none: there are none.
     """
     seeds = make_streams(seed).evaluation
-    return make_environment(task, num_envs, seed=seeds, options=env_options)
+    return make_environment(task, num_envs, seed=seeds, options=env_options, camera=camera)
 
 
 def reset_key(seed: int) -> jax.Array:

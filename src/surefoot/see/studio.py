@@ -9,12 +9,10 @@ from them, and draws no windows: what a visitor can do is look around and use th
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
-import errno
 import functools
 import importlib.util
 import logging
 import re
-import socket
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +22,9 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from surefoot.errors import UserError
+from surefoot.local_server import is_loopback
 from surefoot.see.panel import Panel
 
-PORT, PORTS = (
-    8080,
-    20,
-)  # the first one, and how many are tried where none is named, as Studio has it
 _START_S = 60.0  # to load a model and start the threads
 _PAGE = Path(__file__).parent / "page"
 _FILES = {
@@ -134,53 +129,6 @@ def _response(status: int, reason: str, body: bytes, kind: str = "text/plain") -
     headers = Headers({"Content-Type": kind, "Content-Length": str(len(body))})
     headers["Cache-Control"] = "no-store"
     return Response(status, reason, headers, body)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
-
-
-def free_port(host: str, port: int | None) -> int:
-    """The port that is asked for, or the first free one.
-
-    Raises:
-        ValueError: it is in use or cannot be bound, or the address is none of this machine's.
-    """
-    if port is not None and not 1 <= port <= 65535:
-        raise UserError(f"port = {port}: a port is from 1 to 65535; leave it out for a free one")
-    candidates = range(PORT, PORT + PORTS) if port is None else (port,)
-    for candidate in candidates:
-        try:
-            _try(host, candidate)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and port is None:
-                continue
-            raise _refusal(host, candidate, error) from None
-        return candidate
-    raise UserError(
-        f"the ports {PORT} to {PORT + PORTS - 1} of {host} are all in use; name another one: --port N"
-    )
-
-
-def _try(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        trial.bind((host, port))
-        trial.listen()
-
-
-def _refusal(host: str, port: int, error: OSError) -> UserError:
-    if error.errno == errno.EADDRINUSE:
-        return UserError(
-            f"port {port} of {host} is in use; name another one (--port N), or none for a free one"
-        )
-    if error.errno == errno.EACCES:
-        return UserError(
-            f"port {port} of {host} may not be bound: ports below 1024 are the system's"
-        )
-    return UserError(f"{host!r} is no address of this machine ({error.strerror or error})")
 
 
 class Screen:

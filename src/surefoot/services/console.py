@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from surefoot.terminal import PlainConsole
@@ -27,6 +28,8 @@ _ROWS = (
     ("std", "policy/std", "{:.3f}"),
     ("learning rate", "optim/learning_rate", "{:.1e}"),
 )
+_WIDTH = 30  # columns of the progress bar and of the curve: with its numbers it fits into 80
+_HEIGHTS = "▁▂▃▄▅▆▇█"
 _PLAIN = (
     "rollout/episode_return",
     "eval/episode_return",
@@ -55,6 +58,7 @@ class ConsoleProgress(Hook):
         self._live: Live | None = None
         self._last_line = float("-inf")
         self._seen: dict[str, Any] = {}
+        self._returns: list[tuple[int, float]] = []
         self._run: Run | None = None
 
     def __enter__(self) -> ConsoleProgress:
@@ -83,6 +87,8 @@ class ConsoleProgress(Hook):
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Show the newest numbers; an episode mean stays until the next one."""
         self._seen |= {name: value for name, value in metrics.items() if value is not None}
+        if (value := metrics.get("rollout/episode_return")) is not None:
+            self._returns.append((metrics["step"], value))
         if self._live is not None:
             self._live.update(self._table())
             return
@@ -128,9 +134,14 @@ class ConsoleProgress(Hook):
         assert self._run is not None
         steps, rate, left = self._progress()
         table = Table(title=self._run.task, title_justify="left", show_header=False)
+        total = self._run.config.total_steps
+        bar = ProgressBar(total=total, completed=min(self._seen["step"], total), width=_WIDTH)
+        table.add_row("progress", bar)
         table.add_row("steps", steps)
         table.add_row("steps/s", rate)
         table.add_row("time left", left)
+        if len(self._returns) > 1 and not self._console.options.ascii_only:
+            table.add_row("return so far", curve(self._returns, total, _WIDTH))
         for label, name, form in _ROWS:
             if name in self._seen:
                 table.add_row(label, form.format(self._seen[name]))
@@ -145,6 +156,28 @@ class ConsoleProgress(Hook):
                 label, form = labels[name]
                 parts.append(f"{label} {form.format(self._seen[name])}")
         return "  ".join(parts)
+
+
+def curve(points: Sequence[tuple[int, float]], total: int, width: int) -> str:
+    """A small curve, from its lowest point to its highest, as wide as its share of the whole.
+
+    Args:
+        points: (step, value), in order.
+        total: the step at which it is `width` columns wide.
+        width: columns.
+    """
+    columns: dict[int, list[float]] = {}
+    for step, value in points:
+        columns.setdefault(min(width - 1, step * width // total), []).append(value)
+    means = {column: sum(values) / len(values) for column, values in columns.items()}
+    low, high = min(means.values()), max(means.values())
+    scale = (len(_HEIGHTS) - 1) / (high - low) if high > low else 0.0
+    drawn, shown = "", _HEIGHTS[0]
+    for column in range(max(means) + 1):
+        if column in means:
+            shown = _HEIGHTS[round((means[column] - low) * scale)]
+        drawn += shown if column >= min(means) else " "
+    return f"{drawn} {low:.4g} to {high:.4g}"
 
 
 class EpisodeProgress:

@@ -29,7 +29,7 @@ from surefoot.files import (
     write_text,
 )
 from surefoot.machine import platform_info
-from surefoot.reading import few, read_json, read_json_lines, read_text
+from surefoot.reading import MOST_LINE, few, read_json, read_json_lines, read_text
 from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS, REPLACED = "config.toml", "meta.json", "metrics.jsonl", "replaced"
@@ -48,7 +48,8 @@ class GoesOn:
 
     Attributes:
         step: its step there.
-        later: what is of later steps and belongs together, checkpoints and best policies; newest first.
+        later: what is of later steps, each in one piece: checkpoints, best policies, videos; newest first of
+            each kind.
         policy_is_later: whether the folder's policy is.
         facts: what else is known of it, for meta.json.
     """
@@ -170,7 +171,7 @@ def put_aside(folder: Path, goes_on: GoesOn) -> list[str]:
         for file in files:
             file.unlink()
     kinds = [path.parent.name for path in goes_on.later]
-    names = {"checkpoints": "checkpoint(s)", "best": "best so far"}
+    names = {"checkpoints": "checkpoint(s)", "best": "best so far", "videos": "video(s)"}
     moved = [f"{kinds.count(kind)} {name}" for kind, name in names.items() if kind in kinds]
     moved += ["the policy"] if goes_on.policy_is_later else []
     words = [f"of later steps: {' and '.join(moved)}, in {aside} now"] if moved else []
@@ -237,8 +238,34 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     Raises:
         ValueError: the file cannot be read.
     """
-    lines = list(read_json_lines(path, _check_row))
-    return [x.value for x in lines if x.value is not None], [x.fault for x in lines if x.fault]
+    return read_more_metrics(path, to_the_end=True)[1:]
+
+
+def read_more_metrics(
+    path: Path, *, after: tuple[int, int] = (0, 0), to_the_end: bool = False
+) -> tuple[tuple[int, int], list[dict[str, Any]], list[str]]:
+    """What has come to a run's metrics, see `read_metrics`.
+
+    Args:
+        path: the file.
+        after: bytes and lines that were read before.
+        to_the_end: read a last line without an end too, which a run that trains may just be writing.
+
+    Returns:
+        Bytes and lines that are read now, the iterations, and what is wrong with other lines.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    (size, number), rows, faults = after, [], []
+    for line in read_json_lines(path, _check_row, after=after):
+        has_end = line.raw.endswith(b"\n")
+        if not has_end and not to_the_end and len(line.raw) < MOST_LINE:
+            break
+        size, number = size + len(line.raw), number + has_end
+        rows += [line.value] if line.value is not None else []
+        faults += [line.fault] if line.fault else []
+    return (size, number), rows, faults
 
 
 def _check_row(row: Mapping[str, Any]) -> None:

@@ -1,39 +1,20 @@
-"""The report: one page that opens anywhere, with the charts and their library inside."""
+"""The report of a study: one page that opens anywhere, with the charts and their library inside."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
-
-from surefoot.config import option_names
-from surefoot.config_file import toml_value
 from surefoot.errors import UserError
-from surefoot.reading import few, read_json
-from surefoot.services.run_folder import META, METRICS, read_config, read_metrics
-from surefoot.study.charts import Charts, Series, color_of
+from surefoot.pages.charts import Charts, Series, color_of
+from surefoot.pages.frame import as_written, page, template
+from surefoot.pages.report import LOGARITHMIC
+from surefoot.pages.runs import facts_of
+from surefoot.reading import read_json
 from surefoot.study.results import interval, score_form
-from surefoot.terminal import say
-from surefoot.training import METRICS as MEANINGS
 
 Found = Mapping[str, Any]
-
-_RUN_CHARTS = (
-    "rollout/episode_return",
-    "policy/approx_kl",
-    "policy/clip_fraction",
-    "policy/entropy",
-    "value/explained_variance",
-    "optim/grad_norm",
-)
-_POINTS = 200  # of a run's curve
-# one arm's may be a thousand times another's
-_LOGARITHMIC = ("optim/grad_norm", "policy/approx_kl", "policy/held_out_kl", "policy/ratio_max")
 
 
 def study_page(folder: Path) -> str:
@@ -48,12 +29,15 @@ def study_page(folder: Path) -> str:
             f"{str(folder)!r} has no results yet: the study has not come to its end; "
             f"`surefoot study {folder}` continues it"
         )
-    with _as_written(folder):
+    with as_written(folder):
         found, charts = read_json(file), Charts()
         tasks, steps = found["tasks"], found["total_steps"]
-        return _page(
+        return page(
+            template("study.html.jinja", "surefoot.study"),
             f"{found['study']}: {found['question'] or 'study'}",
             charts,
+            number=_number,
+            score_form=score_form,
             found=found,
             budgets=", ".join(f"{task} {steps[task]:,} steps" for task in steps),
             gaps=_gaps(found),
@@ -67,89 +51,8 @@ def study_page(folder: Path) -> str:
             },
             changes=_changes(found),
             failed=[[x[k] for k in ("task", "arm", "seed", "error")] for x in found["failed"]],
-            facts=_facts(read_json(folder / "provenance.json")),
+            facts=facts_of(read_json(folder / "provenance.json")),
         )
-
-
-def runs_page(folders: Sequence[Path]) -> str:
-    """A report of plain runs as HTML, each a curve.
-
-    Raises:
-        ValueError: a folder holds no run, a run without a single iteration, or files that are not as it
-            left them.
-    """
-    configs, rows, facts, told = {}, {}, {}, []
-    for folder in folders:
-        name = str(folder)
-        task, configs[name] = read_config(folder)
-        file = folder / METRICS
-        with _as_written(folder):
-            rows[name], faults = read_metrics(file) if file.is_file() else ([], [])
-            if not rows[name]:
-                why = f": {faults[0]}" if faults else ""
-                raise UserError(f"{name!r} holds a run without a finished iteration{why}")
-            for fault in few(faults):
-                say(f"{fault}; it is left out", stderr=True)
-            facts[name] = _facts(read_json(folder / META))
-            told.append([name, task, configs[name].seed, *_outcome(rows[name])])
-    charts, curves = Charts(), {}
-    with _as_written(*folders):
-        for metric in _RUN_CHARTS:
-            series = [
-                Series(name, color_of(k), *_thinned(of_run, metric))
-                for k, (name, of_run) in enumerate(rows.items())
-            ]
-            log = metric in _LOGARITHMIC
-            curves[metric] = charts.curves(series, "environment steps", metric, log=log)
-    different = _different_options(configs)
-    title = "Surefoot: runs"
-    return _page(
-        title, charts, found=None, runs=told, curves=curves, differences=different, facts=facts
-    )
-
-
-@contextlib.contextmanager
-def _as_written(*folders: Path) -> Iterator[None]:
-    """Refuse files that are not as Surefoot writes them: text for a number, a name that is missing."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        TemplateError,
-    ) as e:
-        names = ", ".join(repr(str(folder)) for folder in folders)
-        raise UserError(f"files in {names} are not as Surefoot writes them: {e!r}") from e
-
-
-def _page(title: str, charts: Charts, **parts: Any) -> str:
-    """The template with its parts, all of which are escaped but the charts, which are data."""
-    environment = Environment(
-        loader=PackageLoader("surefoot.study", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Bokeh reads a chart in the order it is written in
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    helpers = {"color_of": color_of, "fingerprint": _fingerprint, "meanings": MEANINGS}
-    helpers |= {"number": _number, "score_form": score_form}
-    page = environment.get_template("report.html.jinja").render(
-        title=title, library=charts.library(), charts=charts.drawn, **helpers, **parts
-    )
-    return page.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be UTF-8
-
-
-def _fingerprint(script: str) -> str:
-    """A script as a Content-Security-Policy names it; what it does not name does not run."""
-    digest = hashlib.sha256(script.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def _number(found: Found | None, form: str) -> str:
@@ -211,7 +114,7 @@ def _diagnostics(arms: Found, total_steps: int, charts: Charts) -> dict[str, str
             if values is not None:
                 steps = [total_steps * (i + 0.5) / len(values) for i in range(len(values))]
                 series.append(Series(name, color_of(k), steps, values))
-        log = metric in _LOGARITHMIC
+        log = metric in LOGARITHMIC
         drawn[metric] = charts.curves(
             series, "environment steps", metric, height=220, hover=False, log=log
         )
@@ -231,44 +134,3 @@ def _changes(found: Found) -> list[list[str]]:
         tuned = f"learning rate chosen: {rates}" if rates else ""
         rows.append([arm, "; ".join(x for x in (changes, tuned) if x) or "nothing"])
     return rows
-
-
-def _facts(meta: Found) -> dict[str, str]:
-    """Where a study or a run comes from."""
-    versions = ", ".join(
-        f"{name} {version}" for name, version in meta["versions"].items() if version
-    )
-    git = meta.get("git") or {}
-    return {
-        "command": " ".join(meta["command"]),
-        "versions": versions,
-        "python": meta["python"],
-        "platform": meta["platform"],
-        "processor": f"{meta['processor']}, {meta['cores']} cores",
-        "finished" if "study" in meta else "started": meta["started"],
-        "commit": f"{git['commit']}{'' if git['clean'] else ' with changes'}" if git else "none",
-    }
-
-
-def _outcome(rows: Sequence[Found]) -> list[str]:
-    """Steps, return and time of a run."""
-    returns = [x for row in rows if (x := row.get("rollout/episode_return")) is not None][-10:]
-    shown = f"{sum(returns) / len(returns):.4g}" if returns else "\N{EN DASH}"
-    return [f"{rows[-1]['step']:,}", shown, f"{rows[-1]['wall_time_s']:,.0f} s"]
-
-
-def _different_options(configs: Mapping[str, Any]) -> list[list[str]]:
-    rows = []
-    for option in option_names():
-        values = [toml_value(getattr(config, option)) for config in configs.values()]
-        if len(set(values)) > 1:
-            rows.append([option, *values])
-    return rows
-
-
-def _thinned(rows: Sequence[Found], metric: str) -> tuple[list[float], list[float | None]]:
-    """At most `_POINTS` points (steps, mean of the iterations since the point before)."""
-    told = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
-    size = max(1, -(-len(told) // _POINTS))
-    parts = [told[i : i + size] for i in range(0, len(told), size)]
-    return [part[-1][0] for part in parts], [sum(y for _, y in part) / len(part) for part in parts]

@@ -307,7 +307,10 @@ def _options(study: Study) -> dict[str, dict[str, str]]:
 
 
 def to_csv(results: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each evaluation of each run; a failed run has one line with its error."""
+    """One line for each evaluation of each run; a failed run has one line with its error.
+
+    A text that a spreadsheet would calculate begins with an apostrophe, which makes it a text there.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = sorted(
@@ -316,15 +319,21 @@ def to_csv(results: Sequence[Mapping[str, Any]]) -> str:
     head = ["task", "arm", "seed", "learning_rate", "step", "return", "final", "error"]
     writer.writerow([*head, *names])
     for result in results:
-        head = [result["task"], result["arm"]]
+        head = [_as_text(result["task"]), _as_text(result["arm"])]
         for seed in result["seeds"]:
             run = result["runs"].get(str(seed))
             start = [*head, seed, result["learning_rate"]]
             if run is None:
-                writer.writerow([*start, "", "", "", result["errors"][str(seed)]])
+                error = _as_text(result["errors"][str(seed)])
+                writer.writerow([*start, "", "", "", error])
                 continue
             told = [run.get("measures", {}).get(name) for name in names]
             for i, (step, value) in enumerate(zip(run["steps"], run["returns"], strict=True)):
                 measured = [curve[i] if curve else None for curve in told]
                 writer.writerow([*start, step, value, run["final"], "", *measured])
     return text.getvalue()
+
+
+def _as_text(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text

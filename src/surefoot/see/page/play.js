@@ -13,6 +13,7 @@ const shown = (x) => {
 let socket = null;
 let title = null;
 let paused = false;
+let moved = -1000; // when a slider was, in ms
 const rows = new Map(); // of bars, by table and name
 const largest = new Map(); // what has been the largest so far, by table
 
@@ -55,7 +56,10 @@ function slider(part, index) {
   input.step = (part.high - part.low) / 200 || 1;
   input.disabled = part.low === part.high;
   input.id = `command-${index}`;
-  input.oninput = () => ask({ command: sliders().map((each) => Number(each.value)) });
+  input.oninput = () => {
+    moved = performance.now();
+    ask({ command: sliders().map((each) => Number(each.value)) });
+  };
   label.append(name, value, input);
   return label;
 }
@@ -79,7 +83,8 @@ function show(facts) {
   sliders().forEach((input, index) => {
     const value = facts.command[index];
     input.parentElement.querySelector("output").textContent = number.format(value);
-    if (!input.matches(":active")) input.value = value;
+    // what is being moved is ahead of what the simulation has heard
+    if (!input.matches(":active") && performance.now() - moved > 500) input.value = value;
   });
   const sums = { reward: facts.reward };
   if (facts.value !== null && facts.value !== undefined) sums["value (critic)"] = facts.value;

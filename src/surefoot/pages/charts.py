@@ -59,7 +59,7 @@ class Charts:
         from bokeh.models import CDSView, ColumnDataSource, HoverTool, Line, Scatter, VArea
 
         scale = "log" if log else "auto"
-        figure, (columns, places) = _figure(x, y, height, y_axis_type=scale), _columns(series)
+        figure, (columns, places) = _figure(x, y, height, y_axis_type=scale), columns_of(series)
         # one source for all: a page of many arms stays small
         source, view = ColumnDataSource(columns), CDSView()
         for k, one in enumerate(series):
@@ -132,7 +132,7 @@ def _rounded(values: Sequence[float | None]) -> list[float]:
     return [float("nan") if value is None else float(f"{value:.5g}") for value in values]
 
 
-def _columns(series: Sequence[Series]) -> tuple[dict[str, Any], list[str]]:
+def columns_of(series: Sequence[Series]) -> tuple[dict[str, Any], list[str]]:
     """What to draw in columns of one length, y0, low0, high0, y1, ..., and each curve's column of x."""
     longest = max(len(one.x) for one in series) if series else 0
     columns: dict[str, Any] = {}
