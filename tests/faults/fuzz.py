@@ -242,7 +242,11 @@ def make_study(folder: Path, run: Path) -> Path:
     results = []
     jobs = reported_jobs(mock.Mock(study=asked), lambda _: False, {})
     for job in jobs:
-        rows = [(100 * k, float(k + job.seeds[0])) for k in range(1, 4)]
+        played = {"episode_length_mean": 9.0, "success_rate": 0.5, "measure/error": 0.1}
+        rows = [
+            (100 * k, {"episode_return_mean": float(k + job.seeds[0]), **played})
+            for k in range(1, 4)
+        ]
         ended = outcome(rows, run / "metrics.jsonl", 3)
         head = {"task": TASK, "arm": job.arm, "learning_rate": 3e-4, "seeds": list(job.seeds)}
         result = {**head, "runs": {str(job.seeds[0]): ended}, "errors": {}}
@@ -348,6 +352,8 @@ class Readers:
         self.said[f"{words[0]}: {code}"] += 1
         if code == 2 and len(err.getvalue().strip().splitlines()) > 3:
             wrong.append(f"more than an error: {said}")
+        if "Traceback (most recent call last)" in said:  # which the command catches, and shows
+            wrong.append(f"a traceback: {said[-3000:]}")
         if code not in (0, 1, 2, None):
             wrong.append(f"exit code {code}: {said}")
         if took > most_seconds:
@@ -396,7 +402,8 @@ class Readers:
             yield
 
     def _environment(self, *_: Any, **__: Any) -> Any:
-        return SimpleNamespace(spec=self._env.spec, log_to=print, close=lambda: None)
+        nothing = {"log_to": print, "close": lambda: None, "read_as": lambda observations: None}
+        return SimpleNamespace(spec=self._env.spec, **nothing)
 
     def _measured(self, *_: Any) -> dict[str, Any]:
         raise UserError("measuring would take a while")

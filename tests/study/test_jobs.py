@@ -174,6 +174,8 @@ RUN = {"final": 1.0, "steps": [1], "returns": [1.0], "diagnostics": {"policy/ent
         ({"runs": {"0": RUN | {"diagnostics": {"a": ["inf"]}}}}, "a number of seed 0 is not"),
         ({"runs": {"0": RUN | {"steps": []}}}, "0 steps and 1 returns of seed 0"),
         ({"runs": {"1": RUN}}, "of seeds .0,."),
+        ({"runs": {"0": RUN | {"measures": {"a": [0.5]}}}}, ""),
+        ({"runs": {"0": RUN | {"measures": {"a": []}}}}, "0 values of 'a' at 1 steps of seed 0"),
         ({"more": 1}, "'more' is unknown"),
     ],
     ids=str,

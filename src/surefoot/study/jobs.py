@@ -132,6 +132,11 @@ def check_result(result: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{len(run.steps)} steps and {len(run.returns)} returns of seed {seed}"
             )
+        for name, curve in (run.measures or {}).items():
+            if len(curve) != len(run.steps):
+                raise ValueError(
+                    f"{len(curve)} values of {name!r} at {len(run.steps)} steps of seed {seed}"
+                )
         of_run = (*run.diagnostics.values(), *(run.measures or {}).values())
         curves = [x for curve in of_run for x in curve if x is not None]
         if not all(map(math.isfinite, (run.final, *run.returns, *curves))):
