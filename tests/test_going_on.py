@@ -129,6 +129,8 @@ CHANGES: dict[str, Any] = {
     "exact_resume": "on",
     "eval_every": 100,
     "eval_episodes": 3,
+    "video_every": 200,
+    "log": ("tensorboard",),
 }
 # they need eval_every, or workers, and nothing that a checkpoint holds depends on them
 WITH_ANOTHER = {"best_by", "stop_at_return", "stop_at_success", "env_timeout"}
@@ -193,6 +195,16 @@ def test_values_are_toml_and_none_is_nothing() -> None:
         "overlap": "off",
         "num_epochs": 10.0,
     }
+
+
+def test_what_is_only_looked_at_leaves_what_is_learned_exact(whole: Path, tmp_path: Path) -> None:
+    run = cut_off(whole, tmp_path / "run")
+    api.resume(run, eval_every=1, eval_episodes=1, stop_at_return=1e9, progress=False)
+    (resumed,) = json.loads((run / "meta.json").read_text())["resumed"]
+    assert {*resumed["changed"]} == {"eval_every", "eval_episodes", "stop_at_return"}
+    assert "exact, with the very numbers" in resumed["words"][0]
+    weights = [(x / "policy.safetensors").read_bytes() for x in (run, whole)]
+    assert weights[0] == weights[1]
 
 
 def test_the_command_goes_on_with_what_is_set(

@@ -186,15 +186,16 @@ def _services(
     alone: bool = True,
 ) -> _Services:
     metrics = MetricsFile(folder.path / METRICS, goes_on=folder.goes_on is not None)
+    step = after.step if after else 0
     hooks: list[Hook] = [folder]
     if config.log:  # at the end they are waited for last, when all else is written
-        hooks.append(Loggers(folder.path, config.log, step=after.step if after else 0))
+        hooks.append(Loggers(folder.path, config.log, step=step))
     if config.video_every is not None:  # likewise
-        hooks.append(Videos(folder.path, config.video_every, task_name(task)))
+        hooks.append(Videos(folder.path, config.video_every, task_name(task), after=step))
     hooks.append(metrics)
     evaluation = None
     if config.eval_every is not None:
-        evaluation = Evaluation(task, after=after.step if after else 0)
+        evaluation = Evaluation(task, after=step)
         best = BestPolicy(folder.path, sync_metrics=metrics.sync)
         hooks = [evaluation, *hooks, best]  # it may refuse the task, before anything is written
     hooks += [PolicyFile(folder.path), CrashReport(folder.path), Health(), Breakdowns(folder.path)]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surefoot.config import Config, fixed_options, from_mapping, option_names, parse_options
+from surefoot.config import (
+    Config,
+    EvaluationOptions,
+    fixed_options,
+    from_mapping,
+    option_names,
+    parse_options,
+)
 from surefoot.config_file import toml_value
 from surefoot.envs.tasks import names_code, task_fingerprint, task_name
 from surefoot.errors import UserError, check_names
@@ -155,7 +163,9 @@ def _why_not_exact(
     if "total_steps" in changed and config.learning_rate_schedule != "constant":
         why.append(f"its learning rate now anneals over {config.total_steps:,} steps")
     fingerprint = task_fingerprint(task, parse_options(config.env_options))
+    # what is looked at and kept of a run is no part of what it learns
     no_matter = {"total_steps", "keep_checkpoints", "log", "video_every"}
+    no_matter |= {field.name for field in dataclasses.fields(EvaluationOptions)}
     if checkpoint.environments != "anew":  # else it says where they begin anew
         no_matter.add("checkpoint_every")
     if fingerprint is not None and fingerprint == checkpoint.fingerprint:

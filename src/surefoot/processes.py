@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -16,6 +17,16 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def step_back(niceness: int) -> None:
+    """Work when others of this session do not need the cores.
+
+    Linux may give every session its share of them first (autogroups), so a process in a session of its own
+    would not be nice to others, however nice it is.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not on Windows
+        os.nice(niceness)
 
 
 def how_it_ended(code: int) -> str:

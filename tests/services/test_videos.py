@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -97,6 +98,8 @@ class _WaitsForTheProcess(Recorder):
 
         def popen(*arguments: Any, **options: Any) -> Any:
             self.process = begin(*arguments, **options)
+            # in another one Linux would give it a share of the cores like the whole run's
+            assert os.getsid(self.process.pid) == os.getsid(0)
             return self.process
 
         monkeypatch.setattr(subprocess, "Popen", popen)

@@ -97,7 +97,7 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            start_new_session=True,  # Ctrl-C is for us to hear
+            process_group=0,  # Ctrl-C is for us to hear
         )
         assert ffmpeg.stdin is not None
         with contextlib.suppress(BrokenPipeError), ffmpeg.stdin:

@@ -5,24 +5,21 @@ It works when nobody else does, ends with whoever started it, and says in a line
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 
 from surefoot.errors import UserError
-from surefoot.processes import end_with_parent
+from surefoot.processes import end_with_parent, step_back
+from surefoot.services.videos import REFUSED
 
-REFUSED = 2  # exit code: what is wrong will be wrong the next time too
-_NICE = 19
+_NICENESS = 19
 
 
 def main() -> int:
     """Make the video."""
     end_with_parent()
-    with contextlib.suppress(AttributeError, OSError):  # not on Windows
-        os.nice(_NICE)
+    step_back(_NICENESS)
     job = json.loads(sys.argv[1])
     from surefoot.see.choice import Choice
     from surefoot.see.video import Shot, film

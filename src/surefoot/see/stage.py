@@ -400,14 +400,3 @@ def stage_environment(
 def reset_key(seed: int) -> jax.Array:
     """The random stream of resets that goes with `stage_environment`."""
     return to_key(make_streams(seed).evaluation.spawn(1)[0])
-
-
-__all__ = [
-    "CommandPart",
-    "Moment",
-    "Stage",
-    "View",
-    "in_gymnasium",
-    "reset_key",
-    "stage_environment",
-]

@@ -171,6 +171,3 @@ def reached_before(rows: Sequence[Mapping[str, Any]], step: int, options: Evalua
     """What goal the evaluations up to a step reached, of the last that did."""
     found = [reached(row, options) for row in rows if row["step"] <= step]
     return next(filter(None, reversed(found)), "")
-
-
-__all__ = ["Evaluation", "reached", "reached_before"]

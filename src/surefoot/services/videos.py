@@ -18,11 +18,11 @@ from surefoot.config_file import to_toml
 from surefoot.errors import UserError
 from surefoot.files import new_staging, remove_staging, write_text
 from surefoot.processes import how_it_ended
-from surefoot.training import Hook, Run, TrainState
+from surefoot.training import Hook, Run, TrainState, crosses
 
 FOLDER = "videos"
 CONFIG = "config.toml"  # makes a folder a run's
-_REFUSED = 2  # its exit code where the next one would fail alike
+REFUSED = 2  # its exit code where the next one would fail alike
 PATIENCE_S = 60.0  # for the last video, at the end of a run
 _NAME = re.compile(r"step-(\d{12})\.mp4")
 
@@ -37,12 +37,13 @@ class Videos(Hook):
         run_folder: of the run.
         every: steps from one video to the next.
         task: the run's task, by name.
+        after: the step that the run goes on from.
 
     Raises:
         ValueError: the task has no name, or there is no ffmpeg.
     """
 
-    def __init__(self, run_folder: Path, every: int, task: str) -> None:
+    def __init__(self, run_folder: Path, every: int, task: str, *, after: int = 0) -> None:
         if task.startswith("python:"):
             raise UserError(
                 f"video_every = {every}: a process of their own makes videos, and {task} is an object of "
@@ -55,8 +56,7 @@ class Videos(Hook):
         self._folder, self._every = run_folder / FOLDER, every
         self._process: subprocess.Popen[bytes] | None = None
         self._staging = self._folder
-        self._step = 0
-        self._before: int | None = None  # steps at the last iteration
+        self._step, self._seen = 0, after  # of the last video, of the last iteration
         self._said: set[str] = set()
         self._given_up = False
 
@@ -69,12 +69,8 @@ class Videos(Hook):
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """See how the last one ended; begin the next when it is due."""
         self._look()
-        config, before = self._run.config, self._before
-        if before is None:  # a run that goes on does not begin at 0
-            before = max(0, state.step - config.num_envs * config.num_steps)
-        is_due = state.step // self._every > before // self._every
-        self._before = state.step
-        if not is_due or self._given_up:
+        before, self._seen = self._seen, state.step
+        if not crosses(self._every, before, state.step) or self._given_up:
             return
         if self._process is not None:
             self._say(
@@ -126,7 +122,7 @@ class Videos(Hook):
                 stdout=said,
                 stderr=said,
                 env={**os.environ, **alone},
-                start_new_session=True,  # Ctrl-C is for the run to hear
+                process_group=0,  # Ctrl-C is for the run to hear; in its session niceness counts
             )
 
     def _look(self) -> None:
@@ -138,7 +134,7 @@ class Videos(Hook):
         if code:
             said = (self._staging / "said").read_text(errors="replace").strip().splitlines()
             why = said[-1] if said and code > 0 else f"its process {how_it_ended(code)}"
-            self._given_up = code == _REFUSED
+            self._given_up = code == REFUSED
             then = "there will be no videos" if self._given_up else "the next one is tried"
             self._say("failed", f"there is no video of step {self._step:,}: {why}; {then}")
         self._clear()

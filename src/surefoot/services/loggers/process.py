@@ -5,7 +5,6 @@ Run by `services.loggers.hook`. It may hang, print, or die without the run notic
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from surefoot.processes import step_back
 from surefoot.reading import read_json, read_text, toml_table
 from surefoot.services.loggers.adapter import About, Logger
 
@@ -24,8 +24,7 @@ def main() -> None:
     """Log what comes until there is no more."""
     name, folder, step, identity = sys.argv[1:]
     rows, answers = _own_pipes()
-    with contextlib.suppress(OSError, AttributeError):  # Windows has none
-        os.nice(_NICENESS)
+    step_back(_NICENESS)
 
     def answer(**what: Any) -> None:
         answers.write(json.dumps(what).encode() + b"\n")
