@@ -20,8 +20,9 @@ from surefoot.gl import load_gl
 from surefoot.see.film import check_film, write_film
 from surefoot.see.players import Player, Trained, Zero
 from surefoot.see.stage import Stage, reset_key, stage_environment
-from surefoot.services.checkpoints import find_checkpoint, later_than
+from surefoot.services.checkpoints import find_checkpoint
 from surefoot.services.run_folder import METRICS, read_metrics
+from surefoot.services.step_folders import later_than
 
 PICTURE, CURVE = (400, 300), (380, 300)
 COMMAND = (0.9, 0.0, 0.5)  # m/s forward and to the side, rad/s

@@ -88,7 +88,7 @@ def lag() -> None:
     tasks = load("lag")
     figure, panels = plt.subplots(len(tasks), 2, figsize=(9, 3.0 * len(tasks)), sharey="row")
     for row, (task, result) in zip(np.atleast_2d(panels), tasks.items(), strict=True):
-        for color, (arm, runs) in zip(COLORS, result["arms"].items(), strict=True):
+        for color, (arm, runs) in zip(COLORS, result["arms"].items(), strict=False):
             for axis, column in zip(row, (0, 1), strict=True):
                 end = min(run["curve"][-1][column] for run in runs)
                 grid = np.linspace(0, end, 40)[1:]

@@ -399,3 +399,12 @@ def test_paths_that_are_named_exist() -> None:
             if re.fullmatch(r"(?:src|surefoot|tests|docs)/[\w./-]+", code):
                 where = ROOT / "src" / code if code.startswith("surefoot/") else ROOT / code
                 assert where.exists(), f"{page}: {code}"
+
+
+@pytest.mark.parametrize("file", [x.name for x in sorted((ROOT / "benchmarks").glob("*.py"))])
+def test_what_a_benchmark_imports_is_there(file: str) -> None:
+    for node in ast.walk(ast.parse((ROOT / "benchmarks" / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("surefoot"):
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                assert alias.name in dir(module), f"{node.module} has no {alias.name}"
