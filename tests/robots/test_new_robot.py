@@ -270,6 +270,26 @@ def test_of_feet_without_names_the_bodies_are_named(tmp_path: Path) -> None:
     assert look(model_of(tmp_path, foot=nameless + toe)).feet == ("toe",)
 
 
+@pytest.mark.parametrize("geom", ["foot", ""])
+@pytest.mark.parametrize("body", ["shin", ""])
+def test_a_foot_and_its_body_may_lack_names_but_not_both(
+    body: str, geom: str, tmp_path: Path
+) -> None:
+    file = model_of(tmp_path, foot=FOOT.replace('name="foot"', geom and 'name="foot"'))
+    file.write_text(file.read_text().replace('name="shin"', body and 'name="shin"'))
+    if not body and not geom:
+        with pytest.raises(UserError, match=r"the foot at \(.* m in the home pose has no name"):
+            look(file)
+        return
+    found = look(file)
+    assert (found.feet, tuple(found.soles)) == ((geom or body,), (body or geom,))
+    task = tmp_path / "leg.py"
+    task.write_text(text_of(found, '"leg.xml"', 0.005, task.name))
+    is_in_style(task)
+    env: Any = make_environment(f"{task}:Leg", 2, seed=np.random.SeedSequence(0))
+    assert all(np.isfinite(step.reward).all() for step, _ in played(env, 3, 1.0)[1:])
+
+
 @pytest.mark.parametrize(
     "motors",
     [

@@ -179,32 +179,43 @@ class Body:
 
     def foot_names(self) -> tuple[str, ...]:
         """Of geoms, or, where those have none, of their bodies."""
-        model, names, found = self._model, self._robot.names, []
-        for geoms in self.feet().values():
-            named = [names["geom"][geom] for geom in geoms if names["geom"][geom]]
-            found += named or {names["body"][model.geom_bodyid[geom]]: 0 for geom in geoms}
-        return tuple(name for name in found if name)
+        return tuple(name for geoms in self.feet().values() for name in self._names(geoms))
+
+    def _names(self, geoms: list[int]) -> list[str]:
+        """Of a foot's geoms, or, where those have none, of their bodies."""
+        names, bodies = self._robot.names, self._model.geom_bodyid[geoms]
+        named = [names["geom"][geom] for geom in geoms if names["geom"][geom]]
+        if found := named or [
+            name for name in dict.fromkeys(names["body"][i] for i in bodies) if name
+        ]:
+            return found
+        x, y, z = np.mean(self.data.geom_xpos[geoms], axis=0)
+        raise UserError(
+            f"{self._robot.name}: the foot at ({x:.2f}, {y:.2f}, {z:.2f}) m in the home pose has no name, nor has "
+            "its body: give one of them a name"
+        )
 
     def soles(self) -> dict[str, tuple[float, float, float]]:
-        """Of each foot the body and, in its frame, the middle of what is lowest, in m."""
+        """Of each foot the body and, in its frame, the middle of what is lowest, in m.
+
+        A body without a name is called as its foot's geom.
+        """
         model, data, names, found = self._model, self.data, self._robot.names["body"], {}
         for geoms in self.feet().values():
             body = int(model.geom_bodyid[geoms[0]])
             point = np.mean(data.geom_xpos[geoms], axis=0)
             point[2] = min(map(self.bottom, geoms))
             inside = data.xmat[body].reshape(3, 3).T @ (point - data.xpos[body])
-            if names[body]:
-                found[names[body]] = tuple(np.round(inside, 4).tolist())
+            found[names[body] or self._names(geoms)[0]] = tuple(np.round(inside, 4).tolist())
         return found
 
     def rhythm(self) -> tuple[float, ...]:
         """Phases of the feet in a gait: neighbours on a side, and across, take turns."""
-        model, data = self._model, self.data
+        data = self.data
         turned = data.xmat[self._root].reshape(3, 3)
         places = [
             (np.mean(data.geom_xpos[geoms], axis=0) - data.xpos[self._root]) @ turned
             for geoms in self.feet().values()
-            if self._robot.names["body"][model.geom_bodyid[geoms[0]]]
         ]
         left = [place[1] > 0 for place in places]
         ranks = [

@@ -177,6 +177,8 @@ def _edit(found: Findings) -> Iterable[str]:
             "damping": "damping[0] = 0.05 * damping",
         }
         yield from (f"    spec.joint(name).{shares[what]}" for what in bare)
+    for name in (name for name in found.soles if name not in found.robot.names["body"]):
+        yield f"spec.geom({quoted(name)}).parent.name = {quoted(name)}  # SOLES needs one"
     if found.home:
         yield f"set_home(spec, HOME{', height_m=START_M' if found.free else ''})"
     yield from _contacts(found)
