@@ -191,8 +191,8 @@ class Body:
             return found
         x, y, z = np.mean(self.data.geom_xpos[geoms], axis=0)
         raise UserError(
-            f"{self._robot.name}: the foot at ({x:.2f}, {y:.2f}, {z:.2f}) m in the home pose has no name, nor has "
-            "its body: give one of them a name"
+            f"{self._robot.name}: the foot at ({x:.2f}, {y:.2f}, {z:.2f}) m in the home pose "
+            "has no name, nor has its body: give one of them a name"
         )
 
     def soles(self) -> dict[str, tuple[float, float, float]]:
