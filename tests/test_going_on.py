@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import pytest
+from gymnasium import spaces
 from tests.helpers import PROBE, TINY, Recorder, metrics_of
 from tests.test_config import MAY_CHANGE
 from tests.training.helpers import After, trainer_for
@@ -214,3 +216,59 @@ def test_the_command_goes_on_with_what_is_set(
     assert main(["resume", str(run), "--set", "learning_rate=1e-4", "adam_epsilon=1e-5"]) == 0
     assert "statistically equal, not exact" in capsys.readouterr().err
     assert read_config(run)[1].learning_rate == 1e-4
+
+
+class Wheel(gymnasium.Env):
+    """Two numbers, one torque, five steps; its spaces are to be edited."""
+
+    def __init__(self, **edited: spaces.Space) -> None:
+        offers = {
+            "observation_space": spaces.Box(-1, 1, (2,)),
+            "action_space": spaces.Box(-1, 1, (1,)),
+        }
+        vars(self).update(offers | edited)
+        self.t = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return self.observation_space.sample(), 0.0, False, self.t == 5, {}
+
+
+@pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        ({}, None),
+        (
+            {"action_space": spaces.Box(-10, 10, (1,))},
+            r"0 from -1.0 to 1.0 here, -10.0 to 10.0 there",
+        ),
+        ({"action_space": spaces.Box(-1, 1, (1, 1))}, r"\(1,\) here, \(1, 1\) there"),
+        ({"action_space": spaces.Discrete(2)}, "continuous here, discrete there"),
+        (
+            {"observation_space": spaces.Box(-1, 1, (3,))},
+            r"of size 2; .* offers {'observation': 3}",
+        ),
+        ({"observation_space": spaces.MultiDiscrete([1, 1])}, r"reads observation 'observation'"),
+    ],
+)
+def test_a_task_that_offers_something_else_is_refused_and_nothing_is_changed(
+    edited: dict[str, spaces.Space], message: str | None, tmp_path: Path
+) -> None:
+    def contents() -> dict[Path, bytes]:
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and "lock" not in path.name]
+        return {path: path.read_bytes() for path in files}
+
+    run = surefoot.train(Wheel, run_dir=tmp_path / "run", **OPTIONS).run_dir
+    before = contents()
+    more = {"total_steps": 2 * TINY.total_steps, "progress": False}
+    if message is None:
+        assert api.resume(run, task=lambda: Wheel(**edited), **more).finished
+        return
+    with pytest.raises(UserError, match=message):
+        api.resume(run, task=lambda: Wheel(**edited), **more)
+    assert contents() == before

@@ -402,25 +402,8 @@ def open_run(
     env.log_to(lambda text: say(text, stderr=True))
     env.read_as(policy.observations)
     try:
-        check_fits(policy, env)
+        policy.check_fits(env.spec)
     except UserError:
         release(env, warnings.warn)
         raise
     return env, policy, streams
-
-
-def check_fits(policy: LoadedPolicy, env: Environment) -> None:
-    """Raise ValueError if the environment does not offer what the policy reads and writes."""
-    spec = env.spec
-    offered = {name: group.size for name, group in spec.observations.items()}
-    for name, group in policy.observations.items():
-        if spec.observations.get(name) != group:
-            raise UserError(
-                f"the policy (trained on {policy.task}) reads observation {name!r} of size "
-                f"{group.size}; {spec.name} offers {offered}"
-            )
-    if differences := policy.action.differences(spec.action):
-        raise UserError(
-            f"the policy's actions (here; trained on {policy.task}) are not those of {spec.name} (there): "
-            f"{'; '.join(differences)}"
-        )

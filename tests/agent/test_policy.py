@@ -23,7 +23,6 @@ from surefoot.agent import (
     make_policy,
     to_json,
 )
-from surefoot.api import check_fits
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
 from surefoot.functional import count_of
 from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec, make_actor
@@ -242,12 +241,9 @@ def test_a_loaded_policy_refuses_integers_that_are_none_of_its_choices(odd: int)
 
 
 def test_an_environment_with_other_actions_is_refused_with_both() -> None:
-    class Env:
-        spec = EnvSpec("other", 1, {"place": GROUPS["place"]}, BOX, in_graph=False)
-
+    spec = EnvSpec("other", 1, {"place": GROUPS["place"]}, BOX, in_graph=False)
     loaded = LoadedPolicy(policy(("place",)), "ours")
-    check_fits(loaded, Env())  # type: ignore[arg-type]
-    wider = dataclasses.replace(BOX, high=(20.0, 1.0))
-    Env.spec = dataclasses.replace(Env.spec, action=wider)
+    loaded.check_fits(spec)
+    wider = dataclasses.replace(spec, action=dataclasses.replace(BOX, high=(20.0, 1.0)))
     with pytest.raises(ValueError, match=r"component 0 from -2.0 to 2.0 here, -2.0 to 20.0 there"):
-        check_fits(loaded, Env())  # type: ignore[arg-type]
+        loaded.check_fits(wider)

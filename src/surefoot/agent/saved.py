@@ -12,6 +12,7 @@ import numpy as np
 
 from surefoot.agent.description import from_json, to_json
 from surefoot.agent.policy import Policy, PolicySpec
+from surefoot.envs import EnvSpec
 from surefoot.errors import UserError
 from surefoot.files import checksum, load_arrays, save_arrays, whole_files, write_json
 from surefoot.reading import open_file, read_json
@@ -94,6 +95,21 @@ class LoadedPolicy:
         )
         action = self.action.widen(choice.env_action)
         return action[0] if single else action
+
+    def check_fits(self, spec: EnvSpec) -> None:
+        """Raise ValueError if environments do not offer what the policy reads and writes, with both."""
+        offered = {name: group.size for name, group in spec.observations.items()}
+        for name, group in self.observations.items():
+            if spec.observations.get(name) != group:
+                raise UserError(
+                    f"the policy (trained on {self.task}) reads observation {name!r} of size "
+                    f"{group.size}; {spec.name} offers {offered}"
+                )
+        if differences := self.action.differences(spec.action):
+            raise UserError(
+                f"the policy's actions (here; trained on {self.task}) are not those of {spec.name} (there): "
+                f"{'; '.join(differences)}"
+            )
 
     def _read(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
         if not isinstance(observation, Mapping):

@@ -16,7 +16,6 @@ from surefoot import deploy
 from surefoot.agent import LoadedPolicy, Policy, load_policy
 from surefoot.agent.description import from_json
 from surefoot.agent.saved import WEIGHTS
-from surefoot.api import check_fits
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, Environment, EnvSpec
 from surefoot.errors import UserError
@@ -150,7 +149,7 @@ class Trained(Player):
     def __init__(
         self, loaded: LoadedPolicy, env: Environment, key: jax.Array | None = None
     ) -> None:
-        check_fits(loaded, env)
+        loaded.check_fits(env.spec)
         env.read_as(loaded.observations)
         self.name = f"the policy of {loaded.task}"
         self._spec, self._calls = env.spec, 0

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.agent import Policy, save_policy, to_json
+from surefoot.agent import Policy, load_policy, save_policy, to_json
 from surefoot.config_file import to_toml
 from surefoot.errors import UserError
 from surefoot.files import (
@@ -92,8 +92,9 @@ class Checkpoint:
         """The state.
 
         Raises:
-            ValueError: it does not fit the run's networks, or is damaged.
+            ValueError: it does not fit the run's environments or networks, or is damaged.
         """
+        load_policy(self.path).check_fits(trainer.env.spec)
         template = trainer.state_template(self.iteration)
         state = self._load(template)
         random = load_arrays(self.path / _RANDOM, {"training": template.key})

@@ -77,7 +77,7 @@ class ConsoleProgress(Hook):
         env, config = run.env, run.config
         size = sum(spec.size for spec in run.agent.observations.values())
         self._console.print(
-            f"{run.task}: {size} observations, "
+            f"{run.task}: {size} observation{'s' if size > 1 else ''}, "
             f"{env.action.kind} actions {tuple(env.action.sizes)}, {env.num_envs} environments x "
             f"{config.num_steps} steps, seed {config.seed}. Compiling...",
             soft_wrap=True,
