@@ -18,6 +18,7 @@ from surefoot.agent import (
     from_json,
     load_policy,
     make_normalizer,
+    value_head,
 )
 from surefoot.agent.inherit import (
     check_same,
@@ -127,13 +128,12 @@ class Source:
             raise UserError(f"from_critic: {error}") from None
 
     def _inherit_critic(self, saved: _Saved, agent: Agent, begun: Begun) -> Begun:
-        there = {
-            "shared_trunk": self.config.shared_trunk,
-            "scale_rewards": self.config.scale_rewards,
-        }
+        names = ["shared_trunk", "scale_rewards", "value_loss"]
+        names += ["value_bins", "value_limit"] if self.config.value_loss == "hl_gauss" else []
+        there = {name: getattr(self.config, name) for name in names}
         check_same(
-            options_of_torso(saved.critic, "critic_hidden") | there,
-            options_of_torso(agent.critic, "critic_hidden")
+            options_of_torso(saved.critic, "critic") | there,
+            options_of_torso(agent.critic, "critic")
             | {name: getattr(self._config, name) for name in there},
         )
         critic, moments, of_rewards = self._learned(saved)
@@ -163,7 +163,9 @@ class Source:
                 f"{saved.checkpoint.path / MANIFEST} is damaged: it describes a critic of "
                 f"{saved.critic.num_weights:,} weights, and {TRAINER} has {size:,} bytes"
             )
-        critic = make_critic(jax.random.key(0), saved.critic, orthogonal=False)
+        critic = make_critic(
+            jax.random.key(0), saved.critic, orthogonal=False, head=value_head(self.config)
+        )
         if self.config.shared_trunk:
             shared = share_trunk(self.policy.policy.actor, critic)
             assert shared.critic is not None

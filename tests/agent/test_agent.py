@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from surefoot.agent import Agent, NormalizerSpec, make_agent
+from surefoot.agent import Agent, NormalizerSpec, make_agent, value_head
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec, Symmetry
 from surefoot.functional import Reflection
-from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec
+from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec, ValueHead
 
 ACTION = ActionSpec("continuous", (2,), low=(-1.0, -1.0), high=(1.0, 1.0), shape=(2,))
 DISCRETE = ActionSpec("discrete", (2,))
@@ -73,7 +73,9 @@ def test_a_shared_trunk_wants_equal_groups() -> None:
         make_agent(Config(shared_trunk=True), spec(state=1, privileged_state=2))
 
 
-@pytest.mark.parametrize("options", [{"distribution": "beta"}, {"state_dependent_std": True}])
+@pytest.mark.parametrize(
+    "options", [{"distribution": "beta"}, {"state_dependent_std": True}, {"noise_color": 0.5}]
+)
 def test_options_of_continuous_policies_are_refused_on_discrete_actions(options: dict) -> None:
     with pytest.raises(ValueError, match="discrete actions"):
         make_agent(Config(**options), spec(DISCRETE, o=1))
@@ -94,9 +96,50 @@ def test_torsos_and_head_are_those_of_the_options() -> None:
 
 
 def test_with_a_shared_trunk_the_critic_has_the_actors_layers() -> None:
-    config = Config(actor_hidden=(8, 4), critic_hidden=(6,), shared_trunk=True)
+    config = Config(
+        actor_hidden=(8, 4), critic_hidden=(6,), shared_trunk=True, critic_layer_norm=True
+    )
     agent = make_agent(config, spec(o=3))
     assert agent.critic == agent.actor == TorsoSpec(("o",), 3, (8, 4), "tanh")
+
+
+@pytest.mark.parametrize(("actor", "critic"), [(False, True), (True, False)])
+def test_layer_norm_is_of_whom_it_is_asked_for(actor: bool, critic: bool) -> None:
+    agent = make_agent(Config(actor_layer_norm=actor, critic_layer_norm=critic), spec(o=3))
+    assert (agent.actor.layer_norm, agent.critic.layer_norm) == (actor, critic)
+
+
+@pytest.mark.parametrize("distribution", ["beta", "binned"])
+def test_noise_that_goes_on_needs_a_gaussian(distribution: str) -> None:
+    config = Config(noise_color=0.5, distribution=distribution)
+    with pytest.raises(ValueError, match=rf"noise_color = 0.5 .* distribution = '{distribution}'"):
+        make_agent(config, spec(o=3))
+
+
+def test_a_binned_head_has_an_output_for_each_value_and_begins_as_wide_as_asked() -> None:
+    config = Config(distribution="binned", action_bins=41, initial_std=0.3)
+    agent = make_agent(config, spec(o=3))
+    assert agent.head == PolicyHead("binned", (2,), bins=41)
+    assert agent.head.num_outputs == 82
+    actor, _, _ = agent.init(config, jax.random.key(0))
+    distribution, _ = actor.step({"o": np.zeros((1, 3), np.float32)}, (), np.ones(1, bool))
+    draws = jax.vmap(distribution.sample)(jax.random.split(jax.random.key(1), 4000))
+    actions = np.asarray(distribution.to_action(draws))
+    assert actions.shape == (4000, 1, 2)
+    np.testing.assert_allclose(actions.std(axis=0), 0.3, atol=0.02)
+
+
+def test_a_histogram_critic_is_what_the_options_say_and_begins_at_zero() -> None:
+    config = Config(value_loss="hl_gauss", value_bins=51, value_limit=7.0)
+    assert value_head(config) == ValueHead(51, 7.0)
+    assert value_head(Config(value_bins=51)) == ValueHead()
+    _, critic, _ = make_agent(config, spec(o=3)).init(config, jax.random.key(0))
+    inputs = {"o": np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)}
+    values, _ = critic.unroll(inputs, (), np.zeros(20, bool))
+    assert values.shape == (20,)
+    assert np.abs(values).max() < 0.2
+    follow = critic.values_after(inputs, ())
+    np.testing.assert_allclose(follow, values, atol=1e-5)
 
 
 @pytest.mark.parametrize(

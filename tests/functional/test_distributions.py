@@ -16,6 +16,7 @@ from surefoot.functional import distributions as dist
 from surefoot.functional.distributions import (
     Bernoulli,
     Beta,
+    Binned,
     Categorical,
     DiagGaussian,
     MultiCategorical,
@@ -49,7 +50,7 @@ def gaussian(cls, mean=0.3, std=0.7):
 
 def examples():
     """A [4, 3] batch (or its discrete counterpart) of each type, and another of the same type."""
-    keys = iter(jax.random.split(jax.random.key(7), 12))
+    keys = iter(jax.random.split(jax.random.key(7), 16))
 
     def normal(*shape):
         return jax.random.normal(next(keys), shape)
@@ -64,6 +65,7 @@ def examples():
         (Categorical(MULTI_LOGITS), Categorical(-MULTI_LOGITS)),
         (MultiCategorical(MULTI_LOGITS, (2, 3)), MultiCategorical(-MULTI_LOGITS, (2, 3))),
         (Bernoulli(MULTI_LOGITS), Bernoulli(-MULTI_LOGITS)),
+        (Binned(normal(4, 3, 5)), Binned(normal(4, 3, 5))),
     ]
 
 
@@ -349,13 +351,14 @@ def test_float32_stays_float32_under_strict_promotion(p, q, x64):
         action = p.to_action(raw)
         numbers = p.log_prob(raw), p.entropy(), p.kl(q)
         gradient = jax.grad(lambda d: (d.log_prob(raw) + d.entropy() + d.kl(q)).sum())(p)
-        return (raw, p.mode(), action, p.from_action(action)), (numbers, gradient)
+        return (raw, p.mode(), p.from_action(action)), action, (numbers, gradient)
 
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
-        raws, numbers = jax.eval_shape(compute, p, q, jax.random.key(0))
+        raws, action, numbers = jax.eval_shape(compute, p, q, jax.random.key(0))
     continuous = isinstance(p, DiagGaussian | TanhGaussian | Beta)
     dtype = jnp.float32 if continuous else jnp.int32
     assert {x.dtype for x in jax.tree.leaves(raws)} == {jnp.dtype(dtype)}
+    assert action.dtype == (jnp.float32 if isinstance(p, Binned) else dtype)
     assert {x.dtype for x in jax.tree.leaves(numbers)} == {jnp.dtype(jnp.float32)}
 
 
@@ -505,6 +508,27 @@ def test_certain_switches_are_harmless():
         value, gradient = jax.jit(jax.value_and_grad(f))(d)
         np.testing.assert_allclose(value, 0.0, atol=1e-7)
         assert jnp.isfinite(gradient.logits).all()
+
+
+@pytest.mark.parametrize("bins", [2, 3, 41])
+def test_binned_actions_are_equally_far_apart_from_end_to_end(bins):
+    d = Binned(F32(np.zeros((1, bins))))
+    raw = jnp.arange(bins)[:, None]
+    places = np.asarray(d.to_action(raw))[:, 0]
+    np.testing.assert_allclose(places, np.linspace(-1, 1, bins), atol=1e-6)
+    np.testing.assert_array_equal(d.from_action(F32(places)[:, None]), raw)
+    np.testing.assert_array_equal(d.from_action(F32([[-7.0], [7.0]])), [[0], [bins - 1]])
+
+
+def test_binned_is_independent_categoricals_by_hand():
+    d = Binned(F32(np.log([[0.2, 0.8], [0.5, 0.5]])))
+    np.testing.assert_allclose(d.log_prob(jnp.array([1, 0])), np.log(0.8 * 0.5), rtol=1e-5)
+    entropy = -(0.2 * np.log(0.2) + 0.8 * np.log(0.8)) + np.log(2)
+    np.testing.assert_allclose(d.entropy(), entropy, rtol=1e-5)
+    np.testing.assert_array_equal(d.mode(), [1, 0])
+    np.testing.assert_array_equal(d.to_action(d.mode()), [1.0, -1.0])
+    draws = np.asarray(jax.vmap(d.sample)(jax.random.split(jax.random.key(0), 4000)))
+    np.testing.assert_allclose(draws.mean(axis=0), [0.8, 0.5], atol=0.03)
 
 
 def test_multi_categorical_rejects_wrong_sizes():

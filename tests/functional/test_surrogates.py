@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from functools import partial
@@ -13,7 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.functional import clipped_loss, kl_penalized_loss, policy_gradient_loss, ratio_loss
+from surefoot.functional import (
+    clipped_loss,
+    kl_penalized_loss,
+    policy_gradient_loss,
+    ratio_loss,
+    spo_loss,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # rlax imports deprecated names from jax
@@ -25,6 +32,7 @@ seeds = st.integers(0, 2**32 - 1)
 RATIO_LOSSES = {
     "ratio": ratio_loss,
     "clipped": clipped_loss,
+    "spo": spo_loss,
     "kl_penalized": partial(kl_penalized_loss, beta=0.7),
 }
 # All with the arguments of a ratio loss, so that one law can be told of each.
@@ -86,6 +94,13 @@ def test_kl_penalized_loss_by_hand():
     )
 
 
+def test_spo_loss_by_hand():
+    # r A = 3 and -2; |A| / (2 eps) = 5 and 10; (r - 1)^2 = 1/4 each
+    loss = spo_loss(np.log([1.5, 0.5]), [0.0, 0.0], [2.0, -4.0], clip_epsilon=0.2)
+    np.testing.assert_allclose(loss, -((3.0 - 1.25) + (-2.0 - 2.5)) / 2, rtol=1e-6)
+    assert spo_loss([1.0], [0.0], [1.0]) == spo_loss([1.0], [0.0], [1.0], clip_epsilon=0.2)
+
+
 # Gradient laws --------------------------------------------------------------------------------
 
 
@@ -99,12 +114,13 @@ def surrogate_gradients(theta, old_logits, actions, advantages):
         lambda new: policy_gradient_loss(new, advantages),
         lambda new: ratio_loss(new, old, advantages),
         lambda new: clipped_loss(new, old, advantages),
+        lambda new: spo_loss(new, old, advantages),
     )
     return [jax.grad(lambda t, loss=loss: loss(log_probs(t)))(theta) for loss in losses]
 
 
 def gradients(seed, drift):
-    """Gradients of the three surrogates for a softmax policy `drift` away from the old one."""
+    """Gradients of the four surrogates for a softmax policy `drift` away from the old one."""
     rng = np.random.default_rng(seed)
     old_logits, direction = rng.normal(size=(2, 8, 4)).astype(np.float32)
     theta = old_logits + np.float32(drift) * direction
@@ -115,17 +131,15 @@ def gradients(seed, drift):
 @laws
 @given(seed=seeds)
 def test_surrogates_have_one_gradient_at_the_old_policy(seed):
-    policy_gradient, ratio, clipped = gradients(seed, drift=0.0)
-    np.testing.assert_allclose(ratio, policy_gradient, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(clipped, policy_gradient, rtol=1e-5, atol=1e-7)
+    policy_gradient, *others = gradients(seed, drift=0.0)
+    for other in others:
+        np.testing.assert_allclose(other, policy_gradient, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_surrogates_differ_away_from_the_old_policy(seed):
-    policy_gradient, ratio, clipped = gradients(seed, drift=1.0)
-    assert not np.allclose(ratio, policy_gradient, rtol=1e-3, atol=1e-6)
-    assert not np.allclose(clipped, policy_gradient, rtol=1e-3, atol=1e-6)
-    assert not np.allclose(clipped, ratio, rtol=1e-3, atol=1e-6)
+    for one, other in itertools.combinations(gradients(seed, drift=1.0), 2):
+        assert not np.allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
 @laws
@@ -144,6 +158,23 @@ def test_the_four_cases_of_clipping(log_ratio, advantage, positive, epsilon):
         assert gradient == 0.0
     else:  # survives, unclipped, and pulls back where out of range
         np.testing.assert_allclose(gradient, -ratio * advantage, rtol=1e-5)
+
+
+@laws
+@given(
+    log_ratio=st.floats(-1.0, 1.0, width=32),
+    advantage=st.floats(0.1, 5.0),
+    positive=st.booleans(),
+    epsilon=st.sampled_from([0.05, 0.2, 0.5]),
+)
+def test_spo_draws_the_ratio_to_the_edge_and_back(log_ratio, advantage, positive, epsilon):
+    """d(objective)/d(log r) = r (A - |A| / eps (r - 1)): zero at r = 1 + eps sign(A) alone."""
+    advantage = advantage if positive else -advantage
+    ratio, edge = math.exp(log_ratio), 1 + epsilon * math.copysign(1, advantage)
+    gradient = jax.grad(lambda new: -spo_loss(new, 0.0, advantage, clip_epsilon=epsilon))
+    pull = ratio * abs(advantage) / epsilon * (edge - ratio)
+    np.testing.assert_allclose(gradient(log_ratio), pull, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradient(math.log(edge)), 0.0, atol=2e-5 * abs(advantage) / epsilon)
 
 
 def test_a_clipped_sample_has_no_gradient_even_where_its_ratio_overflows():
@@ -167,6 +198,7 @@ def test_no_gradient_through_the_advantages_of_the_policy_gradient_or_the_hyper_
     new, old, advantages = (jnp.asarray(x) for x in random_batch(0))
     assert not np.any(jax.grad(policy_gradient_loss, argnums=1)(new, advantages))
     assert jax.grad(lambda e: clipped_loss(new, old, advantages, clip_epsilon=e))(0.2) == 0.0
+    assert jax.grad(lambda e: spo_loss(new, old, advantages, clip_epsilon=e))(0.2) == 0.0
     assert jax.grad(lambda b: kl_penalized_loss(new, old, advantages, beta=b))(0.2) == 0.0
 
 
@@ -190,11 +222,12 @@ def test_clipped_objective_is_a_lower_bound_sample_by_sample(seed, epsilon):
 @given(seed=seeds)
 def test_clipping_at_infinity_is_the_ratio_loss(seed):
     new, old, advantages = random_batch(seed)
-    bounded = jax.value_and_grad(partial(clipped_loss, clip_epsilon=math.inf))
-    value, gradient = bounded(jnp.asarray(new), old, advantages)
     expected, expected_gradient = jax.value_and_grad(ratio_loss)(jnp.asarray(new), old, advantages)
-    assert value == expected
-    np.testing.assert_array_equal(gradient, expected_gradient)
+    for loss in (clipped_loss, spo_loss):
+        bounded = jax.value_and_grad(partial(loss, clip_epsilon=math.inf))
+        value, gradient = bounded(jnp.asarray(new), old, advantages)
+        assert value == expected
+        np.testing.assert_array_equal(gradient, expected_gradient)
 
 
 @laws
@@ -314,6 +347,8 @@ def test_shape_mismatch_names_both_shapes(loss):
 
 
 def test_wrong_hyper_parameters_are_refused_with_the_number():
+    with pytest.raises(ValueError, match=r"clip_epsilon must be positive, got 0"):
+        spo_loss([0.0], [0.0], [1.0], clip_epsilon=0.0)
     with pytest.raises(ValueError, match=r"clip_epsilon.*-0\.1"):
         clipped_loss([0.0], [0.0], [1.0], clip_epsilon=-0.1)
     with pytest.raises(ValueError, match=r"beta.*-2"):

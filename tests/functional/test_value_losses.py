@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
-from surefoot.functional import clipped_value_loss, squared_value_loss, value_targets
+from surefoot.functional import (
+    clipped_value_loss,
+    histogram_targets,
+    histogram_values,
+    hl_gauss_loss,
+    squared_value_loss,
+    value_targets,
+)
 
 laws = settings(max_examples=30)
 seeds = st.integers(0, 2**32 - 1)
@@ -75,6 +83,70 @@ def test_gradient_flows_through_values_only(loss):
     assert np.any(by_values)
     assert not np.any(by_old)
     assert not np.any(by_returns)
+
+
+def test_a_histogram_by_hand():
+    # four bins over [-2, 2]: middles -1.5, -0.5, 0.5, 1.5
+    logits = np.log([0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(
+        histogram_values(logits, limit=2.0), -0.15 - 0.1 + 0.15 + 0.6, rtol=1e-5
+    )
+    edges = norm.cdf((np.array([-2, -1, 0, 1, 2]) - 0.3) / 0.75)
+    expected = np.diff(edges) / (edges[-1] - edges[0])
+    targets = histogram_targets(0.3, limit=2.0, bins=4)
+    np.testing.assert_allclose(targets, expected, rtol=1e-4)
+    loss = hl_gauss_loss(logits[None], [0.3], limit=2.0)
+    np.testing.assert_allclose(loss, -(expected * logits).sum(), rtol=1e-4)
+
+
+@laws
+@given(returns=st.floats(-50, 50), limit=st.floats(0.5, 40), bins=st.sampled_from([11, 51, 101]))
+def test_the_mean_of_a_targets_histogram_is_the_target_within_the_limit(returns, limit, bins):
+    targets = histogram_targets(returns, limit=limit, bins=bins)
+    np.testing.assert_allclose(targets.sum(), 1.0, rtol=1e-5)
+    mean, width = histogram_values(jnp.log(targets + 1e-30), limit=limit), 2 * limit / bins
+    inside = limit - 3 * width
+    # near the ends the normal distribution is cut off, and its mean lies further inside
+    allowed = 0.02 * width if abs(returns) < inside else 0.7 * width
+    assert abs(mean - np.clip(returns, -limit, limit)) < allowed + 1e-5 * limit
+
+
+@laws
+@given(seed=seeds)
+def test_the_gradient_of_the_cross_entropy_is_the_difference_of_the_histograms(seed):
+    rng = np.random.default_rng(seed)
+    logits, returns = jnp.asarray(rng.normal(size=(3, 21)), jnp.float32), 3 * rng.normal(size=3)
+    by_logits, by_returns = jax.grad(partial(hl_gauss_loss, limit=5.0), argnums=(0, 1))(
+        logits, jnp.asarray(returns, jnp.float32)
+    )
+    expected = jax.nn.softmax(logits) - histogram_targets(returns, limit=5.0, bins=21)
+    np.testing.assert_allclose(by_logits, expected / 3, atol=1e-6)
+    assert not np.any(by_returns)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e9])
+def test_rows_of_weight_zero_of_a_histogram_influence_nothing(poison):
+    weights = np.array([2.0, 0.0, 1.0])
+    logits, returns = np.random.default_rng(0).normal(size=(3, 7)), np.array([0.1, -2.0, 3.0])
+
+    def run(filler):
+        rows = np.where(weights[:, None], logits, filler).astype(np.float32)
+        return jax.value_and_grad(partial(hl_gauss_loss, limit=2.0))(
+            jnp.asarray(rows), np.where(weights, returns, filler), weights=weights
+        )
+
+    (value, gradient), (expected, expected_gradient) = run(poison), run(0.0)
+    assert value == expected
+    np.testing.assert_array_equal(gradient, expected_gradient)
+    assert not np.any(gradient[1])
+    assert hl_gauss_loss(logits, returns, limit=2.0, weights=np.zeros(3)) == 0.0
+    alone = [hl_gauss_loss(logits[i : i + 1], returns[i : i + 1], limit=2.0) for i in (0, 2)]
+    np.testing.assert_allclose(value, (2 * alone[0] + alone[1]) / 3, rtol=1e-5)
+
+
+def test_a_histogram_of_another_shape_is_refused_with_both():
+    with pytest.raises(ValueError, match=r"returns.*\(3, 1\).*\(3,\)"):
+        hl_gauss_loss(np.zeros((3, 5)), np.zeros((3, 1)), limit=1.0)
 
 
 def test_value_targets_are_constants():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,6 +124,33 @@ def test_an_activation_follows_every_hidden_layer(activation: str, function: Any
     for layer in body.layers:
         x = function(x @ np.asarray(layer.weight) + np.asarray(layer.bias))
     np.testing.assert_allclose(body(STATES / 10), x, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_norm_standardizes_what_a_layer_says_before_its_gain_and_bias() -> None:
+    body = make_mlp(KEY, 5, (6, 3), activation="tanh", orthogonal=True, layer_norm=True)
+    assert [gain.shape for gain in body.gains] == [(6,), (3,)]
+    gains = tuple(gain * jnp.linspace(0.5, 2.0, gain.size) for gain in body.gains)
+    shifted = eqx.tree_at(lambda b: b.layers[0].bias, body, jnp.linspace(-1.0, 1.0, 6))
+    shifted = eqx.tree_at(lambda b: b.gains, shifted, gains)
+    x = STATES.astype(np.float64)
+    for layer, gain in zip(shifted.layers, gains, strict=True):
+        y = x @ np.asarray(layer.weight, np.float64)
+        y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(y.var(axis=-1, keepdims=True) + 1e-5)
+        x = np.tanh(y * np.asarray(gain) + np.asarray(layer.bias))
+    np.testing.assert_allclose(shifted(STATES), x, rtol=1e-4, atol=1e-5)
+    # whatever the scale of its inputs; and where nothing varies it is the bias alone
+    np.testing.assert_allclose(body(100 * STATES), body(STATES), atol=1e-3)
+    np.testing.assert_allclose(shifted(np.zeros((1, 5), np.float32))[0].shape, (3,))
+    assert np.isfinite(jax.grad(lambda x: shifted(x).sum())(jnp.zeros(5))).all()
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_a_trunk_keeps_its_layer_norm_below_what_stands_on_it(layer_norm: bool) -> None:
+    spec = dataclasses.replace(torso(), layer_norm=layer_norm)
+    whole, values = actor(PolicyHead("gaussian", (3,)), spec), critic(spec)
+    shared = share_trunk(whole, values)
+    np.testing.assert_array_equal(act(shared.policy()).mode(), act(whole).mode())
+    assert len(shared.values().torso.body.gains) == (2 if layer_norm else 0)
 
 
 def test_an_mlp_without_layers_is_the_identity_and_a_network_without_them_is_linear() -> None:
@@ -392,6 +421,14 @@ def test_what_cannot_be_a_torso_is_refused(spec: TorsoSpec, words: str) -> None:
         spec.check()
     torso().check()
     TorsoSpec(("state",), 1, (1,), "tanh").check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "bins"), [("binned", None), ("binned", 1), ("binned", -3), ("gaussian", 5)]
+)
+def test_bins_are_of_binned_heads_and_at_least_two(kind: str, bins: int | None) -> None:
+    with pytest.raises(ValueError, match=rf"policy head '{kind}' of {bins} bins"):
+        PolicyHead(kind, (2,), bins=bins)
 
 
 def test_an_unknown_policy_head_is_refused_with_the_known_ones() -> None:

@@ -34,6 +34,7 @@ from surefoot.envs import (
 )
 from surefoot.envs.envpool import EnvPoolEnvironment
 from surefoot.envs.gymnasium import GymnasiumEnvironment
+from surefoot.functional import colored_noise
 from surefoot.networks import PolicyHead, TorsoSpec, make_actor
 from surefoot.rollout import CollectorState, Rollout, make_collector, start
 
@@ -43,6 +44,7 @@ SPECS = {
     "gaussian": BOX,
     "squashed_gaussian": BOX,
     "beta": BOX,
+    "binned": BOX,
     "discrete": ActionSpec("discrete", (3,), dtype="int32", start=4),
     "multi_discrete": ActionSpec("multi_discrete", (2, 3), shape=(2,), dtype="int32"),
     "multi_binary": ActionSpec("multi_binary", (3,), shape=(3,), dtype="int8"),
@@ -118,7 +120,7 @@ def policy_for(env: EnvSpec, kind: str, *, std: float = 5.0, scale: float = 0.5)
     actor = make_actor(
         jax.random.key(3),
         torso,
-        PolicyHead(kind, env.action.sizes),
+        PolicyHead(kind, env.action.sizes, bins=9 if kind == "binned" else None),
         orthogonal=True,
         output_scale=scale,
         initial_std=std,
@@ -214,6 +216,31 @@ def test_equal_keys_give_the_same_bytes_and_other_keys_other_actions(side: str) 
 def test_every_step_and_every_environment_draws_its_own_action(side: str) -> None:
     _, rollout = rollout_of("gaussian", side)
     assert len(np.unique(rollout.raw_actions)) == rollout.raw_actions.size
+
+
+@each_side
+@pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
+def test_colored_noise_goes_on_from_rollout_to_rollout(kind: str, side: str) -> None:
+    env = mirror(kind, side=side)
+    policy = policy_for(env.spec, kind)
+    state = start(env, (), jax.random.key(1), color=1.0)
+    collector = make_collector(env, num_steps=13, color=1.0)
+    between, one = collector(policy, state, jax.random.key(2))
+    assert between.noise.shape == (10, NUM_ENVS, 2)
+    after, other = collector(policy, between, jax.random.key(3))
+    noise = []
+    for rollout in map(to_numpy, (one, other)):
+        log_probs, _, modes = replayed(policy, rollout)
+        np.testing.assert_allclose(log_probs, rollout.log_probs, atol=1e-4)  # of each step alone
+        noise.append((rollout.raw_actions - np.asarray(modes)) / 5.0)
+    z = np.concatenate(noise)
+    now = state.noise
+    for row, key in enumerate(
+        [*jax.random.split(jax.random.key(2), 13), *jax.random.split(jax.random.key(3), 13)]
+    ):
+        now, expected = colored_noise(now, key, color=1.0)
+        np.testing.assert_allclose(z[row], expected, atol=1e-4)
+    np.testing.assert_allclose(after.noise, now, atol=1e-5)
 
 
 @each_side

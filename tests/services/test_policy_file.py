@@ -277,6 +277,7 @@ TORSO = {
     "hidden": [8],
     "activation": "tanh",
     "memory": None,
+    "layer_norm": False,
 }
 
 

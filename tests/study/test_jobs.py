@@ -159,6 +159,14 @@ def test_seeds_that_were_trained_together_are_found_again(tmp_path: Path) -> Non
     assert groups(7)["a"] == [(0, 1, 2, 3, 5, 6), (4,)]
 
 
+@pytest.mark.parametrize("shares", [False, True])
+def test_seeds_are_those_from_the_first_on(shares: bool, tmp_path: Path) -> None:
+    study = Study("s", {"probe:both": TINY}, {"a": {}, "b": {"gamma": 0.9}}, "a", 2, first_seed=50)
+    with StudyFolder(tmp_path / "run", study) as folder:
+        jobs = reported_jobs(folder, lambda task: shares, {})
+    assert {seed for job in jobs for seed in job.seeds} == {50, 51}
+
+
 RUN = {"final": 1.0, "steps": [1], "returns": [1.0], "diagnostics": {"policy/entropy": [None, 0.5]}}
 
 

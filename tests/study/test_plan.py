@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -33,8 +34,6 @@ def parse(text: str = TEXT) -> Study:
 
 
 def refused(text: str = TEXT, **changes) -> str:
-    from dataclasses import replace
-
     with pytest.raises(UserError) as error:
         check(replace(parse(text), **changes))
     return str(error.value)
@@ -118,6 +117,18 @@ def test_an_arms_bad_value_names_arm_and_task() -> None:
 @pytest.mark.parametrize("seeds", [0, 1, -3])
 def test_too_few_seeds_are_refused(seeds: int) -> None:
     assert f"seeds = {seeds}: an interval needs at least 2 seeds" in refused(seeds=seeds)
+
+
+def test_seeds_begin_where_asked_and_never_among_those_that_are_tuned_on() -> None:
+    study = check(parse("first_seed = 7\n" + TEXT))
+    assert [*study.every_seed] == [7, 8, 9]
+    assert [*parse().every_seed] == [0, 1, 2]
+    assert parse(write_study(study)).every_seed == study.every_seed
+    assert "first_seed = -1 must be in" in refused(first_seed=-1)
+    for first in (1_000_000 - 2, 1_000_001):
+        check(replace(parse(), first_seed=first))
+        assert "1000000 to 1000001, which must not" in refused(first_seed=first, tune_lr=2)
+    check(replace(parse(), first_seed=1_000_002, tune_lr=2))
 
 
 def test_equal_arms_are_refused() -> None:

@@ -46,11 +46,14 @@ CHANGES: dict[str, Change] = {
     "num_steps": Change("rollout", 32),
     "actor_hidden": Change("begin", (16,)),
     "critic_hidden": Change("begin", (16,)),
+    "actor_layer_norm": Change("begin", True),
+    "critic_layer_norm": Change("begin", True),
     "activation": Change("begin", "relu"),
     "shared_trunk": Change("begin", True),
     "orthogonal_init": Change("begin", False),
     "policy_output_scale": Change("begin", 1.0),
     "distribution": Change("begin", "squashed_gaussian"),
+    "action_bins": Change("begin", 5, {"distribution": "binned"}),
     "state_dependent_std": Change("begin", True),
     "initial_std": Change("begin", 0.5),
     "min_std": Change("begin", 0.2),
@@ -75,6 +78,9 @@ CHANGES: dict[str, Change] = {
     "advantage_normalization": Change("update", "batch"),
     "min_advantage_std": Change("update", 10.0),
     "recompute_advantages": Change("update", True, TWICE),
+    "value_loss": Change("begin", "hl_gauss"),
+    "value_bins": Change("begin", 11, {"value_loss": "hl_gauss"}),
+    "value_limit": Change("update", 2.0, {"value_loss": "hl_gauss"}),
     "value_clip_epsilon": Change("update", 1e-3),
     "value_coef": Change("update", 5.0, {"joint_loss": True}),
     "entropy_coef": Change("update", 0.1),
@@ -83,12 +89,15 @@ CHANGES: dict[str, Change] = {
     "num_minibatches": Change("update", 1),
     "shuffle_each_epoch": Change("update", False, TWICE),
     "learning_rate": Change("update", 1e-3),
+    "critic_epochs": Change("update", 3),
     "critic_learning_rate": Change("update", 1e-3),
     "learning_rate_schedule": Change("update", "constant"),
     "desired_kl": Change("update", 1e-5, LOUD | {"learning_rate_schedule": "kl_adaptive"}),
     "target_kl": Change("update", 1e-7, LOUD),
     "max_grad_norm": Change("update", 1e-4),
     "adam_epsilon": Change("update", 0.1),
+    "restart_adam": Change("second_update", True),
+    "outer_step": Change("update", 1.5),
     "max_kl": Change("update", 1e-4, TRPO),
     "cg_steps": Change("update", 1, TRPO),
     "cg_damping": Change("update", 10.0, TRPO),
@@ -102,6 +111,7 @@ ELSEWHERE = {
     *("env_options", "env_workers", "env_timeout", "on_env_failure"),
     *("actor_groups", "critic_groups", "ignore_groups"),
     *("overlap", "max_lag"),
+    "noise_color",  # of a rollout: tests/rollout/test_collect.py
     "symmetry",  # of tasks that have one: tests/training/test_symmetry.py
     *("measure_held_out_kl", "max_refused_updates"),
     *("checkpoint_every", "keep_checkpoints", "exact_resume", "video_every", "log"),
@@ -182,6 +192,15 @@ def update(trainer: Trainer) -> Any:
     return params_of(trainer.update(state, fix.experience, fix.estimated)[0])
 
 
+def second_update(trainer: Trainer) -> Any:
+    """What the same batch teaches them once more."""
+    fix = fixed()
+    state, _ = trainer.update(
+        trainer.init()._replace(step=fix.state.step), fix.experience, fix.estimated
+    )
+    return params_of(trainer.update(state, fix.experience, fix.estimated)[0])
+
+
 def sequences(trainer: Trainer) -> Any:
     """What learners with memory are told; what they make of it is shown in tests/networks, tests/update."""
     minibatches = [spec.step.minibatches for spec in trainer.updater.specs]
@@ -189,7 +208,9 @@ def sequences(trainer: Trainer) -> Any:
     return [np.array([m.count for m in minibatches]), *(m and m.bptt_steps for m in memories)]
 
 
-STAGES = {f.__name__: f for f in (begin, rollout, experience, estimates, update, sequences)}
+STAGES = {
+    f.__name__: f for f in (begin, rollout, experience, estimates, update, second_update, sequences)
+}
 
 
 @functools.cache
@@ -227,7 +248,7 @@ def test_the_least_advantage_spread_needs_scaled_rewards() -> None:
 
 def test_what_acts_on_the_critic_alone_leaves_the_actor_as_it_was() -> None:
     plain = with_options("update")
-    for option in ("critic_learning_rate", "value_clip_epsilon"):
+    for option in ("critic_epochs", "critic_learning_rate", "value_clip_epsilon"):
         changed = with_options("update", **{option: CHANGES[option].value})
         differs = [a != b for a, b in zip(changed, plain, strict=True)]
         critic = len(jax.tree.leaves(fixed().state.learners["critic"].params))

@@ -112,6 +112,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"surrogate": "ratio", "target_kl": 0.02},
     {"surrogate": "policy_gradient", "learning_rate": 5e-3},
     {"surrogate": "kl_penalty"},
+    {"surrogate": "spo"},
+    {"restart_adam": True},
+    {"outer_step": 1.5},
     {"algorithm": "trpo"},
     {"advantage_estimator": "td"},
     {"advantage_estimator": "monte_carlo"},
@@ -120,9 +123,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"learning_rate_schedule": "kl_adaptive"},
     {"surrogate": "kl_penalty", "learning_rate_schedule": "kl_adaptive"},
     {"value_clip_epsilon": 0.5},
+    {"value_loss": "hl_gauss"},
+    {"actor_layer_norm": True, "critic_layer_norm": True},
     {"normalize_observations": False, "scale_rewards": False},
     {"distribution": "squashed_gaussian"},
     {"distribution": "beta", "initial_std": 0.5},
+    {"distribution": "binned", "action_bins": 9},
+    {"critic_epochs": 4},
 ]
 # compiled already for other tests; and what adapts from update to update
 CORE = [
@@ -149,9 +156,9 @@ def one_rollout(distribution: str, initial_std: float) -> Rollout:
 
 
 @pytest.mark.extended
-# a beta's operations would be compiled for this alone
+# a beta's operations would be compiled for this alone; of binned actions the likeliest does not move at once
 @pytest.mark.parametrize(
-    "options", [x for x in OPTIONS if x.get("distribution") != "beta"], ids=str
+    "options", [x for x in OPTIONS if x.get("distribution") not in ("beta", "binned")], ids=str
 )
 def test_every_objective_and_estimator_moves_each_action_to_the_right_side(options: dict) -> None:
     """One update, nothing of it compiled but single operations."""

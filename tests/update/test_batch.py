@@ -136,15 +136,17 @@ def test_networks_are_run_once_for_all_terms_and_only_where_a_learner_owns_them(
     np.testing.assert_array_equal(
         both.distribution.mean, ACTOR.unroll(made.observations, (), None).mean
     )
-    np.testing.assert_array_equal(both.values, CRITIC.unroll(made.observations, (), None)[0])
+    np.testing.assert_array_equal(
+        both.value_outputs[..., 0], CRITIC.unroll(made.observations, (), None)[0]
+    )
     assert both.networks is BOTH
     assert both.kl_coef is beta
     alone = forward(ActorCritic(None, ACTOR, None), made, beta)
-    assert alone.values is None
+    assert alone.value_outputs is None
     np.testing.assert_array_equal(alone.distribution.mean, both.distribution.mean)
     alone = forward(ActorCritic(None, None, CRITIC), made, beta)
     assert alone.distribution is None
-    np.testing.assert_array_equal(alone.values, both.values)
+    np.testing.assert_array_equal(alone.value_outputs, both.value_outputs)
 
 
 ROWS = jnp.arange(16, dtype=jnp.float32)

@@ -15,12 +15,14 @@ from surefoot.config import Config
 from surefoot.networks import PolicyHead, TorsoSpec, make_actor, make_critic
 from surefoot.update import Executors, Learner, Updater
 from surefoot.update.batch import RowMinibatches, SequenceMinibatches
+from surefoot.update.epochs import make_optimizer
 from surefoot.update.executors import Serial
 from surefoot.update.learners import (
     Epochs,
     LearnerSpec,
     NaturalGradient,
     begin_update,
+    go_further,
     keep_if_finite,
     learner_specs,
     make_learner,
@@ -68,6 +70,8 @@ def test_apart_actor_and_critic_are_two_learners() -> None:
     assert actor.step.controls
     assert not critic.step.controls  # the KL stops the actor alone
     assert table(learning_rate=0.01)[1].learning_rate == 0.01
+    assert [spec.num_epochs for spec in table(num_epochs=3)] == [3, 3]
+    assert [spec.num_epochs for spec in table(num_epochs=3, critic_epochs=5)] == [3, 5]
 
 
 @pytest.mark.parametrize("option", ["joint_loss", "shared_trunk"])
@@ -214,6 +218,28 @@ def test_a_scheduled_rate_stays_halved_for_each_update_that_was_skipped() -> Non
 def test_a_stop_is_forgotten_with_the_next_batch() -> None:
     for rate in (None, 0.1):
         assert not bool(begin_update(learner(stopped=jnp.bool_(True)), rate).stopped)
+
+
+def test_adam_begins_a_batch_at_its_first_step_if_asked_to_and_keeps_its_moments() -> None:
+    start = learner()
+    optimizer = make_optimizer(Config())
+    for _ in range(3):
+        _, moved = optimizer.update(jnp.float32([2.0]), start.opt_state)
+        start = start._replace(opt_state=moved)
+    for rate in (None, 0.1):
+        goes_on, anew = (begin_update(start, rate, restart_adam=on) for on in (False, True))
+        assert (int(goes_on.opt_state[1].count), int(anew.opt_state[1].count)) == (3, 0)
+        for name in ("mu", "nu"):
+            kept = [getattr(x.opt_state[1], name) for x in (start, goes_on, anew)]
+            assert kept[0] == kept[1] == kept[2] != 0
+
+
+def test_an_outer_step_goes_further_along_what_the_update_went() -> None:
+    before, after = learner(1.0), learner(3.0, learning_rate=jnp.float32(0.2))
+    assert go_further(before, after, 1.0) is after
+    further, shorter = (go_further(before, after, sigma) for sigma in (1.5, 0.25))
+    assert (float(further.params["x"]), float(shorter.params["x"])) == (4.0, 1.5)
+    assert float(further.learning_rate) == np.float32(0.2)
 
 
 SOUND = Steps(jnp.float32(1.0), jnp.float32(1.0), jnp.float32(1.0))

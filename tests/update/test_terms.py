@@ -13,7 +13,7 @@ import pytest
 
 from surefoot import functional as F
 from surefoot.config import Config
-from surefoot.networks import ActorCritic, PolicyHead, TorsoSpec, make_actor, make_critic
+from surefoot.networks import ActorCritic, PolicyHead, TorsoSpec, ValueHead, make_actor, make_critic
 from surefoot.update.batch import Batch, Carries, Forward, forward
 from surefoot.update.measured import Measured
 from surefoot.update.terms import (
@@ -51,7 +51,8 @@ def batch(**changes: Any) -> Batch:
 
 def seen(values: Any = (2.0, 2.0, 2.5, 0.0), beta: float = 1.0) -> Forward:
     networks = ActorCritic(None, None, None)
-    return Forward(networks, F.Categorical(jnp.log(NEW)), jnp.float32(values), jnp.float32(beta))
+    outputs = jnp.float32(values).reshape(4, -1)
+    return Forward(networks, F.Categorical(jnp.log(NEW)), outputs, jnp.float32(beta))
 
 
 def loss_of(term: Any, rows: Batch, forward: Forward | None = None) -> float:
@@ -70,6 +71,7 @@ def policy(surrogate: str = "ratio", **changes: Any) -> PolicyTerm:
         ("clipped", {}, [1.2 * 2.0, 0.8 * -1.0, 4.0, -3.0]),
         ("clipped", {"clip_epsilon": 0.4}, [1.4 * 2.0, 0.6 * -1.0, 4.0, -3.0]),
         ("clipped", {"clip_epsilon": np.inf}, RATIOS * ADVANTAGES),
+        ("spo", {}, RATIOS * ADVANTAGES - np.abs(ADVANTAGES) / 0.4 * (RATIOS - 1) ** 2),
         ("policy_gradient", {}, np.log(NEW[:, 0]) * ADVANTAGES),
     ],
 )
@@ -89,7 +91,7 @@ def test_the_kl_penalty_weighs_the_kl_from_the_old_policy_by_beta(beta: float) -
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("surrogate", ["ratio", "clipped", "policy_gradient", "kl_penalty"])
+@pytest.mark.parametrize("surrogate", ["ratio", "clipped", "spo", "policy_gradient", "kl_penalty"])
 def test_rows_of_weight_zero_have_no_part_in_any_surrogate(surrogate: str) -> None:
     old = F.Categorical(jnp.log(jnp.full((4, 2), 0.5)))
     rows = batch(weights=jnp.float32([1, 0, 1, 1]), old_distribution=old)
@@ -238,6 +240,17 @@ def test_a_clipped_value_term_is_pessimistic_about_values_far_from_the_old_ones(
     worse[0] = 2.25
     np.testing.assert_allclose(loss_of(ValueTerm(0.5), near), 0.5 * worse.mean(), rtol=1e-6)
     np.testing.assert_allclose(loss_of(ValueTerm(0.5, 0.25), near), 0.125 * worse.mean(), rtol=1e-6)
+
+
+def test_a_histograms_value_term_is_its_cross_entropy_times_its_weight() -> None:
+    logits = np.random.default_rng(0).normal(size=(4, 5))
+    rows = batch(weights=jnp.float32([1, 1, 1, 0]))
+    term = ValueTerm(None, 0.25, ValueHead(5, 3.0))
+    loss, computed = term.loss(seen(logits), rows)
+    targets = F.histogram_targets(rows.targets, limit=3.0, bins=5)
+    crosses = -(targets * jax.nn.log_softmax(jnp.float32(logits))).sum(axis=-1)
+    np.testing.assert_allclose(computed, crosses[:3].mean(), rtol=1e-5)
+    np.testing.assert_allclose(loss, 0.25 * crosses[:3].mean(), rtol=1e-5)
 
 
 def test_the_options_say_what_an_actor_minimizes() -> None:

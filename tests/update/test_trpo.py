@@ -146,6 +146,7 @@ def test_the_actors_learning_rate_is_the_length_of_its_step() -> None:
         {"recompute_advantages": True},
         {"joint_loss": True},
         {"shared_trunk": True},
+        {"outer_step": 1.5},
     ],
 )
 def test_what_steers_ppos_epochs_is_refused(options: dict) -> None:

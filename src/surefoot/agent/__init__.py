@@ -1,6 +1,6 @@
 """Floor 3: the agent: what it reads, its normalizer and networks, how it acts, how it describes itself."""
 
-from surefoot.agent.agent import Agent, make_agent
+from surefoot.agent.agent import Agent, make_agent, value_head
 from surefoot.agent.description import from_json, to_json
 from surefoot.agent.normalizer import Normalizer, NormalizerSpec, make_normalizer
 from surefoot.agent.policy import Act, Policy, PolicySpec, make_policy
@@ -21,4 +21,5 @@ __all__ = [
     "make_policy",
     "save_policy",
     "to_json",
+    "value_head",
 ]

@@ -9,7 +9,7 @@ import jax
 
 from surefoot.agent.normalizer import Normalizer, NormalizerSpec, make_normalizer
 from surefoot.agent.policy import Policy, make_policy
-from surefoot.config import Config
+from surefoot.config import Config, LossOptions
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
 from surefoot.errors import UserError, check_names
 from surefoot.functional import PolicyReflection
@@ -19,9 +19,12 @@ from surefoot.networks import (
     MemorySpec,
     PolicyHead,
     TorsoSpec,
+    ValueHead,
     make_actor,
     make_critic,
 )
+
+_GAUSSIANS = ("gaussian", "squashed_gaussian")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Agent:
             initial_std=config.initial_std,
             symmetry=self._of_actor() if config.symmetry == "average" else None,
         )
-        critic = make_critic(critic_key, self.critic, orthogonal=config.orthogonal_init)
+        critic = make_critic(
+            critic_key, self.critic, orthogonal=config.orthogonal_init, head=value_head(config)
+        )
         reflections = self.symmetry.inputs if self.symmetry else None
         spec = NormalizerSpec(config.normalize_observations, config.observation_clip, reflections)
         normalizer = make_normalizer(self.observations, spec)
@@ -91,30 +96,43 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
             f"{env.name} has {env.action.kind} actions: distribution and state_dependent_std are "
             "for continuous ones; leave them out"
         )
+    if config.noise_color and not (continuous and config.distribution in _GAUSSIANS):
+        raise UserError(
+            f"noise_color = {config.noise_color} is for Gaussian distributions, not for {env.action.kind} "
+            f"actions with distribution = {config.distribution!r}; leave it out"
+        )
     head = PolicyHead(
         kind=config.distribution if continuous else env.action.kind,
         sizes=env.action.sizes,
         state_dependent_std=config.state_dependent_std,
         min_std=config.min_std,
+        bins=config.action_bins if config.distribution == "binned" else None,
     )
 
-    def torso(who: str, groups: tuple[str, ...], hidden: tuple[int, ...]) -> TorsoSpec:
+    def torso(who: str, groups: tuple[str, ...], like: str) -> TorsoSpec:
         width = sum(env.observations[name].size for name in groups)
         memory = None
         if config.memory != "off" and config.memory_for in ("both", who):
             shape = (config.memory, config.memory_size, config.memory_layers)
             memory = MemorySpec(*shape, config.bptt_steps)
-        return TorsoSpec(groups, width, hidden, config.activation, memory)
+        hidden, layer_norm = (getattr(config, f"{like}_{of}") for of in ("hidden", "layer_norm"))
+        return TorsoSpec(groups, width, hidden, config.activation, memory, layer_norm)
 
-    critic_hidden = config.actor_hidden if config.shared_trunk else config.critic_hidden
     return Agent(
         {name: env.observations[name] for name in used},
-        torso("actor", actor_groups, config.actor_hidden),
-        torso("critic", critic_groups, critic_hidden),
+        torso("actor", actor_groups, "actor"),
+        torso("critic", critic_groups, "actor" if config.shared_trunk else "critic"),
         head,
         env.action,
         _symmetry(config, env, used),
     )
+
+
+def value_head(config: LossOptions) -> ValueHead:
+    """What the critic's outputs say of a value."""
+    if config.value_loss == "squared":
+        return ValueHead()
+    return ValueHead(config.value_bins, config.value_limit)
 
 
 def _symmetry(config: Config, env: EnvSpec, used: list[str]) -> PolicyReflection | None:
@@ -126,9 +144,10 @@ def _symmetry(config: Config, env: EnvSpec, used: list[str]) -> PolicyReflection
             f"symmetry = {config.symmetry!r}: {env.name} does not say what its mirror image is (a robot's "
             "task does, with `mirror`)"
         )
-    if config.distribution == "beta":
+    if config.distribution not in _GAUSSIANS:
         raise UserError(
-            f"symmetry = {config.symmetry!r} is for Gaussian distributions, not for beta"
+            f"symmetry = {config.symmetry!r} is for Gaussian distributions, not for "
+            f"{config.distribution}"
         )
     return PolicyReflection(
         tuple((name, env.symmetry.observations[name]) for name in used), env.symmetry.action

@@ -36,7 +36,8 @@ def from_json(kind: type[T], value: Any) -> T:
     """What `to_json` wrote, as an instance of `kind`.
 
     Raises:
-        ValueError: a field is missing that cannot be None, unknown, or of another type, with its place.
+        ValueError: a field is missing that is not off by default, unknown, or of another type; with its
+            place.
     """
     return _read(kind, value, kind.__name__)
 
@@ -87,8 +88,9 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
         raise ValueError(f"{where} = {value!r}")
     hints = get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    # what may be None may be missing: it was not there yet when it was written
-    needed = {name for name, field in fields.items() if field.default is not None}
+    # what is nothing or off may be missing: it was not there yet when it was written
+    off = (None, False)
+    needed = {n for n, field in fields.items() if not any(field.default is x for x in off)}
     if odd := sorted(set(value) - set(fields) | needed - set(value)):
         raise ValueError(f"{where}: {odd[0]!r} is {'unknown' if odd[0] in value else 'missing'}")
     return kind(**{name: _read(hints[name], x, f"{where}.{name}") for name, x in value.items()})

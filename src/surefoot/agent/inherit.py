@@ -104,9 +104,10 @@ def options_of(spec: PolicySpec) -> dict[str, Any]:
     kind = "off"
     if spec.normalizer.reflections is not None:
         kind = "augment" if spec.symmetry is None else "average"
-    return options_of_torso(spec.torso, "actor_hidden") | {
+    return options_of_torso(spec.torso, "actor") | {
         "distribution": spec.head.kind,
         "state_dependent_std": spec.head.state_dependent_std,
+        "action_bins": spec.head.bins,
         "min_std": spec.head.min_std,
         "symmetry": kind,
         "normalize_observations": spec.normalizer.enabled,
@@ -114,11 +115,12 @@ def options_of(spec: PolicySpec) -> dict[str, Any]:
     }
 
 
-def options_of_torso(spec: TorsoSpec, hidden: str) -> dict[str, Any]:
-    """The options that a torso's form follows from; `hidden` names that of its widths."""
+def options_of_torso(spec: TorsoSpec, who: str) -> dict[str, Any]:
+    """The options that the form of an actor's or a critic's torso follows from."""
     memory = spec.memory
     return {
-        hidden: spec.hidden,
+        f"{who}_hidden": spec.hidden,
+        f"{who}_layer_norm": spec.layer_norm,
         "activation": spec.activation,
         "memory": "off" if memory is None else memory.kind,
         "memory_size": None if memory is None else memory.size,

@@ -45,7 +45,7 @@ class PolicySpec:
             raise ValueError(f"size_in = {self.torso.size_in} for groups of sizes {widths}")
         self.torso.check()
         head, action = self.head, self.action
-        kind = "continuous" if head.has_std or head.kind == "beta" else head.kind
+        kind = "continuous" if head.is_continuous else head.kind
         if (kind, head.sizes) != (action.kind, action.sizes):
             raise ValueError(
                 f"a {head.kind} head of sizes {head.sizes} for {action.kind} actions of sizes {action.sizes}"
@@ -111,6 +111,7 @@ class Policy(eqx.Module):
         key: jax.Array,
         *,
         deterministic: bool = False,
+        noise: jax.Array | None = None,
     ) -> tuple[Act, Any]:
         """Choose actions for a batch of raw observations.
 
@@ -120,6 +121,7 @@ class Policy(eqx.Module):
             first: [N] bool, whether an episode begins here.
             key: random stream of the sampling.
             deterministic: take the distribution's mode instead of a sample.
+            noise: [N, A], each number standard normal, to take in place of the key's (Gaussians alone).
 
         Returns:
             The actions, and what the policy carries on.
@@ -127,7 +129,15 @@ class Policy(eqx.Module):
         # a number that is not finite must not reach the simulator as an action; its row is masked
         seen = {name: finite_or_zero(observation[name]) for name, _ in self.normalizer.groups}
         distribution, carry = self.actor.step(self.normalizer(seen), carry, first)
-        raw = distribution.mode() if deterministic else distribution.sample(key)
+        if deterministic:
+            raw = distribution.mode()
+        elif noise is None:
+            raw = distribution.sample(key)
+        else:
+            assert isinstance(
+                distribution, (distributions.DiagGaussian, distributions.TanhGaussian)
+            )
+            raw = distribution.at(noise)
         env_action = self.action.narrow.to_env(distribution.to_action(raw))
         return Act(raw, distribution.log_prob(raw), env_action), carry
 

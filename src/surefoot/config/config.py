@@ -150,6 +150,7 @@ def _check_trpo(config: Config) -> None:
         "recompute_advantages": config.recompute_advantages,
         "joint_loss": config.joint_loss,
         "shared_trunk": config.shared_trunk,
+        "outer_step": config.outer_step != 1.0,
     }
     for name, clashing in clashes.items():
         if clashing:
@@ -239,6 +240,11 @@ def _check_combinations(config: Config) -> None:
             f"num_minibatches = {config.num_minibatches} leaves one row to each minibatch, whose "
             "normalized advantage is always 0; use fewer, or advantage_normalization batch or off"
         )
+    if config.value_loss == "hl_gauss" and config.value_clip_epsilon is not None:
+        raise UserError(
+            f"value_clip_epsilon = {config.value_clip_epsilon} clips squared errors, and value_loss = "
+            "'hl_gauss' has none; leave it out"
+        )
     if config.initial_std <= config.min_std:
         raise UserError(
             f"initial_std = {config.initial_std} must lie above min_std = {config.min_std}"
@@ -248,10 +254,16 @@ def _check_combinations(config: Config) -> None:
             raise UserError(f"{name} = {getattr(config, name)}: every width must be at least 1")
     if config.shared_trunk and not config.actor_hidden:
         raise UserError("shared_trunk needs at least one layer in actor_hidden to share")
-    if config.is_joint and config.critic_learning_rate is not None:
+    for name in ("critic_learning_rate", "critic_epochs"):
+        if config.is_joint and getattr(config, name) is not None:
+            raise UserError(
+                f"{name} has no effect with joint_loss or shared_trunk (one optimizer serves both); "
+                "leave it out"
+            )
+    if config.recompute_advantages and config.critic_epochs is not None:
         raise UserError(
-            "critic_learning_rate has no effect with joint_loss or shared_trunk (one optimizer "
-            "serves both); leave it out"
+            f"critic_epochs = {config.critic_epochs} with recompute_advantages: actor and critic take their "
+            "epochs in turn there, so both take num_epochs; leave one of them out"
         )
     parse_options(config.env_options)
 

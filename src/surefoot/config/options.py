@@ -21,10 +21,11 @@ from annotated_types import Interval
 MAX_EPISODE_STEPS = 100_000  # of an evaluation: half an hour of a robot that is controlled at 50 Hz
 
 Algorithm = Literal["ppo", "trpo"]
-Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty"]
+Surrogate = Literal["clipped", "ratio", "policy_gradient", "kl_penalty", "spo"]
+ValueLoss = Literal["squared", "hl_gauss"]
 Estimator = Literal["gae", "td", "monte_carlo", "reward_to_go", "trajectory_return"]
 Activation = Literal["tanh", "elu", "relu", "swish"]
-Distribution = Literal["gaussian", "squashed_gaussian", "beta"]
+Distribution = Literal["gaussian", "squashed_gaussian", "beta", "binned"]
 Symmetry = Literal["off", "average", "augment"]
 MemoryKind = Literal["off", "gru", "lstm"]
 MemoryFor = Literal["both", "actor", "critic"]
@@ -59,6 +60,7 @@ class Fixed:
 
 
 _NETWORKS = Fixed("the networks have learned in this form")
+_NOISE = Fixed("it goes on from step to step, and checkpoints hold where it is")
 _READ = Fixed("the networks have learned from these observations")
 _BEGIN = Fixed("it says how networks begin, and these have begun")
 _LEARNERS = Fixed("it says which optimizers there are, and checkpoints hold those")
@@ -146,6 +148,10 @@ class NetworkOptions:
     """Widths of the actor's hidden layers. [PPO]"""
     critic_hidden: Annotated[tuple[int, ...], _NETWORKS] = (64, 64)
     """Widths of the critic's hidden layers. [PPO]"""
+    actor_layer_norm: Annotated[bool, _NETWORKS] = False
+    """Layer norm in the actor's hidden layers, before their activations (arXiv 1607.06450). [PPO]"""
+    critic_layer_norm: Annotated[bool, _NETWORKS] = False
+    """The same in the critic's. [PPO]"""
     activation: Annotated[Activation, _NETWORKS] = "tanh"
     """Activation of the hidden layers. [PPO, MA]"""
     shared_trunk: Annotated[bool, _NETWORKS] = False
@@ -156,12 +162,17 @@ class NetworkOptions:
     """Gain of the last policy layer's weights at the start. [37, MA]"""
     distribution: Annotated[Distribution, _NETWORKS] = "gaussian"
     """Action distribution of continuous tasks (discrete ones are categorical or Bernoulli). [PPO]"""
+    action_bins: Annotated[int, Interval(ge=2, le=1_001), _NETWORKS] = 41
+    """binned: values that each action has, equally far apart in its range. [arXiv 2601.23075]"""
     state_dependent_std: Annotated[bool, _NETWORKS] = False
     """Let the network choose the standard deviation per state instead of one per action. [MA]"""
     initial_std: Annotated[float, Interval(gt=0, le=100), _BEGIN] = 0.6
     """Standard deviation of the policy at the start, in units of half the action range. [measured]"""
     min_std: Annotated[float, Interval(gt=0, le=100)] = 0.01
     """Smooth floor under the standard deviation; its gradient never vanishes. [measured]"""
+    noise_color: Annotated[float, Interval(ge=0, le=2), _NOISE] = 0.0
+    """Exploration noise whose power falls with frequency f as f^-noise_color, of a Gaussian distribution; 0:
+    each step's own (arXiv 2312.11091). [PPO]"""
     symmetry: Annotated[Symmetry, _NETWORKS] = "off"
     """Use of the task's mirror image, where it says what that is: `average` makes the actor exactly
     equivariant, `augment` adds the mirror images of what was collected. [choice: few tasks say]"""
@@ -230,9 +241,18 @@ class LossOptions:
     surrogate: Surrogate = "clipped"
     """What the actor maximizes (docs/mathematics.md section 1). [PPO]"""
     clip_epsilon: PositiveOrInf = 0.2
-    """Ratio may leave 1 by this much before its gain is clipped; inf never clips. [PPO, 37]"""
+    """Ratio may leave 1 by this much before its gain is clipped (spo: where it is drawn to); inf never
+    clips. [PPO, 37]"""
     kl_coef: Annotated[Positive, Fixed("it is the first beta, which has adapted since")] = 1.0
     """First beta of the kl_penalty surrogate; it adapts towards desired_kl. [PPO section 4]"""
+    value_loss: Annotated[ValueLoss, _NETWORKS] = "squared"
+    """How the critic is fitted: squared errors; hl_gauss: it puts out a histogram, fitted by cross-entropy
+    (arXiv 2403.03950). [PPO]"""
+    value_bins: Annotated[int, Interval(ge=2, le=10_000), _NETWORKS] = 101
+    """hl_gauss: bins of the histogram. [arXiv 2403.03950]"""
+    value_limit: Annotated[Positive, _NETWORKS] = 20.0
+    """hl_gauss: values lie between minus and plus this, in units of scaled rewards. [choice: several times
+    what values come to, as rewards are scaled]"""
     value_clip_epsilon: Positive | None = None
     """Clip the value update to this around the old value; none: off, clipping hurts. [MA]"""
     value_coef: NotNegative = 0.5
@@ -253,6 +273,8 @@ class OptimizerOptions:
     """Draw new minibatches in every epoch; off: the same split for all epochs. [37]"""
     learning_rate: Positive = 3e-4
     """Adam's step size at the start. [PPO, MA]"""
+    critic_epochs: Few | None = None
+    """Passes of a separate critic; none: as num_epochs. [PPO]"""
     critic_learning_rate: Positive | None = None
     """Step size of a separate critic; none: as learning_rate. [PPO]"""
     learning_rate_schedule: Schedule = "linear"
@@ -265,6 +287,12 @@ class OptimizerOptions:
     """Gradients are scaled down to this global norm (inf: off). [37]"""
     adam_epsilon: Annotated[float, Interval(gt=0, lt=1)] = 1e-5
     """Adam's epsilon. [37]"""
+    restart_adam: bool = False
+    """Begin each update with Adam's step counter at 0, its moments kept (Adam-Rel, arXiv 2412.17113).
+    [choice: as Adam is]"""
+    outer_step: Annotated[float, Interval(gt=0, le=10)] = 1.0
+    """Go this many times as far as the update went, from where it began (outer-PPO, arXiv 2411.00666).
+    [PPO]"""
     max_refused_updates: Annotated[int, Interval(ge=0, le=1_000_000)] = 5
     """Updates that are not finite: not applied, the step size halved, this often; then the run ends.
     [choice: 1/32 of the step size is as good as none]"""

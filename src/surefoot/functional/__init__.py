@@ -19,6 +19,7 @@ from surefoot.functional.diagnostics import (
 from surefoot.functional.distributions import (
     Bernoulli,
     Beta,
+    Binned,
     Categorical,
     DiagGaussian,
     Distribution,
@@ -40,6 +41,7 @@ from surefoot.functional.moments import (
     scale_rewards,
     update_moments,
 )
+from surefoot.functional.noise import colored_noise, init_colored_noise
 from surefoot.functional.reflection import PolicyReflection, Reflection, joined
 from surefoot.functional.schedules import (
     adaptive_kl_coefficient,
@@ -53,6 +55,7 @@ from surefoot.functional.surrogates import (
     kl_penalized_loss,
     policy_gradient_loss,
     ratio_loss,
+    spo_loss,
 )
 from surefoot.functional.trust_region import (
     LineSearch,
@@ -64,6 +67,9 @@ from surefoot.functional.trust_region import (
 )
 from surefoot.functional.value_losses import (
     clipped_value_loss,
+    histogram_targets,
+    histogram_values,
+    hl_gauss_loss,
     squared_value_loss,
     value_targets,
 )
@@ -71,6 +77,7 @@ from surefoot.functional.value_losses import (
 __all__ = [
     "Bernoulli",
     "Beta",
+    "Binned",
     "Categorical",
     "DiagGaussian",
     "Distribution",
@@ -86,6 +93,7 @@ __all__ = [
     "clip_fraction",
     "clipped_loss",
     "clipped_value_loss",
+    "colored_noise",
     "cosine",
     "count_of",
     "denormalize",
@@ -96,6 +104,10 @@ __all__ = [
     "fisher_vector_product",
     "floor_log_std",
     "gae",
+    "histogram_targets",
+    "histogram_values",
+    "hl_gauss_loss",
+    "init_colored_noise",
     "init_moments",
     "joined",
     "kl_adaptive_learning_rate",
@@ -116,6 +128,7 @@ __all__ = [
     "ratio_loss",
     "reward_to_go",
     "scale_rewards",
+    "spo_loss",
     "squared_value_loss",
     "td_residuals",
     "trajectory_returns",

@@ -94,7 +94,11 @@ class DiagGaussian(Distribution):
     def sample(self, key: Array) -> Array:
         """Draw `mean + std * z` with `z ~ N(0, 1)`."""
         shape = jnp.broadcast_shapes(self.mean.shape, self.std.shape)
-        return self.mean + self.std * jax.random.normal(key, shape, self.mean.dtype)
+        return self.at(jax.random.normal(key, shape, self.mean.dtype))
+
+    def at(self, z: Array) -> Array:
+        """Return `mean + std * z`."""
+        return self.mean + self.std * z
 
     def mode(self) -> Array:
         """Return `mean`."""
@@ -138,6 +142,10 @@ class TanhGaussian(Distribution):
     def sample(self, key: Array) -> Array:
         """Draw `u ~ N(mean, std^2)`."""
         return self._gaussian().sample(key)
+
+    def at(self, z: Array) -> Array:
+        """Return `u = mean + std * z`."""
+        return self._gaussian().at(z)
 
     def mode(self) -> Array:
         """Return `mean`: `tanh(mean)` is the median, by the field's convention, not the peak."""
@@ -318,6 +326,52 @@ class MultiCategorical(Distribution):
             raise ValueError(f"{self.nvec=} needs {sum(self.nvec)} logits, {self.logits.shape=}")
         rows = jnp.split(self.logits, np.cumsum(self.nvec)[:-1].tolist(), axis=-1)
         return [Categorical(row) for row in rows]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Binned(Distribution):
+    """Continuous actions, each one of K values equally far apart in [-1, 1]; raw = which one.
+
+    Source: Tang and Agrawal 2020, "Discretizing Continuous Action Space for On-Policy Optimization",
+    arXiv 1901.10500.
+
+    Attributes:
+        logits: [..., A, K], unnormalized; K at least 2.
+    """
+
+    logits: Array
+
+    def sample(self, key: Array) -> Array:
+        """Draw each action independently, [..., A]."""
+        return self._parts().sample(key)
+
+    def mode(self) -> Array:
+        """Return the most likely value of each action, the first of equals."""
+        return self._parts().mode()
+
+    def log_prob(self, raw: Array) -> Array:
+        """`sum_i log softmax(logits_i)[raw_i]`: log-masses, no densities."""
+        return self._parts().log_prob(raw).sum(-1)
+
+    def entropy(self) -> Array:
+        """`sum_i H_i`."""
+        return self._parts().entropy().sum(-1)
+
+    def to_action(self, raw: Array) -> Array:
+        """`2 raw / (K - 1) - 1`."""
+        return raw.astype(self.logits.dtype) * (2.0 / (self.logits.shape[-1] - 1)) - 1.0
+
+    def from_action(self, action: Array) -> Array:
+        """The nearest value."""
+        last = self.logits.shape[-1] - 1.0
+        return jnp.clip(jnp.rint(0.5 * (action + 1.0) * last), 0.0, last).astype(jnp.int32)
+
+    def _kl(self, other: Any) -> Array:
+        return self._parts().kl(other._parts()).sum(-1)
+
+    def _parts(self) -> Categorical:
+        return Categorical(self.logits)
 
 
 @jax.tree_util.register_dataclass

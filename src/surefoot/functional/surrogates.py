@@ -14,7 +14,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from surefoot.functional.masking import as_float, masked_mean, require_between, sanitize
+from surefoot.functional.masking import (
+    as_float,
+    masked_mean,
+    require_between,
+    require_positive,
+    sanitize,
+)
 
 
 def _log_ratio_and_advantages(
@@ -129,6 +135,47 @@ def clipped_loss(
         advantages >= 0.0, jnp.minimum(log_ratio, highest), jnp.maximum(log_ratio, lowest)
     )
     return -masked_mean(jnp.exp(bounded) * advantages, weights)
+
+
+def spo_loss(
+    log_probs: ArrayLike,
+    old_log_probs: ArrayLike,
+    advantages: ArrayLike,
+    *,
+    clip_epsilon: ArrayLike = 0.2,
+    weights: ArrayLike | None = None,
+) -> jax.Array:
+    """Loss of SPO: each sample pulls its ratio to the edge of the trust region, and back from beyond it.
+
+        loss = -mean(r * A - |A| / (2 eps) * (r - 1)^2)
+
+    A sample is best off at r = 1 + eps sign(A), where its gradient is zero; in contrast to `clipped_loss`
+    what lies beyond comes back.
+
+    Source: Xie et al. 2025, "Simple Policy Optimization", arXiv 2401.16025, eq. 12; default: theirs.
+
+    Args:
+        log_probs: [B] or [T, N], log pi_theta of the actions taken. Gradient flows.
+        old_log_probs: same shape, log pi_old of the same actions. No gradient flows.
+        advantages: same shape. No gradient flows. Not normalized here.
+        clip_epsilon: eps, above 0; inf gives `ratio_loss`. No gradient flows.
+        weights: same shape, validity mask (0 = not experience), or None. No gradient flows.
+
+    Returns:
+        [] float32, to minimize; averaged over the weights, 0 when no row is valid. The ratio is
+        not bounded: its square overflows to inf where log r > 44.
+
+    Raises:
+        ValueError: two shapes differ, or `clip_epsilon` is not above 0.
+    """
+    require_positive("clip_epsilon", clip_epsilon)
+    weights, log_ratio, advantages = _log_ratio_and_advantages(
+        log_probs, old_log_probs, advantages, weights
+    )
+    epsilon = lax.stop_gradient(as_float(clip_epsilon))
+    leaves = jnp.square(jnp.expm1(log_ratio))
+    penalty = jnp.abs(advantages) / (2.0 * epsilon) * leaves
+    return -masked_mean(jnp.exp(log_ratio) * advantages - penalty, weights)
 
 
 def kl_penalized_loss(

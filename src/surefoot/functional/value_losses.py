@@ -17,6 +17,8 @@ from surefoot.functional.masking import (
     sanitize,
 )
 
+_SMOOTHING = 0.75  # standard deviation of a target in widths of a bin
+
 
 def value_targets(advantages: ArrayLike, values: ArrayLike) -> jax.Array:
     """Return targets of the critic: the advantage put back on the value it was measured from.
@@ -66,6 +68,81 @@ def squared_value_loss(
     """
     weights, values, returns = sanitize(weights, values=values, returns=returns)
     return 0.5 * masked_mean(jnp.square(values - lax.stop_gradient(returns)), weights)
+
+
+def histogram_values(logits: ArrayLike, *, limit: float) -> jax.Array:
+    """Mean of a histogram over [-limit, limit], whose bins are equally wide.
+
+        V = sum_i softmax(logits)_i * c_i,    c_i the middle of bin i
+
+    Source: Farebrother et al. 2024, "Stop Regressing", arXiv 2403.03950, eq. 2.
+
+    Args:
+        logits: [..., K]. Gradient flows.
+        limit: the histogram's ends, above 0.
+
+    Returns:
+        [...] float32.
+    """
+    logits = as_float(logits)
+    width = 2.0 * limit / logits.shape[-1]
+    middles = -limit + width * (jnp.arange(logits.shape[-1], dtype=jnp.float32) + 0.5)
+    return jax.nn.softmax(logits) @ middles
+
+
+def histogram_targets(returns: ArrayLike, *, limit: float, bins: int) -> jax.Array:
+    """The histogram that a return stands for: a normal distribution around it, bin by bin.
+
+        p_i = (Phi((b_{i+1} - R_hat) / s) - Phi((b_i - R_hat) / s)) / Z,    s = 0.75 bin widths
+
+    b_i are the edges of the bins, Z makes the sum 1. What lies beyond the limit counts as the limit.
+
+    Source: Imani & White 2018, arXiv 1806.04613 (HL-Gauss); s: Farebrother et al. 2024, arXiv 2403.03950.
+
+    Args:
+        returns: [...], R_hat. No gradient flows.
+        limit: the histogram's ends, above 0.
+        bins: how many.
+
+    Returns:
+        [..., bins] float32.
+    """
+    returns = lax.stop_gradient(jnp.clip(as_float(returns), -limit, limit))
+    edges = jnp.linspace(-limit, limit, bins + 1, dtype=jnp.float32)
+    scale = _SMOOTHING * (2.0 * limit / bins) * math.sqrt(2.0)
+    below = lax.erf((edges - returns[..., None]) / scale)
+    shares = jnp.maximum(jnp.diff(below), 0.0)  # rounding
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def hl_gauss_loss(
+    logits: ArrayLike, returns: ArrayLike, *, limit: float, weights: ArrayLike | None = None
+) -> jax.Array:
+    """Cross-entropy of a critic that puts out a histogram, to that of `histogram_targets`.
+
+        loss = -mean(sum_i p_i(R_hat) * log softmax(logits)_i)
+
+    Source: Farebrother et al. 2024, "Stop Regressing", arXiv 2403.03950, eq. 3 (HL-Gauss).
+
+    Args:
+        logits: [B, K] or [T, N, K]. Gradient flows.
+        returns: [B] or [T, N], R_hat (see `value_targets`). No gradient flows.
+        limit: the histogram's ends, above 0, in units of the return.
+        weights: as `returns`, validity mask (0 = not experience), or None. No gradient flows.
+
+    Returns:
+        [] float32 in nats, to minimize; averaged over the weights, 0 when no row is valid. At best the
+        mean entropy of the targets, about 1.1.
+
+    Raises:
+        ValueError: two shapes differ.
+    """
+    logits = as_float(logits)
+    require_same_shape(logits_rows=logits[..., 0], returns=as_float(returns))
+    weights, returns = sanitize(weights, returns=returns)
+    logits = jnp.where((weights > 0.0)[..., None], logits, 0.0)
+    targets = histogram_targets(returns, limit=limit, bins=logits.shape[-1])
+    return -masked_mean((targets * jax.nn.log_softmax(logits)).sum(axis=-1), weights)
 
 
 def clipped_value_loss(

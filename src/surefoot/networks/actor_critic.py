@@ -10,13 +10,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from surefoot.functional import PolicyReflection, distributions, joined
+from surefoot.functional import PolicyReflection, distributions, histogram_values, joined
 from surefoot.networks.memory import MemorySpec
 from surefoot.networks.mlp import ACTIVATIONS, MLP, Linear, make_linear, make_mlp
 from surefoot.networks.torso import Inputs, Torso
 
-_KINDS = ("gaussian", "squashed_gaussian", "beta", "discrete", "multi_discrete", "multi_binary")
+_CONTINUOUS = ("gaussian", "squashed_gaussian", "beta", "binned")
+_KINDS = (*_CONTINUOUS, "discrete", "multi_discrete", "multi_binary")
 
 
 @dataclass(frozen=True)
@@ -24,22 +26,26 @@ class PolicyHead:
     """Which distribution the actor's outputs are the parameters of.
 
     Attributes:
-        kind: gaussian, squashed_gaussian, beta (continuous); discrete, multi_discrete, multi_binary.
+        kind: gaussian, squashed_gaussian, beta, binned (continuous); discrete, multi_discrete, multi_binary.
         sizes: as in the action spec.
         state_dependent_std: the network puts out the log standard deviations too.
         min_std: smooth floor under the standard deviation.
+        bins: values of each action that is binned.
     """
 
     kind: str
     sizes: tuple[int, ...]
     state_dependent_std: bool = False
     min_std: float = 0.01
+    bins: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"unknown policy head {self.kind!r}; known: {', '.join(_KINDS)}")
         if min(self.sizes, default=0) < 1 or not 0.0 < self.min_std < distributions.MAX_STD:
             raise ValueError(f"policy head of sizes {self.sizes}, min_std {self.min_std}")
+        if (self.kind == "binned") != (self.bins is not None) or (self.bins or 2) < 2:
+            raise ValueError(f"policy head {self.kind!r} of {self.bins} bins")
 
     @property
     def has_std(self) -> bool:
@@ -47,8 +53,15 @@ class PolicyHead:
         return self.kind in ("gaussian", "squashed_gaussian")
 
     @property
+    def is_continuous(self) -> bool:
+        """Whether it is for continuous actions."""
+        return self.kind in _CONTINUOUS
+
+    @property
     def num_outputs(self) -> int:
         """Outputs the network must have."""
+        if self.bins is not None:
+            return sum(self.sizes) * self.bins
         doubled = self.kind == "beta" or (self.has_std and self.state_dependent_std)
         return sum(self.sizes) * (2 if doubled else 1)
 
@@ -60,6 +73,8 @@ class PolicyHead:
             return distributions.MultiCategorical(outputs, self.sizes)
         if self.kind == "multi_binary":
             return distributions.Bernoulli(outputs)
+        if self.bins is not None:
+            return distributions.Binned(outputs.reshape(*outputs.shape[:-1], -1, self.bins))
         if self.kind == "beta":
             # both above 1: one mode inside the interval (Chou et al. 2017)
             alpha, beta = jnp.split(1.0 + jax.nn.softplus(outputs), 2, axis=-1)
@@ -120,16 +135,41 @@ class Actor(eqx.Module):
         return self.head(outputs, log_std)
 
 
+@dataclass(frozen=True)
+class ValueHead:
+    """What the critic's outputs say of a value.
+
+    Attributes:
+        bins: 1: the output is the value; more: logits of a histogram of that many bins.
+        limit: the ends of the histogram, -limit and limit.
+    """
+
+    bins: int = 1
+    limit: float = math.inf
+
+    def __call__(self, outputs: jax.Array) -> jax.Array:
+        """Values [...] of network outputs [..., bins]."""
+        if self.bins == 1:
+            return outputs[..., 0]
+        return histogram_values(outputs, limit=self.limit)
+
+
 class Critic(eqx.Module):
     """A state-value network: observation groups -> values."""
 
     torso: Torso
     output: Linear
+    head: ValueHead = eqx.field(static=True, default=ValueHead())
 
     def unroll(self, inputs: Inputs, carry: Any, first: jax.Array) -> tuple[jax.Array, Any]:
         """Values [T, N] over whole sequences, and what is carried behind each row (see `Torso`)."""
+        outputs, carried = self.outputs(inputs, carry, first)
+        return self.head(outputs), carried
+
+    def outputs(self, inputs: Inputs, carry: Any, first: jax.Array) -> tuple[jax.Array, Any]:
+        """What `head` makes values of, [T, N, bins], and what is carried."""
         features, carried = self.torso.unroll(inputs, carry, first)
-        return self.output(features)[..., 0], carried
+        return self.output(features), carried
 
     def values_after(self, inputs: Inputs, carried: Any) -> jax.Array:
         """Values [T, N] of an observation that follows each row of a sequence, and leads nowhere.
@@ -138,7 +178,7 @@ class Critic(eqx.Module):
             inputs: groups [T, N, D_g].
             carried: behind each row, as `unroll` returned it; more rows than `inputs` has do not matter.
         """
-        return self.output(self.torso.follow(inputs, carried))[..., 0]
+        return self.head(self.output(self.torso.follow(inputs, carried)))
 
 
 class ActorCritic(eqx.Module):
@@ -165,7 +205,7 @@ class ActorCritic(eqx.Module):
         assert critic is not None
         if self.trunk is None:
             return critic
-        return Critic(critic.torso.on_top_of(self.trunk), critic.output)
+        return replace(critic, torso=critic.torso.on_top_of(self.trunk))
 
 
 def share_trunk(actor: Actor, critic: Critic) -> ActorCritic:
@@ -175,7 +215,7 @@ def share_trunk(actor: Actor, critic: Critic) -> ActorCritic:
     return ActorCritic(
         trunk,
         replace(actor, torso=empty),
-        Critic(empty, critic.output),
+        replace(critic, torso=empty),
     )
 
 
@@ -189,6 +229,7 @@ class TorsoSpec:
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
         memory: its memory, in front of them.
+        layer_norm: whether hidden layers are normalized.
     """
 
     groups: tuple[str, ...]
@@ -196,6 +237,7 @@ class TorsoSpec:
     hidden: tuple[int, ...]
     activation: str
     memory: MemorySpec | None = None
+    layer_norm: bool = False
 
     def initial_carry(self, num_envs: int) -> Any:
         """What a torso of this shape carries into the first step of an episode."""
@@ -230,8 +272,14 @@ class TorsoSpec:
         if self.memory is not None:
             key, memory_key = jax.random.split(key)
             memory = self.memory.make(memory_key, self.size_in, orthogonal=orthogonal)
-        widths, activation = self.hidden, self.activation
-        body = make_mlp(key, self._width, widths, activation=activation, orthogonal=orthogonal)
+        body = make_mlp(
+            key,
+            self._width,
+            self.hidden,
+            activation=self.activation,
+            orthogonal=orthogonal,
+            layer_norm=self.layer_norm,
+        )
         return Torso(body, memory, self.groups)
 
 
@@ -256,6 +304,10 @@ def make_actor(
         log_std = jnp.full(sum(head.sizes), start, jnp.float32)
     if head.kind == "beta":
         output = eqx.tree_at(lambda o: o.bias, output, _beta_bias(head, initial_std))
+    if head.bins is not None:
+        places = np.linspace(-1.0, 1.0, head.bins)
+        logits = np.tile(-0.5 * (places / initial_std) ** 2, sum(head.sizes))
+        output = eqx.tree_at(lambda o: o.bias, output, jnp.asarray(logits, jnp.float32))
     return Actor(torso.make(body_key, orthogonal=orthogonal), output, log_std, head, symmetry)
 
 
@@ -270,8 +322,11 @@ def _beta_bias(head: PolicyHead, initial_std: float) -> jax.Array:
     return jnp.full(head.num_outputs, inverse_softplus, jnp.float32)
 
 
-def make_critic(key: jax.Array, torso: TorsoSpec, *, orthogonal: bool) -> Critic:
-    """A critic; its output layer has gain 1."""
+def make_critic(
+    key: jax.Array, torso: TorsoSpec, *, orthogonal: bool, head: ValueHead = ValueHead()
+) -> Critic:
+    """A critic; its output layer has gain 1, or hardly any where it begins as an even histogram."""
     body_key, output_key = jax.random.split(key)
-    output = make_linear(output_key, torso.size_out, 1, gain=1.0, orthogonal=orthogonal)
-    return Critic(torso.make(body_key, orthogonal=orthogonal), output)
+    gain = 1.0 if head.bins == 1 else 0.01
+    output = make_linear(output_key, torso.size_out, head.bins, gain=gain, orthogonal=orthogonal)
+    return Critic(torso.make(body_key, orthogonal=orthogonal), output, head)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+_SMALL = 1e-5  # added to variances
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
@@ -31,18 +34,29 @@ class Linear(eqx.Module):
 class MLP(eqx.Module):
     """Hidden layers with an activation after each; no output layer.
 
-    An empty MLP is the identity.
+    An empty MLP is the identity. With `gains`, one for each layer, `x @ weight` is standardized over its
+    last axis before gain and bias (layer norm: Ba et al. 2016, arXiv 1607.06450).
     """
 
     layers: tuple[Linear, ...]
     activation: str = eqx.field(static=True)
+    gains: tuple[jax.Array, ...] = ()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D_in] -> [..., width of the last layer]."""
         activate = ACTIVATIONS[self.activation]
-        for layer in self.layers:
-            x = activate(layer(x))
+        for layer, gain in itertools.zip_longest(self.layers, self.gains):
+            if gain is None:
+                x = activate(layer(x))
+            else:
+                x = activate(standardized(x @ layer.weight) * gain + layer.bias)
         return x
+
+
+def standardized(x: jax.Array) -> jax.Array:
+    """The last axis with mean 0 and variance 1, all but where it hardly varies."""
+    deviations = x - x.mean(axis=-1, keepdims=True)
+    return deviations * jax.lax.rsqrt(jnp.square(deviations).mean(axis=-1, keepdims=True) + _SMALL)
 
 
 def make_linear(
@@ -78,7 +92,13 @@ def _orthogonal(random: np.random.Generator, rows: int, columns: int) -> np.ndar
 
 
 def make_mlp(
-    key: jax.Array, size_in: int, widths: Sequence[int], *, activation: str, orthogonal: bool
+    key: jax.Array,
+    size_in: int,
+    widths: Sequence[int],
+    *,
+    activation: str,
+    orthogonal: bool,
+    layer_norm: bool = False,
 ) -> MLP:
     """Hidden layers of the given widths; gain sqrt(2), as is usual for PPO."""
     layers = []
@@ -86,4 +106,5 @@ def make_mlp(
         key, layer_key = jax.random.split(key)
         layers.append(make_linear(layer_key, size_in, width, gain=2**0.5, orthogonal=orthogonal))
         size_in = width
-    return MLP(tuple(layers), activation)
+    gains = tuple(jnp.ones(width, jnp.float32) for width in widths) if layer_norm else ()
+    return MLP(tuple(layers), activation, gains)

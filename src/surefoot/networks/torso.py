@@ -65,8 +65,8 @@ class Torso(eqx.Module):
 
     def on_top_of(self, trunk: Torso) -> Torso:
         """This torso behind a trunk that it shares with another."""
-        layers = trunk.body.layers + self.body.layers
-        return Torso(MLP(layers, trunk.body.activation), trunk.memory, trunk.groups)
+        layers, gains = trunk.body.layers + self.body.layers, trunk.body.gains + self.body.gains
+        return Torso(MLP(layers, trunk.body.activation, gains), trunk.memory, trunk.groups)
 
     def _read(self, inputs: Inputs) -> jax.Array:
         parts = [inputs[name] for name in self.groups]

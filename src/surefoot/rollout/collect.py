@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import contextlib
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from surefoot import functional as F
 from surefoot.agent import Act, Policy
 from surefoot.envs.contract import Environment, HostPhysics, Step, as_groups
 from surefoot.envs.guard import Guarded
@@ -25,13 +27,40 @@ from surefoot.rollout.rollout import (
 )
 
 
-def start(env: Environment, carry: Any, key: jax.Array) -> CollectorState:
+@dataclass(frozen=True)
+class Exploration:
+    """How actions are drawn from a policy.
+
+    Attributes:
+        deterministic: not at all: the distribution's mode.
+        color: of noise that goes on from step to step, see `functional.colored_noise`; 0: each step's own.
+    """
+
+    deterministic: bool
+    color: float
+
+    def act(
+        self, policy: Policy, now: CollectorState, key: jax.Array
+    ) -> tuple[Act, CollectorState]:
+        """Actions, and the state with what policy and noise carry on."""
+        drawn = {}
+        if self.color:
+            state, drawn["noise"] = F.colored_noise(now.noise, key, color=self.color)
+            now = now._replace(noise=state)
+        choice, carry = policy.act(
+            now.observation, now.carry, now.first, key, deterministic=self.deterministic, **drawn
+        )
+        return choice, now._replace(carry=carry)
+
+
+def start(env: Environment, carry: Any, key: jax.Array, *, color: float = 0.0) -> CollectorState:
     """Reset the environments.
 
     Args:
         env: the environments.
         carry: what the policy carries into an episode, `Policy.initial_carry`.
         key: random stream of the resets.
+        color: of noise that goes on from step to step, if any is to; see `Exploration`.
 
     Returns:
         Where collecting begins. The simulators' state stays as it is, bit by bit: on the host where it
@@ -43,9 +72,10 @@ def start(env: Environment, carry: Any, key: jax.Array) -> CollectorState:
             env_state = jax.tree.map(jnp.asarray, env_state)
     observation = jax.tree.map(jnp.asarray, as_groups(step.observation))
     count = env.spec.num_envs
-    return CollectorState(
-        env_state, observation, jnp.ones(count, bool), carry, start_episodes(count)
-    )
+    first, episodes = jnp.ones(count, bool), start_episodes(count)
+    shape = (count, sum(env.spec.action.sizes))
+    noise = F.init_colored_noise(jax.random.fold_in(key, 1), shape) if color else ()
+    return CollectorState(env_state, observation, first, carry, episodes, noise)
 
 
 class Collector(abc.ABC):
@@ -62,17 +92,20 @@ class Collector(abc.ABC):
         """The same on environments made anew; compiled again only where they are part of the program."""
 
 
-def make_collector(env: Environment, *, num_steps: int, deterministic: bool = False) -> Collector:
+def make_collector(
+    env: Environment, *, num_steps: int, deterministic: bool = False, color: float = 0.0
+) -> Collector:
     """A collector for the environments.
 
     The simulator is inside the jitted program where it can be, else a host loop steps it around a
     jitted `act`, which takes in what of the environment can be traced; all give the same rollout for the
     same keys.
     """
+    explore = Exploration(deterministic, color)
     if isinstance(env, HostPhysics):
-        return _PhysicsCollector(env, num_steps, deterministic)
+        return _PhysicsCollector(env, num_steps, explore)
     make = _GraphCollector if env.spec.in_graph else _HostCollector
-    return make(env, num_steps, deterministic)
+    return make(env, num_steps, explore)
 
 
 def _row(before: CollectorState, choice: Act, step: Step) -> Transition:
@@ -85,8 +118,8 @@ def _row(before: CollectorState, choice: Act, step: Step) -> Transition:
 
 
 class _GraphCollector(Collector):
-    def __init__(self, env: Environment, num_steps: int, deterministic: bool) -> None:
-        self._env, self._num_steps, self._deterministic = env, num_steps, deterministic
+    def __init__(self, env: Environment, num_steps: int, explore: Exploration) -> None:
+        self._env, self._num_steps, self._explore = env, num_steps, explore
         self._program = jax.jit(self._collect)
 
     def __call__(
@@ -98,7 +131,7 @@ class _GraphCollector(Collector):
 
     def on(self, env: Environment) -> Collector:
         """See `Collector.on`."""
-        return _GraphCollector(env, self._num_steps, self._deterministic)
+        return _GraphCollector(env, self._num_steps, self._explore)
 
     def _collect(
         self, policy: Policy, state: CollectorState, key: jax.Array
@@ -106,13 +139,11 @@ class _GraphCollector(Collector):
         spec, env = self._env.spec, Guarded(self._env)
 
         def one_step(now: CollectorState, step_key: jax.Array) -> tuple[Any, Transition]:
-            choice, carry = policy.act(
-                now.observation, now.carry, now.first, step_key, deterministic=self._deterministic
-            )
+            choice, acted = self._explore.act(policy, now, step_key)
             action = choice.env_action.astype(spec.action.dtype)
             env_state, step = env.step(now.env_state, action)
             observation, first = as_groups(step.observation), begins(step, spec.autoreset)
-            after = CollectorState(env_state, observation, first, carry, None)
+            after = acted._replace(env_state=env_state, observation=observation, first=first)
             return after, _row(now, choice, step)
 
         keys = jax.random.split(key, self._num_steps)
@@ -122,14 +153,13 @@ class _GraphCollector(Collector):
 
 
 class _HostCollector(Collector):
-    def __init__(self, env: Environment, num_steps: int, deterministic: bool) -> None:
+    def __init__(self, env: Environment, num_steps: int, explore: Exploration) -> None:
         self._env, self._num_steps = env, num_steps
         self._guarded = Guarded(env)
 
-        def act(policy: Policy, now: CollectorState, key: jax.Array) -> tuple[Act, Any]:
-            return policy.act(
-                now.observation, now.carry, now.first, key, deterministic=deterministic
-            )
+        def act(policy: Policy, now: CollectorState, key: jax.Array) -> tuple[Act, Any, Any]:
+            choice, acted = explore.act(policy, now, key)
+            return choice, acted.carry, acted.noise
 
         self._act = jax.jit(act)
         self._finish = jax.jit(assemble, static_argnums=3)
@@ -143,13 +173,14 @@ class _HostCollector(Collector):
         before, env_state = state._replace(env_state=None), state.env_state
         now, rows = before._replace(episodes=None), []
         for step_key in self._split(key, self._num_steps):
-            choice, carry = self._act(policy, now, step_key)
+            choice, carry, noise = self._act(policy, now, step_key)
             env_state, step = env.step(env_state, spec.action.widen(choice.env_action))
             rows.append(_row(now, choice, step))
             now = now._replace(
                 observation=as_groups(step.observation),
                 first=begins(step, spec.autoreset),
                 carry=carry,
+                noise=noise,
             )
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         rollout, after = self._finish(stacked, before, now, spec.autoreset, lost_rows(stacked.step))
@@ -165,20 +196,19 @@ class _HostCollector(Collector):
 class _PhysicsCollector(Collector):
     """A control step is one program, which judges the last step and acts, and one call of the physics."""
 
-    def __init__(self, env: HostPhysics, num_steps: int, deterministic: bool) -> None:
-        self._env, self._num_steps, self._deterministic = env, num_steps, deterministic
+    def __init__(self, env: HostPhysics, num_steps: int, explore: Exploration) -> None:
+        self._env, self._num_steps, self._explore = env, num_steps, explore
 
         def act(policy: Policy, now: CollectorState, key: jax.Array) -> tuple[Act, Any, Any]:
-            choice, carry = policy.act(
-                now.observation, now.carry, now.first, key, deterministic=deterministic
-            )
+            choice, acted = explore.act(policy, now, key)
             carried, told = env.command(now.env_state, choice.env_action)
-            return choice, now._replace(env_state=carried, carry=carry), told
+            return choice, acted._replace(env_state=carried), told
 
         def go_on(policy: Policy, acted: CollectorState, sensed: Any, key: jax.Array) -> Any:
             carried, step = env.judge(acted.env_state, sensed)
             first = begins(step, env.spec.autoreset)
-            now = CollectorState(carried, as_groups(step.observation), first, acted.carry, None)
+            seen = as_groups(step.observation)
+            now = acted._replace(env_state=carried, observation=seen, first=first)
             return step, now, act(policy, now, key)
 
         self._act, self._go_on = jax.jit(act), jax.jit(go_on)
@@ -211,4 +241,4 @@ class _PhysicsCollector(Collector):
     def on(self, env: Environment) -> Collector:
         """See `Collector.on`."""
         assert isinstance(env, HostPhysics)
-        return _PhysicsCollector(env, self._num_steps, self._deterministic)
+        return _PhysicsCollector(env, self._num_steps, self._explore)

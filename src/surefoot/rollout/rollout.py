@@ -89,6 +89,7 @@ class CollectorState(NamedTuple):
         first: [N] bool, whether `observation` is the first of an episode.
         carry: what the policy remembers; `()` without memory.
         episodes: the running `Episodes`.
+        noise: state of exploration noise that goes on from step to step; `()` where none does.
     """
 
     env_state: Any
@@ -96,6 +97,7 @@ class CollectorState(NamedTuple):
     first: jax.Array
     carry: Any
     episodes: Any
+    noise: Any = ()
 
 
 def start_episodes(num_envs: int) -> Episodes:

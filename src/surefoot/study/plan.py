@@ -38,7 +38,9 @@ class Study:
     baseline: str
     """The arm that the others are compared with."""
     seeds: int
-    """Seeds 0, 1, ... of each arm on each task; at least 2."""
+    """Seeds of each arm on each task; at least 2."""
+    first_seed: int = 0
+    """The first of them. What a study chooses is to be judged on other seeds."""
     evaluations: int = 20
     """How many times a run's policy is played, at equal distances, the last at its end."""
     episodes: int = 10
@@ -66,6 +68,11 @@ class Study:
             return from_mapping(options, base=base)
         except UserError as error:
             raise UserError(f"arm {arm!r} on {task}: {error}") from None
+
+    @property
+    def every_seed(self) -> range:
+        """The seeds of each arm."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     def learning_rates(self, config: Config) -> list[float]:
         """The rates an arm may choose from: its own, and powers of 3 around it, the lower ones first.
@@ -106,6 +113,14 @@ def check(study: Study) -> Study:
     for name in ("evaluations", "episodes", "tuning_seeds"):
         if getattr(study, name) < 1:
             raise UserError(f"{name} = {getattr(study, name)} must be at least 1")
+    if not 0 <= study.first_seed < 2**62:
+        raise UserError(f"first_seed = {study.first_seed} must be in [0, 2^62)")
+    tuned_on = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + study.tuning_seeds)
+    if study.tune_lr and any(seed in study.every_seed for seed in tuned_on):
+        raise UserError(
+            f"first_seed = {study.first_seed}: learning rates are chosen on seeds {tuned_on[0]} to "
+            f"{tuned_on[-1]}, which must not be reported; begin elsewhere"
+        )
     if study.tune_lr < 0 or study.tune_lr == 1:
         raise UserError(f"tune_lr = {study.tune_lr}: a choice needs at least 2 learning rates")
     if not study.tasks:
@@ -130,7 +145,9 @@ def check(study: Study) -> Study:
     check_names(study.bounds, study.tasks, what="task in bounds:")
     for task, config in study.tasks.items():
         if config.seed:
-            raise UserError(f"{task} sets seed = {config.seed}: a study's seeds are 0 to seeds - 1")
+            raise UserError(
+                f"{task} sets seed = {config.seed}: a study's seeds are first_seed, first_seed + 1, ..."
+            )
         known: dict[Config, str] = {}
         for arm in study.arms:
             of_arm = study.config(task, arm)

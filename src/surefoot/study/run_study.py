@@ -207,10 +207,10 @@ def reported_jobs(
             config = study.config(task, arm)
             if (task, arm) in rates:
                 config = config.replace(learning_rate=rates[task, arm])
-            groups = [(seed,) for seed in range(study.seeds)]
+            groups = [(seed,) for seed in study.every_seed]
             if shares_program(task):
                 groups = folder.groups(task, arm)
-                rest = sorted(set(range(study.seeds)) - {s for group in groups for s in group})
+                rest = sorted(set(study.every_seed) - {s for group in groups for s in group})
                 groups = [*groups, tuple(rest)] if rest else groups
             jobs += [_job(study, task, arm, config, seeds, "runs") for seeds in groups]
     return sorted(jobs, key=lambda job: job.seeds[0])

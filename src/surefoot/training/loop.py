@@ -79,7 +79,7 @@ class Trainer:
     def __init__(self, config: Config, env: Environment, executors: Executors) -> None:
         self.config = config
         self.env = env
-        self._collector = make_collector(env, num_steps=config.num_steps)
+        self._collector = make_collector(env, num_steps=config.num_steps, color=config.noise_color)
         self.agent: Agent = make_agent(config, env.spec)
         if not env.spec.exact_truncation:
             warnings.warn(
@@ -134,7 +134,7 @@ class Trainer:
         streams = make_streams(self.config.seed if seed is None else seed, state.step)
         carry = self.agent.actor.initial_carry(env.spec.num_envs)
         return state._replace(
-            collector=start(env, carry, streams.reset),
+            collector=start(env, carry, streams.reset, color=self.config.noise_color),
             reward_scaler=state.reward_scaler.begin_anew(),
         )
 

@@ -46,25 +46,25 @@ class Batch(NamedTuple):
 class Forward(NamedTuple):
     """What loss terms see: a learner's networks, and what they make of a batch.
 
-    `distribution` and `values` are None where the learner owns no actor or critic. `kl_coef` is the
+    `distribution` and `value_outputs` are None where the learner owns no actor or critic. `kl_coef` is the
     learner's beta of the KL penalty.
     """
 
     networks: ActorCritic
     distribution: Distribution | None
-    values: jax.Array | None
+    value_outputs: jax.Array | None
     kl_coef: jax.Array
 
 
 def forward(networks: ActorCritic, batch: Batch, kl_coef: jax.Array) -> Forward:
     """Run a learner's networks on a batch, once for all terms."""
     observations, first, carry = batch.observations, batch.first, batch.carry
-    distribution = values = None
+    distribution = outputs = None
     if networks.actor is not None:
         distribution = networks.policy().unroll(observations, carry.actor, first)
     if networks.critic is not None:
-        values, _ = networks.values().unroll(observations, carry.critic, first)
-    return Forward(networks, distribution, values, kl_coef)
+        outputs, _ = networks.values().outputs(observations, carry.critic, first)
+    return Forward(networks, distribution, outputs, kl_coef)
 
 
 def make_batch(

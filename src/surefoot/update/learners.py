@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 
 from surefoot import functional as F
+from surefoot.agent import value_head
 from surefoot.config import Config
 from surefoot.networks import Actor, ActorCritic, Critic, share_trunk
 from surefoot.update.batch import (
@@ -172,6 +174,7 @@ class LearnerSpec:
         step: how it moves.
         learning_rate: its step size at the start; None: the KL decides on it from then on.
         scheduled: whether the schedule sets it.
+        num_epochs: passes over a batch.
         grad_norm: the name that its gradient norm is reported under.
         has_actor: whether it owns the actor.
         has_critic: whether it owns the critic.
@@ -183,6 +186,7 @@ class LearnerSpec:
     step: Step
     learning_rate: float
     scheduled: bool
+    num_epochs: int
     grad_norm: str
     has_actor: bool
     has_critic: bool
@@ -193,6 +197,7 @@ def learner_specs(config: Config, executors: Executors) -> tuple[LearnerSpec, ..
     """The learners that the options ask for; the first one owns the actor, the last one the critic."""
     follows_kl = config.learning_rate_schedule == "kl_adaptive"
     policy, rate = policy_terms(config), config.learning_rate
+    head = value_head(config)
     remembers = {"actor", "critic"} if config.memory_for == "both" else {config.memory_for}
 
     def minibatches(*owns: str) -> Minibatches:
@@ -204,12 +209,13 @@ def learner_specs(config: Config, executors: Executors) -> tuple[LearnerSpec, ..
         LearnerSpec,
         learning_rate=rate,
         scheduled=not follows_kl,
+        num_epochs=config.num_epochs,
         grad_norm="optim/grad_norm",
         has_actor=True,
         executor=executors.main,
     )
     if config.is_joint:
-        value = ValueTerm(config.value_clip_epsilon, config.value_coef)
+        value = ValueTerm(config.value_clip_epsilon, config.value_coef, head)
         step = Epochs(config, minibatches("actor", "critic"), controls=True)
         return (main("joint", (*policy, value), step, has_critic=True),)
     if config.algorithm == "trpo":
@@ -218,10 +224,11 @@ def learner_specs(config: Config, executors: Executors) -> tuple[LearnerSpec, ..
         step = Epochs(config, minibatches("actor"), controls=True)
     critic = LearnerSpec(
         "critic",
-        (ValueTerm(config.value_clip_epsilon),),
+        (ValueTerm(config.value_clip_epsilon, head=head),),
         Epochs(config, minibatches("critic"), controls=False),
         learning_rate=config.critic_learning_rate or rate,
         scheduled=True,
+        num_epochs=config.critic_epochs or config.num_epochs,
         grad_norm="optim/critic_grad_norm",
         has_actor=False,
         has_critic=True,
@@ -254,13 +261,32 @@ def make_learner(params: Any, config: Config, learning_rate: float) -> Learner:
     )
 
 
-def begin_update(learner: Learner, learning_rate: Any) -> Learner:
-    """The learner before the first step on a new batch; None keeps its learning rate."""
+def begin_update(learner: Learner, learning_rate: Any, *, restart_adam: bool = False) -> Learner:
+    """The learner before the first step on a new batch; None keeps its learning rate.
+
+    With `restart_adam` Adam corrects its moments as if they had begun here. Source: Ellis et al. 2024,
+    "Adam on Local Time", arXiv 2412.17113 (Adam-Rel).
+    """
     learner = learner._replace(stopped=jnp.zeros((), bool))
+    if restart_adam:
+        restarted = optax.tree.set(learner.opt_state, count=jnp.int32(0))
+        learner = learner._replace(opt_state=restarted)
     if learning_rate is None:
         return learner
     rate = jnp.asarray(learning_rate, jnp.float32) * 0.5 ** learner.skipped.astype(jnp.float32)
     return learner._replace(learning_rate=rate)
+
+
+def go_further(before: Learner, after: Learner, outer_step: float) -> Learner:
+    """The learner `outer_step` times as far from where the update began; its optimizer as it is.
+
+    Source: Tan et al. 2024, "Beyond the Boundaries of Proximal Policy Optimization", arXiv 2411.00666
+    (outer-PPO with an outer learning rate): theta = theta_old + sigma (theta_new - theta_old).
+    """
+    if outer_step == 1.0:
+        return after
+    params = jax.tree.map(lambda a, b: a + outer_step * (b - a), before.params, after.params)
+    return after._replace(params=params)
 
 
 def keep_if_finite(before: Learner, after: Learner, steps: Steps) -> Learner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from surefoot import functional as F
 from surefoot.config import Config
+from surefoot.networks import ValueHead
 from surefoot.update.batch import Batch, Forward
 from surefoot.update.measured import Measured, Metrics
 
@@ -69,6 +70,8 @@ class PolicyTerm(Term):
             loss = F.clipped_loss(
                 *ratios, advantages, clip_epsilon=self.clip_epsilon, weights=weights
             )
+        elif self.surrogate == "spo":
+            loss = F.spo_loss(*ratios, advantages, clip_epsilon=self.clip_epsilon, weights=weights)
         elif self.surrogate == "ratio":
             loss = F.ratio_loss(*ratios, advantages, weights=weights)
         elif self.surrogate == "policy_gradient":
@@ -121,20 +124,25 @@ class EntropyTerm(Term):
 
 @dataclass(frozen=True)
 class ValueTerm(Term):
-    """The (clipped) squared error of the critic, with the factor 1/2 of `functional`, times `coef`."""
+    """The (clipped) squared error of the critic, with the factor 1/2 of `functional`, or the cross-entropy of
+    its histogram, times `coef`.
+    """
 
     clip_epsilon: float | None
     coef: float = 1.0
+    head: ValueHead = field(default_factory=ValueHead)
 
     def loss(self, seen: Forward, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Gradient flows into the critic alone."""
-        assert seen.values is not None
-        weights = batch.weights
-        if self.clip_epsilon is None:
-            loss = F.squared_value_loss(seen.values, batch.targets, weights=weights)
+        outputs, weights = seen.value_outputs, batch.weights
+        assert outputs is not None
+        if self.head.bins > 1:
+            loss = F.hl_gauss_loss(outputs, batch.targets, limit=self.head.limit, weights=weights)
+        elif self.clip_epsilon is None:
+            loss = F.squared_value_loss(self.head(outputs), batch.targets, weights=weights)
         else:
             loss = F.clipped_value_loss(
-                seen.values,
+                self.head(outputs),
                 batch.old_values,
                 batch.targets,
                 value_clip_epsilon=self.clip_epsilon,

@@ -18,6 +18,7 @@ from surefoot.update.learners import (
     Learners,
     LearnerSpec,
     begin_update,
+    go_further,
     keep_if_finite,
     learner_specs,
     make_learner,
@@ -167,9 +168,9 @@ class Updater:
 
     def _program(self, spec: LearnerSpec) -> Any:
         def program(learner: Learner, rate: Any, batch: Estimated, key: jax.Array) -> Any:
-            learner = begin_update(learner, rate)
-            moved = self._move(spec, learner, batch, key, self.config.num_epochs)
-            return _finished(spec, learner, *moved)
+            learner = self._begin(learner, rate)
+            moved = self._move(spec, learner, batch, key, spec.num_epochs)
+            return self._finished(spec, learner, *moved)
 
         return program
 
@@ -177,7 +178,7 @@ class Updater:
         self, learners: Learners, rates: Mapping[str, Any], batch: Estimated, key: jax.Array
     ) -> Any:
         """All epochs of all learners as one program, the advantages estimated anew before each."""
-        learners = {name: begin_update(x, rates[name]) for name, x in learners.items()}
+        learners = {name: self._begin(x, rates[name]) for name, x in learners.items()}
 
         def epoch(now: Any, epoch_key: jax.Array) -> Any:
             fresh, _ = self._estimate_in(now[self._last.name], batch.carry, batch.experience)
@@ -190,19 +191,22 @@ class Updater:
         keys = jax.random.split(key, self.config.num_epochs)
         after, every = jax.lax.scan(epoch, learners, keys)
         finished = {
-            s.name: _finished(s, learners[s.name], after[s.name], *summarize(*every[s.name]))
+            s.name: self._finished(s, learners[s.name], after[s.name], *summarize(*every[s.name]))
             for s in self.specs
         }
         metrics = {name: x for _, own in finished.values() for name, x in own.items()}
         return *(learner for learner, _ in finished.values()), metrics
 
+    def _begin(self, learner: Learner, rate: Any) -> Learner:
+        return begin_update(learner, rate, restart_adam=self.config.restart_adam)
 
-def _finished(
-    spec: LearnerSpec, before: Learner, after: Learner, metrics: Metrics, steps: Steps
-) -> tuple[Learner, dict[str, jax.Array]]:
-    """A learner at the end of an update, and its metrics by name."""
-    numbers = {name: x.value for name, x in metrics.items()}
-    numbers[spec.grad_norm] = steps.grad_norm
-    if spec.has_actor:  # the KL stops the actor alone
-        numbers["optim/step_fraction"] = steps.fraction
-    return keep_if_finite(before, after, steps), numbers
+    def _finished(
+        self, spec: LearnerSpec, before: Learner, after: Learner, metrics: Metrics, steps: Steps
+    ) -> tuple[Learner, dict[str, jax.Array]]:
+        """A learner at the end of an update, and its metrics by name."""
+        numbers = {name: x.value for name, x in metrics.items()}
+        numbers[spec.grad_norm] = steps.grad_norm
+        if spec.has_actor:  # the KL stops the actor alone
+            numbers["optim/step_fraction"] = steps.fraction
+        after = go_further(before, after, self.config.outer_step)
+        return keep_if_finite(before, after, steps), numbers
