@@ -66,11 +66,14 @@ def returns(task: str, file: Path, episodes: int) -> np.ndarray:
     """Of whole episodes, as many in each environment."""
     env = make_environment(task, ENVS, seed=np.random.SeedSequence(2026))
     player = Exported(file, env)
-    state, step = env.reset(jax.random.key(2026))
+    with jax.enable_x64(env.spec.needs_float64):
+        state, step = env.reset(jax.random.key(2026))
+        go_on = jax.jit(env.step) if env.spec.in_graph else env.step
     first, running, done = np.ones(ENVS, bool), np.zeros(ENVS), [[] for _ in range(ENVS)]
     while min(map(len, done)) < episodes // ENVS:
         action = player.act(Seen(as_groups(step.observation), first, state))
-        state, step = env.step(state, action)
+        with jax.enable_x64(env.spec.needs_float64):
+            state, step = go_on(state, action)
         valid, ended = np.asarray(step.valid), np.asarray(step.terminated | step.truncated)
         running += np.where(valid, np.asarray(step.reward), 0.0)
         for i in np.flatnonzero(ended):
