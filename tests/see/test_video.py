@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from surefoot.envs import make_environment
 from surefoot.envs.contract import Camera
 from surefoot.errors import UserError
 from surefoot.gl import PACKAGES
+from surefoot.see import recorder
 from surefoot.see.film import check_film, write_film
 from surefoot.see.frames import Caption, Layout, short
 from surefoot.see.video import Length, Shot, frames_of, length_of
@@ -274,3 +276,23 @@ def _decoded(path: Path) -> list[np.ndarray]:
         frames.append(np.frombuffer(head[3][:size], np.uint8).reshape(height, width, 3))
         content = head[3][size:]
     return frames
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="a system without the signal")
+def test_a_recorder_rests_twice_as_long_as_it_works_until_the_run_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, rested, before = [100.0], [], signal.getsignal(signal.SIGCONT)
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: now[0])
+    pause = recorder._Pause()
+    try:
+        wait = pause._over.wait
+        monkeypatch.setattr(pause._over, "wait", lambda seconds: rested.append(seconds))
+        for worked in (0.5, 3.0):
+            now[0] += worked
+            pause()
+        assert rested == [1.0, 6.0]
+        os.kill(os.getpid(), signal.SIGCONT)
+        assert wait(10)  # and none of the next ones waits
+    finally:
+        signal.signal(signal.SIGCONT, before)

@@ -103,7 +103,14 @@ def length_of(control_dt_s: float | None, shot: Shot) -> Length:
     return Length(math.ceil(steps / stride), stride, 1 / (step_s * stride))
 
 
-def film(choice: Choice, path: Path, shot: Shot, *, log: Callable[[str], None]) -> Path:
+def film(
+    choice: Choice,
+    path: Path,
+    shot: Shot,
+    *,
+    log: Callable[[str], None],
+    pause: Callable[[], None] = lambda: None,
+) -> Path:
     """Write a video of what was chosen to be looked at.
 
     Args:
@@ -111,6 +118,7 @@ def film(choice: Choice, path: Path, shot: Shot, *, log: Callable[[str], None]) 
         path: of the file: MP4, GIF or WebP.
         shot: how.
         log: hears what goes wrong, and how far it is.
+        pause: called after each frame.
 
     Raises:
         ValueError: it cannot be written, cannot be drawn, or there is nothing to look at; before work starts.
@@ -128,6 +136,7 @@ def film(choice: Choice, path: Path, shot: Shot, *, log: Callable[[str], None]) 
 
         def heard(count: int) -> None:
             nonlocal said
+            pause()
             if time.monotonic() - said >= _SAY_EVERY_S:
                 said = time.monotonic()
                 log(f"{path.name}: {count} of at most {length.frames} frames")

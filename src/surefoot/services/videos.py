@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -92,6 +93,8 @@ class Videos(Hook):
             return
         if finished:
             self._run.log(f"waiting for the video of step {self._step:,}, {PATIENCE_S:g} s at most")
+            with contextlib.suppress(AttributeError):  # a system without it
+                self._process.send_signal(signal.SIGCONT)  # it need not rest any more
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(PATIENCE_S)
             self._look()
