@@ -15,11 +15,14 @@ import pytest
 from tests.helpers import PROBE, TINY, Recorder
 
 import surefoot
+from surefoot.api import best_folder
+from surefoot.cli.main import main
 from surefoot.envs import ActionSpec
 from surefoot.errors import UserError
 from surefoot.see.choice import Choice
 from surefoot.see.players import Exported, OfRun, Seen, Zero
 from surefoot.see.stage import stage_environment
+from surefoot.services.checkpoints import read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,22 @@ def test_the_value_is_what_the_critic_of_the_run_expects_in_rewards(
     np.testing.assert_allclose(values, expected[0] * scale, rtol=1e-5)
     assert scale != 1.0
     assert player.step == heard.state.step
+
+
+def test_play_shows_the_best_policy_if_asked_to(
+    run: tuple[Path, Recorder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[Choice] = []
+    monkeypatch.setattr("surefoot.see.browse.browse", lambda choice, **_: shown.append(choice))
+    for flags in ([], ["--best"]):
+        assert main(["play", str(run[0]), *flags]) == 0
+    newest, best = shown
+    assert (newest.run, best.run) == (run[0], best_folder(run[0]))
+    env = stage_environment(PROBE, num_envs=1)
+    assert OfRun(best.run, env).step == read_checkpoint(best.run).step
+    for words in ([], [str(run[0]), "--agent", "zero"], [str(run[0]), "--policy", "x"]):
+        assert main(["play", *words, "--best"]) == 2
+        assert "--best is the best policy of a run" in capsys.readouterr().err
 
 
 def test_a_newer_checkpoint_is_taken_up_when_it_is_there(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from surefoot.cli.arguments import default, read
+from surefoot.errors import UserError
 from surefoot.machine import user_path
 from surefoot.terminal import say
 
@@ -25,6 +26,8 @@ class Arguments:
 
     run: Annotated[Path | None, tyro.conf.Positional, default("none")] = None
     """The run folder; one that is still training is followed. Or a file of breakdowns/."""
+    best: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Play the run's best policy instead of its newest one."""
     task: Annotated[str | None, default("the run's")] = None
     """The task; needed without a run, or if it was trained on your own code."""
     agent: Annotated[Literal["zero", "random", "home"] | None, default("the policy")] = None
@@ -65,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     from surefoot.see.choice import Choice
 
     choice = Choice(
-        run=_path(arguments.run),
+        run=_run(arguments),
         task=arguments.task,
         agent=arguments.agent,
         policy=_path(arguments.policy),
@@ -102,6 +105,20 @@ def _film(choice: Choice, path: Path, arguments: Arguments) -> int:
     )
     say(str(film(choice, path, shot, log=lambda text: say(text, stderr=True))))
     return 0
+
+
+def _run(arguments: Arguments) -> Path | None:
+    """The folder whose policy is meant."""
+    run = _path(arguments.run)
+    if not arguments.best:
+        return run
+    if run is None or arguments.agent is not None or arguments.policy is not None:
+        raise UserError(
+            "--best is the best policy of a run: surefoot play RUN --best, without --agent and --policy"
+        )
+    from surefoot.api import best_folder
+
+    return best_folder(run)
 
 
 def _path(path: Path | None) -> Any:
