@@ -47,6 +47,12 @@ CASES = {  # name: (task, total steps, steps between checkpoints, further option
     "EnvPool, overlapped": ("CartPole-v1", 400_000, 2_000, ("--overlap", "exact")),
     "JAX, in turn": ("gymnax:CartPole-v1", 400_000, 2_000, ("--overlap", "off")),
     "JAX, overlapped": ("gymnax:CartPole-v1", 400_000, 2_000, ("--overlap", "full")),
+    "EnvPool, evaluated": (
+        "CartPole-v1",
+        100_000,
+        2_000,
+        ("--eval-every", "5000", "--eval-episodes", "2"),
+    ),
     "Gymnasium, in turn": ("gymnasium:CartPole-v1", 100_000, 1_000, ("--overlap", "off")),
     "Gymnasium, overlapped": ("gymnasium:CartPole-v1", 100_000, 1_000, ("--overlap", "exact")),
 }
@@ -93,8 +99,9 @@ def final_bytes(run: Path) -> dict[str, bytes]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     told = [{k: v for k, v in row.items() if "time" not in k} for row in rows]
     kept["metrics"] = json.dumps(told).encode()
-    if (run / "policy.safetensors").exists():
-        kept["policy"] = (run / "policy.safetensors").read_bytes()
+    for name in ("policy.safetensors", "best/policy.safetensors"):
+        if (run / name).exists():
+            kept[name] = (run / name).read_bytes()
     return kept
 
 
