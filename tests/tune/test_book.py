@@ -154,14 +154,12 @@ def test_the_record_is_lines_of_json(tmp_path: Path) -> None:
 
 def test_importance_finds_what_matters(tmp_path: Path) -> None:
     tuning = Tuning(PROBE, TINY, {**SPACE, "gamma": Range(0.9, 0.99)}, seeds=1)
-    with opened(tmp_path, 7, tuning) as book:
-        while (trial := book.ask()) is not None:
-            book.complete(trial, trial.options["num_epochs"])
-        assert book.importance() == {}  # too few
-    with opened(tmp_path, 30, tuning) as book:
-        while (trial := book.ask()) is not None:
-            book.complete(trial, -abs(trial.options["gamma"] - 0.93))
-        shares = book.importance()
+    for trials in (7, 30):
+        with opened(tmp_path, trials, tuning) as book:
+            while (trial := book.ask()) is not None:
+                book.complete(trial, -abs(trial.options["gamma"] - 0.93))
+            shares = book.importance()
+        assert bool(shares) == (trials == 30)  # seven are too few
     assert max(shares, key=lambda name: shares[name].estimate) == "gamma"
     assert sum(share.estimate for share in shares.values()) == pytest.approx(1.0)
     assert all(share.low <= share.estimate <= share.high for share in shares.values())

@@ -25,7 +25,7 @@ from surefoot.tune.space import Choices, Range, contains
 JOURNAL = "journal.jsonl"
 PROCESSES = "processes"
 _STARTUP = 5  # trials that come to their end before any is pruned
-_MOST_REFUSED = 200  # in a row
+_MOST_REFUSED = 50  # in a row
 _LEAST_FOR_IMPORTANCE = 8
 _RESAMPLES = 200
 _BEST_QUARTER = 0.25
