@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,19 @@ def test_of_equal_scores_the_first_is_the_best(tmp_path: Path) -> None:
         best = best_of(book.trials())
     assert best is not None
     assert best.number == 0
+
+
+def test_a_score_that_none_can_exceed_ends_the_search(tmp_path: Path) -> None:
+    tuning = replace(TUNING, task="CartPole-v1")
+    with opened(tmp_path, 5, tuning) as book:
+        first, second = book.ask(), book.ask()
+        assert first is not None
+        assert second is not None
+        book.complete(first, 499.9)
+        third = book.ask()
+        assert third is not None
+        book.complete(third, 500.0)
+        assert book.ask() is None
 
 
 def test_trials_are_the_same_in_one_piece_and_in_several(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ class Book:
         self._process_file(self._me).unlink(missing_ok=True)
 
     def ask(self) -> Trial | None:
-        """A trial to do, its options in agreement; None where there are as many as there are to be.
+        """A trial to do, its options in agreement; None where there are as many as there are to be, or
+        where one has a score that no other can exceed.
 
         What a process that is gone has left is put back first. A trial's options follow from the
         sampler's seed, its number, and what was known when it began.
@@ -85,7 +86,7 @@ class Book:
                 known = self._study.get_trials(deepcopy=False)
                 if not known and contains(self._tuning.space, self._tuning.base):
                     self._study.enqueue_trial(self._to_record(self._tuning.base))
-                if sum(map(self._counts, known)) >= self._most:
+                if sum(map(self._counts, known)) >= self._most or any(map(self._is_highest, known)):
                     return None
                 seeds = np.random.SeedSequence([self._tuning.sampler_seed, len(known)])
                 seed = int(seeds.generate_state(1)[0])
@@ -239,6 +240,9 @@ class Book:
         if frozen.state.name == "WAITING":
             return False
         return frozen.state.name != "FAIL" and frozen.user_attrs.get(_KIND) != "refused"
+
+    def _is_highest(self, frozen: Any) -> bool:
+        return frozen.state.name == "COMPLETE" and frozen.value >= self._tuning.highest
 
     def _to_record(self, config: Config) -> dict[str, Any]:
         return {

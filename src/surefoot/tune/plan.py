@@ -12,6 +12,7 @@ from surefoot.config_file import dump_toml
 from surefoot.errors import UserError
 from surefoot.files import check_writable, contents, write_text
 from surefoot.reading import read_text, toml_table
+from surefoot.study.bounds import return_bounds
 from surefoot.study.jobs import Job
 from surefoot.study.plan import FIRST_TUNING_SEED, Study
 from surefoot.tune.space import Space
@@ -45,6 +46,12 @@ class Tuning:
     def every_seed(self) -> range:
         """The seeds of a trial; no study begins with them, and no score that is reported uses them."""
         return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.seeds)
+
+    @property
+    def highest(self) -> float:
+        """The most that an episode can return, which no score exceeds; infinite where it is not known."""
+        study = Study(self.task, {self.task: self.base}, {}, "", self.seeds)
+        return return_bounds(study, self.task)[1]
 
     def config(self, options: Options) -> Config:
         """The validated options of a trial, seed 0.
