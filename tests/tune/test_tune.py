@@ -41,7 +41,7 @@ num_minibatches = 4
 actor_hidden = [8]
 critic_hidden = [8]
 """
-POOL = "CartPole-v1"  # its programs are compiled for every process
+POOL = "Pendulum-v1"  # of which no score is the highest
 
 
 def words(folder: Path, *more: str, task: str = PROBE, space: str = SPACE) -> list[str]:
@@ -238,7 +238,7 @@ def test_a_training_that_cannot_be_done_is_recorded_and_the_search_goes_on(
 
 # --- in processes of their own
 
-LONG = SPACE.replace("total_steps = 300", "total_steps = 20000").replace("[3, 4]", "[2, 4]")
+LONG = SPACE.replace("total_steps = 300", "total_steps = 10000").replace("[3, 4]", "[2, 4]")
 
 
 def wait_for_trials(folder: Path, count: int) -> None:
@@ -304,9 +304,8 @@ def test_ctrl_c_leaves_what_there_is_and_the_same_command_continues(tmp_path: Pa
 
 @pytest.mark.extended
 def test_a_training_that_falls_behind_is_ended(tmp_path: Path) -> None:
-    """What learns nothing is below the median of what learns; its process is gone long before its end."""
-    space = LONG.replace("low = 1e-4, high = 1e-2", "low = 1e-9, high = 1e-2")
-    arguments = words(tmp_path, "--trials", "12", "--evaluations", "8", task=POOL, space=space)
+    """Half of all trials are below the median; their processes are gone before their end."""
+    arguments = words(tmp_path, "--trials", "10", "--evaluations", "8", task=POOL, space=LONG)
     process = start(*arguments)
     said, _ = process.communicate(timeout=500)
     assert process.returncode == 0, said

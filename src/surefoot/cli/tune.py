@@ -104,8 +104,8 @@ def _conclude(found: Found, arguments: Arguments, executor: Executor, stop: Stop
         say(f"\nBest: trial {best.number}, {best.score:.5g}; options: {path / BEST}")
         if (best.score or 0.0) >= found.tuning.highest:
             say(
-                "No options can do better: an episode cannot return more. A smaller --total-steps tells which "
-                "learn sooner."
+                "No options can do better: an episode cannot return more. A smaller --total-steps "
+                "tells which learn sooner."
             )
     others = sum(trial.state == "running" for trial in found.trials)
     if stop():
