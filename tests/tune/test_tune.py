@@ -27,6 +27,10 @@ from surefoot.cli.main import main
 from surefoot.config_file import read_toml
 from surefoot.study.jobs import Job, run_job
 from surefoot.study.plan import FIRST_TUNING_SEED
+from surefoot.tune.by_optuna import Book
+from surefoot.tune.plan import Tuning, claim_folder
+from surefoot.tune.search import search
+from surefoot.tune.space import Range
 
 SPACE = f"""
 learning_rate = {{low = 1e-4, high = 1e-2, log = true}}
@@ -236,6 +240,50 @@ def test_a_training_that_cannot_be_done_is_recorded_and_the_search_goes_on(
     assert results(tmp_path)["best"] == 0
 
 
+def test_evaluations_are_followed_and_what_falls_behind_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each training is made up: it plays eight times, and returns more the earlier it came."""
+    tuning = Tuning(PROBE, TINY, {"learning_rate": Range(1e-4, 1e-2)}, seeds=1, evaluations=8)
+    started: list[Job] = []
+
+    def train(_: Any, job: Job, path: Path, should_stop: Any) -> bool:
+        folder, value = path / job.folder, float(-len(started))
+        folder.mkdir(parents=True)
+        rows = [{"step": TINY.total_steps * (k + 1) // 8 + 1, "return": value} for k in range(8)]
+        for row in rows:
+            with (folder / "evaluations.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n" + '{"step": ')  # and half a line
+            if should_stop():
+                return False
+            text = (folder / "evaluations.jsonl").read_text().removesuffix('{"step": ')
+            (folder / "evaluations.jsonl").write_text(text)
+        (seed,) = job.seeds
+        run = {"final": value, "steps": [1], "returns": [value], "diagnostics": {}}
+        result = {"task": PROBE, "arm": job.arm, "learning_rate": 1e-3, "seeds": [seed]}
+        result |= {"runs": {str(seed): run}, "errors": {}}
+        (folder / "result.json").write_text(json.dumps(result))
+        return True
+
+    monkeypatch.setattr("surefoot.tune.search.start_worker", lambda job, _: started.append(job))
+    monkeypatch.setattr("surefoot.tune.search.wait_for", train)
+    claim_folder(tmp_path / "run", tuning)
+    with Book(tuning, tmp_path / "run", 7) as book:
+        search(
+            book,
+            tuning,
+            tmp_path / "run",
+            workers=1,
+            progress=lambda *_: None,
+            should_stop=lambda: False,
+        )
+        trials = book.trials()
+    assert [trial.state for trial in trials] == ["complete"] * 5 + ["pruned"] * 2
+    assert [trial.score for trial in trials] == [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0]
+    assert trials[5].reason == "return -6 after 113 steps is below the median"
+    assert len(started) == 7
+
+
 # --- in processes of their own
 
 LONG = SPACE.replace("total_steps = 300", "total_steps = 10000").replace("[3, 4]", "[2, 4]")
@@ -305,7 +353,8 @@ def test_ctrl_c_leaves_what_there_is_and_the_same_command_continues(tmp_path: Pa
 @pytest.mark.extended
 def test_a_training_that_falls_behind_is_ended(tmp_path: Path) -> None:
     """Half of all trials are below the median; their processes are gone before their end."""
-    arguments = words(tmp_path, "--trials", "10", "--evaluations", "8", task=POOL, space=LONG)
+    long = LONG.replace("total_steps = 10000", "total_steps = 100000")
+    arguments = words(tmp_path, "--trials", "9", "--evaluations", "12", task=POOL, space=long)
     process = start(*arguments)
     said, _ = process.communicate(timeout=500)
     assert process.returncode == 0, said
