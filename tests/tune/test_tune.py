@@ -351,22 +351,6 @@ def test_ctrl_c_leaves_what_there_is_and_the_same_command_continues(tmp_path: Pa
 
 
 @pytest.mark.extended
-def test_a_training_that_falls_behind_is_ended(tmp_path: Path) -> None:
-    """Half of all trials are below the median; their processes are gone before their end."""
-    long = LONG.replace("total_steps = 10000", "total_steps = 100000")
-    arguments = words(tmp_path, "--trials", "9", "--evaluations", "12", task=POOL, space=long)
-    process = start(*arguments)
-    said, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, said
-    pruned = [trial for trial in results(tmp_path)["trials"] if trial["state"] == "pruned"]
-    assert pruned
-    for trial in pruned:
-        run = tmp_path / "run" / "trials" / str(trial["number"]) / f"seed-{FIRST_TUNING_SEED}"
-        assert not (run / "result.json").exists()
-        assert "is below the median" in trial["reason"]
-
-
-@pytest.mark.extended
 def test_the_command_of_the_documentation_works(tmp_path: Path, monkeypatch) -> None:
     line = next(line for page, line in surefoot_commands() if page == "docs/tuning.md")
     monkeypatch.chdir(tmp_path)
