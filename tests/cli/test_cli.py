@@ -51,6 +51,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture) -> None:
         ["train", "--help"],
         ["eval", "--help"],
         ["study", "--help"],
+        ["tune", "--help"],
         ["report", "--help"],
     ],
 )
@@ -89,6 +90,7 @@ def test_an_unknown_verb_gets_a_suggestion(capsys: pytest.CaptureFixture) -> Non
         (["doctor", "--stpes", "9"], "--steps"),
         (["bench", "CartPole-v1", "--quik"], "--quick"),
         (["study", "clipping", "--task", "CartPole-v1"], "--tasks"),
+        (["tune", "CartPole-v1", "--trails", "9"], "--trials"),
         (["report", "runs/mine", "--outputs", "page.html"], "--output"),
         (["demo", "--sead", "9"], "--seed"),
     ],

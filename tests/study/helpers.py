@@ -1,8 +1,9 @@
-"""Made-up studies: what runs left, and what is made of it."""
+"""Made-up studies: what runs left, and what is made of it; and jobs that are done in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from surefoot.config import Config
 from surefoot.study import statistics
+from surefoot.study.executors import Executor, Stop
+from surefoot.study.jobs import Job, run_job
 from surefoot.study.plan import Study
 from surefoot.study.results import analyse
 
@@ -56,3 +59,17 @@ def analysed(scores: Scores, *, seeds: int | None = None, measures: bool = False
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "_RESAMPLES", 20)
         return analyse(study, results, {})
+
+
+class ThisProcess(Executor):
+    """Does one job after the other."""
+
+    workers = 1
+
+    def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
+        for job in jobs:
+            run_job(job, study)
+            yield job
+
+    def describe(self) -> str:
+        return "this process"

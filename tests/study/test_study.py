@@ -15,18 +15,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.helpers import PROBE, TINY
+from tests.study.helpers import ThisProcess
 
 from surefoot.cli.main import main
 from surefoot.cli.study import parse, plan
 from surefoot.errors import UserError
-from surefoot.study.executors import Executor, Stop
 from surefoot.study.jobs import Job, run_job
 from surefoot.study.plan import parse_study, slug, write_study
 from surefoot.study.results import interval, score_form
@@ -81,20 +80,6 @@ def finished(file: Path, run_dir: Path, *arguments: str) -> str:
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return said
-
-
-class ThisProcess(Executor):
-    """Does one job after the other."""
-
-    workers = 1
-
-    def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
-        for job in jobs:
-            run_job(job, study)
-            yield job
-
-    def describe(self) -> str:
-        return "this process"
 
 
 def finished_here(file: Path, run_dir: Path, *arguments: str) -> str:

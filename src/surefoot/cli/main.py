@@ -22,6 +22,7 @@ VERBS = {
     "bench-policy": "measure how long an exported policy takes for an action",
     "bench": "measure how near training comes to what this machine allows",
     "study": "find out which heuristics matter: tasks x arms x seeds, with statistics",
+    "tune": "search for options that train a task well, and judge the best on fresh seeds",
     "export": "write a policy as ONNX, C and NumPy files",
     "report": "write a page of charts from a study or from runs",
     "watch": "show runs in the browser while they train",

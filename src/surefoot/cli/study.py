@@ -219,7 +219,7 @@ class Progress:
             first = next(iter(result["errors"].values())).splitlines()[0]
             told = "; ".join(x for x in (told, f"{len(result['errors'])} failed: {first}") if x)
         left = seconds_left(results, self._workers)
-        rest = f", about {_duration(left)} left" if left else ""
+        rest = f", about {duration(left)} left" if left else ""
         done = sum(result is not None for result in results.values())
         say(f"[{done}/{len(results)}] {job.task}, {job.arm}, {seeds}: {told}{rest}")
 
@@ -247,14 +247,17 @@ def _kinds(job: Job) -> tuple[tuple[str, ...], ...]:
     return (job.task, job.arm), (job.task,), ()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """E.g. `45 s`, `12 min`, `2.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any, float]) -> None:
-    """Write results.json, results.csv and report.html, and print what the study shows."""
+def finish(
+    folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any, float]
+) -> dict[str, Any]:
+    """Write results.json, results.csv and report.html, print what the study shows, and return it."""
     import sys
 
     from surefoot.files import write_json, write_text
@@ -279,3 +282,4 @@ def finish(folder: Any, results: Sequence[Mapping[str, Any]], rates: Mapping[Any
     if found["failed"]:
         say(f"{len(found['failed'])} run(s) failed: see the report")
     say(f"\nReport: {path / 'report.html'}\nNumbers: {path / 'results.json'}, results.csv")
+    return found

@@ -9,6 +9,7 @@ from surefoot.config.config import (
     option_names,
     parse_options,
     range_of,
+    typed,
     validate,
 )
 from surefoot.config.options import (
@@ -55,5 +56,6 @@ __all__ = [
     "option_names",
     "parse_options",
     "range_of",
+    "typed",
     "validate",
 ]

@@ -349,6 +349,15 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
+def typed(name: str, value: Any) -> Any:
+    """One option's value in the type it has, checked against its type and range alone.
+
+    Raises:
+        ValueError: it is of another type or out of range, with both.
+    """
+    return _typed(name, value, get_type_hints(Config, include_extras=True)[name])
+
+
 def from_mapping(options: Mapping[str, Any], *, base: Config | None = None) -> Config:
     """A validated config from a mapping of options over `base` (default: the defaults)."""
     return validate((base or Config()).replace(**options))

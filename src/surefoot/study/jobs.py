@@ -30,6 +30,7 @@ from surefoot.services.run_folder import METRICS, read_metrics
 from surefoot.training import CHUNK_STEPS, Hook, Run, TrainState, evaluate, make_streams, to_key
 
 RESULT = "result.json"
+EVALUATIONS = "evaluations.jsonl"
 DIAGNOSTICS = (
     "policy/approx_kl",
     "policy/held_out_kl",
@@ -59,6 +60,7 @@ class Job:
         evaluations: how many times the policy is played.
         episodes: episodes each time.
         as_it_comes: whether it is played without the task's env_options.
+        live: whether its runs write evaluations as they come, a line each, to `EVALUATIONS`.
         kept: of a job that is done again, what the runs left that did not fail, by seed; they stay.
     """
 
@@ -70,6 +72,7 @@ class Job:
     evaluations: int
     episodes: int
     as_it_comes: bool = False
+    live: bool = False
     kept: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -150,14 +153,15 @@ class Evaluations(Hook):
 
     Args:
         job: how many times, how many episodes, and on which task.
+        live: a file for step and mean return of each, a line each as they come.
 
     Attributes:
         rows: step and what was found, each time.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, live: Path | None = None) -> None:
         self.rows: list[Played] = []
-        self._job = job
+        self._job, self._live = job, live
         self._env: Environment | None = None
         self._collect: Any = None
         self._run: Any = None
@@ -184,6 +188,10 @@ class Evaluations(Hook):
         policy, episodes = self._run.policy(state), self._job.episodes
         played = evaluate(policy, self._env, episodes, key=key, collect=self._collect)
         self.rows.append((state.step, played))
+        if self._live is not None:
+            row = {"step": state.step, "return": played["episode_return_mean"]}
+            with self._live.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         self._next = int(share) + 1
 
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
@@ -253,7 +261,10 @@ def _train(job: Job, study: Path, seeds: Sequence[int]) -> dict[int, Any]:
     # what is interrupted begins again (docs/studies.md says why), so checkpoints would only take room
     changes = {"measure_held_out_kl": True, "checkpoint_every": None}
     config = job.config.replace(seed=seeds[0], **changes)
-    watchers = {seed: Evaluations(job) for seed in seeds}
+    watchers = {
+        seed: Evaluations(job, study / job.run_dir(seed) / EVALUATIONS if job.live else None)
+        for seed in seeds
+    }
     if len(seeds) == 1:
         run_dir = study / job.run_dir(seeds[0])
         hooks = list(watchers.values())
