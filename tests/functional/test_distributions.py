@@ -103,6 +103,12 @@ def expect(d, function):
 # --- continuous: log-probabilities ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cls", [DiagGaussian, TanhGaussian])
+def test_a_gaussian_at_a_number_of_standard_deviations(cls):
+    d = cls(F32([0.3, -1.0]), F32([0.7, 2.0]))
+    np.testing.assert_allclose(d.at(F32([1.0, -0.5])), [1.0, -2.0], rtol=1e-6)
+
+
 def test_gaussian_log_prob_literal_and_sum():
     d = DiagGaussian(F32([[0.0, 1.0]]), F32([1.0, 2.0]))
     log_prob = d.log_prob(F32([[1.0, 1.0]]))

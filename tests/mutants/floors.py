@@ -22,7 +22,7 @@ FLOORS: dict[str, dict[str, tuple[str, ...]]] = {
             name: (f"tests/functional/test_{name}.py",)
             for name in (
                 *("advantages", "diagnostics", "distributions", "moments", "schedules"),
-                *("shuffling", "surrogates", "trust_region", "value_losses"),
+                *("noise", "shuffling", "surrogates", "trust_region", "value_losses"),
             )
         },
         "reflection": ("tests/training/test_symmetry.py",),

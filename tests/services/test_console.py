@@ -22,7 +22,7 @@ def shown(*, terminal: bool, task: object = PROBE) -> str:
 
 def test_plain_lines_tell_progress_and_learning() -> None:
     lines = shown(terminal=False).splitlines()
-    assert f"{PROBE}: 1 observations, continuous actions" in lines[0]
+    assert f"{PROBE}: 1 observation, continuous actions" in lines[0]
     last = lines[-1]
     for word in ("steps/s", "left 0:00", "episode return 100.00", "KL 0.", "explained variance"):
         assert word in last, last
