@@ -25,9 +25,10 @@ from surefoot.envs.contract import Camera
 from surefoot.errors import UserError
 from surefoot.gl import PACKAGES
 from surefoot.see import recorder
+from surefoot.see.choice import Choice
 from surefoot.see.film import check_film, write_film
 from surefoot.see.frames import Caption, Layout, short
-from surefoot.see.video import Length, Shot, frames_of, length_of
+from surefoot.see.video import Length, Shot, film, frames_of, length_of
 
 NO_NUMBERS = Caption("episode 1", {}, {}, {})
 
@@ -296,3 +297,14 @@ def test_a_recorder_rests_twice_as_long_as_it_works_until_the_run_is_over(
         assert wait(10)  # and none of the next ones waits
     finally:
         signal.signal(signal.SIGCONT, before)
+
+
+@pytest.mark.extended
+def test_a_film_pauses_after_each_frame(tmp_path: Path) -> None:
+    paused: list[int] = []
+    choice = Choice(task="robot:ArmReach", agent="zero")
+    shot = Shot(size="64x64", episodes=1, steps=4)
+    file = film(choice, tmp_path / "arm.gif", shot, log=print, pause=lambda: paused.append(1))
+    with Image.open(file) as image:
+        frames = image.n_frames
+    assert len(paused) >= frames > 1

@@ -122,6 +122,7 @@ def extended(**options: Any) -> Any:
         extended(task="CartPole-v1", total_steps=200),
         extended(task="CartPole-v1", overlap="full"),
         {"task": "gymnasium:CartPole-v1"},
+        {"task": PROBE, "noise_color": 0.5},
         extended(task="gymnax:CartPole-v1"),
     ],
     ids=lambda options: "-".join(str(v) for v in options.values()),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,30 @@ def test_whatever_becomes_of_the_process_training_has_the_same_bytes(
         assert sum(text in note for note in recorder.notes) == 1, recorder.notes
     assert len(begun) == (1 if program in (HANGS, REFUSES) else len(recorder.rows))
     assert [*(filmed / "videos").iterdir()] == []  # nothing is left of them
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="a system without the signal")
+def test_who_makes_the_last_video_hears_that_the_run_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = tmp_path / "ready"
+    program = (
+        "import pathlib, signal; wanted = [signal.SIGCONT]; "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, wanted); "
+        f"pathlib.Path({str(ready)!r}).touch(); signal.sigwait(wanted)"
+    )
+    monkeypatch.setattr(videos, "recorder", lambda job: [sys.executable, "-c", program])
+    recorder = Recorder()
+
+    class Waits(Recorder):
+        def on_iteration(self, state: Any, metrics: Mapping[str, Any]) -> None:
+            while not ready.exists():
+                time.sleep(0.01)
+
+    options = {"config": TINY, "video_every": 16, "hooks": [recorder, Waits()], "progress": False}
+    surefoot.train(PROBE, run_dir=tmp_path / "run", **options)
+    assert any("waiting for the video" in note for note in recorder.notes)
+    assert not any("was not ready" in note for note in recorder.notes)
 
 
 class _WaitsForTheProcess(Recorder):

@@ -304,6 +304,19 @@ def test_the_normalizer_counts_exactly_the_experience(run: Recorder) -> None:
     assert float(F.count_of(run.state.normalizer.moments["observation"])) == run.state.step
 
 
+def test_noise_has_the_color_of_the_options_and_goes_on_where_it_was() -> None:
+    trainer = trainer_for(config=TINY.replace(noise_color=1.0))
+    state = trainer.start()
+    assert state.collector is not None
+    noise = state.collector.noise
+    state, _ = trainer.collect(state, trainer.policy(state))
+    assert state.collector is not None
+    for key in jax.random.split(jax.random.fold_in(state.key, 0), TINY.num_steps):
+        noise, _ = F.colored_noise(noise, key, color=1.0)
+    np.testing.assert_allclose(state.collector.noise, noise, rtol=1e-5, atol=1e-6)
+    assert trainer_for().start().collector.noise == ()
+
+
 def test_the_normalizer_sees_what_was_acted_on_and_not_what_came_of_it() -> None:
     trainer = trainer_for()
     state = trainer.start()

@@ -111,7 +111,7 @@ ELSEWHERE = {
     *("env_options", "env_workers", "env_timeout", "on_env_failure"),
     *("actor_groups", "critic_groups", "ignore_groups"),
     *("overlap", "max_lag"),
-    "noise_color",  # of a rollout: tests/rollout/test_collect.py
+    "noise_color",  # of a rollout: test_loop.py, tests/rollout/test_collect.py
     "symmetry",  # of tasks that have one: tests/training/test_symmetry.py
     *("measure_held_out_kl", "max_refused_updates"),
     *("checkpoint_every", "keep_checkpoints", "exact_resume", "video_every", "log"),

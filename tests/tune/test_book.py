@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.helpers import PROBE, TINY
 
@@ -50,6 +51,31 @@ def test_the_first_trial_is_the_default_and_all_lie_in_the_space(tmp_path: Path)
         assert type(trial.options["num_epochs"]) is int
         assert trial.score == pytest.approx(score(trial))
     assert best_of(trials) == max(trials, key=score)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_record_that_is_damaged_is_read_or_named_with_a_way_out(
+    seed: int, tmp_path: Path
+) -> None:
+    done(tmp_path, 3)
+    random, file = np.random.default_rng(seed), tmp_path / JOURNAL
+    lines = file.read_bytes().splitlines(keepends=True)
+    k = int(random.integers(len(lines)))
+    if seed % 2:  # a byte
+        line = bytearray(lines[k])
+        line[random.integers(len(line) - 1)] = random.choice([0x00, 0xFF, ord("{"), ord("9")])
+        lines[k] = bytes(line)
+    else:  # what it says
+        row = json.loads(lines[k])
+        row[str(random.choice([*row]))] = random.choice([None, -1, 10**9, "x"])
+        lines[k] = json.dumps(row, default=int).encode() + b"\n"
+    file.write_bytes(b"".join(lines))
+    try:
+        with opened(tmp_path, 4) as book:
+            book.trials()
+    except UserError as error:
+        assert f"{file}" in str(error)
+        assert "choose another --run-dir" in str(error)
 
 
 def test_of_equal_scores_the_first_is_the_best(tmp_path: Path) -> None:

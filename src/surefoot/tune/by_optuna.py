@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from surefoot.config import Config
 from surefoot.errors import UserError
+from surefoot.reading import read_json_lines
 from surefoot.study.statistics import LEVEL, Interval
 from surefoot.tune.plan import TRIALS, Trial, Tuning
 from surefoot.tune.space import Choices, Range, contains
@@ -169,7 +170,7 @@ class Book:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         digest = sha256(self._tuning.to_toml().encode()).hexdigest()[:16]
         try:
-            return optuna.create_study(
+            study = optuna.create_study(
                 storage=self._journal() if url is None else url,
                 study_name=f"{self._tuning.task} {digest}",
                 direction="maximize",
@@ -178,11 +179,21 @@ class Book:
                     n_startup_trials=_STARTUP, n_warmup_steps=self._tuning.evaluations // 4
                 ),
             )
-        except Exception as error:  # each database has its own kinds
-            if url is None:
-                raise
+            for frozen in study.get_trials(deepcopy=False):
+                self._read(frozen)
+        except UserError:
+            raise
+        except Exception as error:  # each database has its own kinds, and so has each damage
             said = str(error).splitlines() or [type(error).__name__]
+            if url is None:
+                raise self._damaged(f"{self._path / JOURNAL} is damaged: {said[0]}") from None
             raise UserError(f"--storage cannot be opened: {said[0]}") from None
+        return study
+
+    def _damaged(self, what: str) -> UserError:
+        return UserError(
+            f"{what}; what was trained is in {self._path / TRIALS}; to search anew, choose another --run-dir"
+        )
 
     def _journal(self) -> Any:
         """The folder's file. Its lock ends with whoever holds it; half a line that was left goes."""
@@ -194,6 +205,9 @@ class Book:
             if not content.endswith(b"\n") and content:
                 with file.open("r+b") as journal:
                     journal.truncate(content.rfind(b"\n") + 1)
+            for line in read_json_lines(file, lambda row: None):
+                if line.fault:
+                    raise self._damaged(line.fault)
         journals = self._optuna.storages.journal
         backend = journals.JournalFileBackend(str(file), lock_obj=lock)
         return self._optuna.storages.JournalStorage(backend)
