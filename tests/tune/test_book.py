@@ -60,10 +60,11 @@ def test_a_record_that_is_damaged_is_read_or_named_with_a_way_out(
     done(tmp_path, 3)
     random, file = np.random.default_rng(seed), tmp_path / JOURNAL
     lines = file.read_bytes().splitlines(keepends=True)
-    k = int(random.integers(len(lines)))
+    k, byte, said = int(random.integers(len(lines))), None, ""
     if seed % 2:  # a byte
         line = bytearray(lines[k])
-        line[random.integers(len(line) - 1)] = random.choice([0x00, 0xFF, ord("{"), ord("9")])
+        byte = int(random.choice([0x00, 0xFF, ord("{"), ord("9")]))
+        line[random.integers(len(line) - 1)] = byte
         lines[k] = bytes(line)
     else:  # what it says
         row = json.loads(lines[k])
@@ -74,8 +75,9 @@ def test_a_record_that_is_damaged_is_read_or_named_with_a_way_out(
         with opened(tmp_path, 4) as book:
             book.trials()
     except UserError as error:
-        assert f"{file}" in str(error)
-        assert "choose another --run-dir" in str(error)
+        said = str(error)
+    assert not said or (f"{file}" in said and "choose another --run-dir" in said)
+    assert said or byte not in (0x00, 0xFF)
 
 
 def test_of_equal_scores_the_first_is_the_best(tmp_path: Path) -> None:
