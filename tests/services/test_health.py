@@ -122,12 +122,14 @@ def test_a_run_made_to_fail_is_named(name: str, task: Any, options: dict) -> Non
         ("pace", {"time/env_steps_per_second": 10.0}),
         ("masked steps", {"rollout/masked_steps": 200}),
         ("constant advantages", {"batch/advantage_std": 1e-5}),
+        ("clip fraction", {"policy/clip_fraction": 0.7}),
+        (None, {"policy/clip_fraction": 0.6}),  # as a robot's policy of twelve joints that walks
     ],
 )
-def test_what_no_sound_run_shows_is_named_from_its_numbers(name: str, change: dict) -> None:
+def test_what_no_sound_run_shows_is_named_from_its_numbers(name: str | None, change: dict) -> None:
     rows = trained().rows
     rows = [row if i < 20 else row | change for i, row in enumerate(rows)]
-    assert {f.rule.name for f in examine(rows, SMALL)} == {name}
+    assert {f.rule.name for f in examine(rows, SMALL)} == ({name} if name else set())
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_every_rule_is_tested() -> None:
         *test_what_no_sound_run_shows_is_named_from_its_numbers.pytestmark,
     ]
     tested = {case[0] for mark in marks if mark.args for case in mark.args[1]}
-    assert tested == set(NAMES)
+    assert tested - {None} == set(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -207,17 +209,7 @@ def test_healthy_runs_are_not_spoken_of(task: Any, config: Config) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "said"),
-    [
-        ("HalfCheetah-v5", []),
-        ("Hopper-v5", []),
-        ("Walker2d-v5", []),
-        ("Humanoid-v5", ["of the samples are beyond the clip range"]),  # and rightly so
-    ],
-)
-def test_healthy_runs_of_robots_are_not_spoken_of(task: str, said: list[str]) -> None:
+@pytest.mark.parametrize("task", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Humanoid-v5"])
+def test_healthy_runs_of_robots_are_not_spoken_of(task: str) -> None:
     config = Config(total_steps=500_000, checkpoint_every=None)
-    notes = trained(task, config).notes
-    assert len(notes) == len(said), notes
-    assert all(part in note for part, note in zip(said, notes, strict=True))
+    assert trained(task, config).notes == []

@@ -159,7 +159,7 @@ RULES = (
     ),
     Rule(
         "clip fraction",
-        lambda m, past: m("policy/clip_fraction") > 0.5,
+        lambda m, past: m("policy/clip_fraction") > 0.65,
         5,
         "{policy/clip_fraction:.0%} of the samples are beyond the clip range",
         "a learning rate too large, too many epochs or too few samples in a batch",
