@@ -1,6 +1,7 @@
 """Warm start: robot:Go1Rough from nothing, and from the policy of robot:Go1Walk, over several seeds.
 
     python benchmarks/warm_start.py [--seeds 3] [--steps 4000000] [--walk-steps 1500000] [--every 200000]
+        [--sides "fresh networks" "the walker"]
 
 Each seed trains Go1Walk once, then Go1Rough three times with the same options: with fresh networks,
 `--from` the walker, and `--from` it with `--from-critic`. What is compared is the deterministic
@@ -17,7 +18,7 @@ import json
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from common import OURS, Results
 SOURCE, TARGET = "robot:Go1Walk", "robot:Go1Rough"
 SIDES: dict[str, list[str]] = {
     "fresh networks": [],
-    "--from": ["--from", "SOURCE"],
-    "--from, --from-critic": ["--from", "SOURCE", "--from-critic"],
+    "the walker": ["--from", "SOURCE"],
+    "the walker and its critic": ["--from", "SOURCE", "--from-critic"],
 }
 Curve = list[list[float]]  # steps, return
 
@@ -39,20 +40,23 @@ def train(task: str, folder: Path, seed: int, steps: int, *more: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def one_seed(seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The evaluations of every side, by what it begins with, and the walker's steps."""
+def one_seed(
+    seed: int, run: dict[str, Any], options: argparse.Namespace, save: Callable[[], None]
+) -> None:
+    """The evaluations of every side that `run` lacks, by what it begins with, and the walker's steps."""
+    missing = [side for side in options.sides if side not in run["curves"]]
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "walk"
-        train(SOURCE, source, seed, options.walk_steps, *options.more)
-        curves = {}
-        for side, words in SIDES.items():
-            run = Path(name) / f"rough-{len(curves)}"
-            own = [str(source) if word == "SOURCE" else word for word in words]
+        for side in missing:
+            if "--from" in SIDES[side] and not source.exists():
+                train(SOURCE, source, seed, options.walk_steps, *options.more)
+                run["walk_steps"] = json.loads((source / "policy.json").read_text())["step"]
+            rough = Path(name) / f"rough-{len(run['curves'])}"
+            own = [str(source) if word == "SOURCE" else word for word in SIDES[side]]
             own += ["--eval-every", str(options.every), "--eval-episodes", str(options.episodes)]
-            train(TARGET, run, seed, options.steps, *own, *options.more)
-            curves[side] = curve_of(run)
-        walked = json.loads((source / "policy.json").read_text())["step"]
-    return {"seed": seed, "walk_steps": walked, "curves": curves}
+            train(TARGET, rough, seed, options.steps, *own, *options.more)
+            run["curves"][side] = curve_of(rough)
+            save()
 
 
 def curve_of(run: Path) -> Curve:
@@ -80,6 +84,7 @@ def goal_of(run: Mapping[str, Any], share: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES))
     parser.add_argument("--steps", type=int, default=4_000_000, help=f"of {TARGET}")
     parser.add_argument("--walk-steps", type=int, default=1_500_000, help=f"of {SOURCE}")
     parser.add_argument("--every", type=int, default=200_000, help="steps between evaluations")
@@ -91,7 +96,9 @@ def main() -> None:
     parser.add_argument("--results", default="warm_start", help="name of the file of results")
     options = parser.parse_args()
     about = {
-        name: value for name, value in vars(options).items() if name not in ("seeds", "results")
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("seeds", "sides", "results")
     }
     results = Results(options.results)
     found = results.cases.get("runs", {})
@@ -99,19 +106,15 @@ def main() -> None:
         raise SystemExit(f"{results.file} is of {found['about']}; name another with --results")
     runs: dict[str, Any] = found.get("seeds", {})
     for seed in range(options.seeds):
-        if str(seed) not in runs:
-            runs[str(seed)] = one_seed(seed, options)
-            results.save("runs", {"about": about, "seeds": runs})
-        run = runs[str(seed)]
+        run = runs.setdefault(str(seed), {"seed": seed, "walk_steps": None, "curves": {}})
+        one_seed(seed, run, options, lambda: results.save("runs", {"about": about, "seeds": runs}))
         goal = goal_of(run, options.share)
-        print(
-            f"seed {seed}: goal {goal:.4g}; the walker took {run['walk_steps']:,} steps of its own"
-        )
+        print(f"seed {seed}: goal {goal:.4g}; the walker's own steps: {run['walk_steps']}")
         for side, curve in run["curves"].items():
             steps = steps_to(curve, goal)
             when = "never came to it" if steps is None else f"came to it at {steps:,.0f} steps"
             print(
-                f"  {side:<22} {when}; first {curve[0][1]:.4g}, best {max(v for _, v in curve):.4g}"
+                f"  {side:<25} {when}; first {curve[0][1]:.4g}, best {max(v for _, v in curve):.4g}"
             )
     print(summary(runs, options.share))
 
@@ -126,14 +129,17 @@ def summary(runs: Mapping[str, Any], share: float) -> str:
                 steps_to(run["curves"]["fresh networks"], goal_of(run, share)),
             )
             for run in runs.values()
+            if side in run["curves"]
         ]
+        if not pairs:
+            continue
         reached = [steps for steps, _ in pairs if steps is not None]
         fewer = sum(
             steps is not None and fresh is not None and steps < fresh for steps, fresh in pairs
         )
         middle = f"{statistics.median(reached):,.0f}" if len(reached) == len(pairs) else "none"
         lines.append(
-            f"{side:<22} median steps {middle}; fewer than fresh in {fewer} of {len(pairs)} seeds"
+            f"{side:<25} median steps {middle}; fewer than fresh in {fewer} of {len(pairs)} seeds"
         )
     return "\n".join(lines)
 

@@ -18,7 +18,10 @@ import surefoot
 from surefoot.config import Config
 from surefoot.errors import UserError
 from surefoot.robots import RobotEnvironment
+from surefoot.see.browse import browse
+from surefoot.see.choice import Choice
 from surefoot.see.replay import Replay
+from surefoot.see.video import Shot, film
 from surefoot.services.breakdowns import Breakdowns, read_breakdown
 
 
@@ -102,6 +105,15 @@ def test_a_file_that_is_damaged_or_of_another_model_is_refused(
     file.write_text(json.dumps(facts))
     with pytest.raises(UserError, match="is your own code; name it again"):
         Replay(file)
+
+
+def test_a_file_is_gone_through_in_the_browser_alone(files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step by step in the browser, surefoot play .*\.json"):
+        film(Choice(run=files[0], task=Pole), tmp_path / "film.mp4", Shot(), log=print)
+    assert not list(tmp_path.iterdir())
+    for others in ({"agent": "zero"}, {"policy": tmp_path}, {"stochastic": True}):
+        with pytest.raises(UserError, match="under the controls of then: leave out"):
+            browse(Choice(run=files[0], task=Pole, **others), log=print)
 
 
 @pytest.mark.extended

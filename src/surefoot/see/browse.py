@@ -40,7 +40,7 @@ def browse(
         raise UserError(f"episodes = {episodes} must be at least 1")
     port = free_port(host, port)  # before a model is loaded
     with contextlib.ExitStack() as at_end:
-        broken = choice.run if choice.run is not None and choice.run.is_file() else None
+        broken = choice.broken
         stage = choice.open(log=log) if broken is None else Replay(broken, choice.task)
         at_end.callback(stage.close)
         view = stage if isinstance(stage, Replay) else stage.view()

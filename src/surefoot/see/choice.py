@@ -54,6 +54,21 @@ class Choice:
     env_options: tuple[str, ...] | None = None
     stochastic: bool = False
 
+    @property
+    def broken(self) -> Path | None:
+        """The file of a simulation that broke down, if one is meant in place of a run.
+
+        Raises:
+            ValueError: somebody else is asked to act in it.
+        """
+        if self.run is None or not self.run.is_file():
+            return None
+        if self.agent is not None or self.policy is not None or self.stochastic:
+            raise UserError(
+                f"{self.run} is gone through under the controls of then: leave out --agent, --policy and --stochastic"
+            )
+        return self.run
+
     def open(
         self,
         num_envs: int = 1,
@@ -73,6 +88,11 @@ class Choice:
         Raises:
             ValueError: it does not say what to look at, or what it says does not fit together.
         """
+        if self.broken is not None:
+            raise UserError(
+                f"{self.broken} is a file: a simulation that broke down is gone through step by step in the "
+                f"browser, surefoot play {self.broken}; all else is a run's folder"
+            )
         task, options, seed = self._task()
         if has_model and not options:
             task = in_gymnasium(task)
