@@ -65,7 +65,8 @@ class Choice:
             return None
         if self.agent is not None or self.policy is not None or self.stochastic:
             raise UserError(
-                f"{self.run} is gone through under the controls of then: leave out --agent, --policy and --stochastic"
+                f"{self.run} is gone through under the controls of then: leave out --agent, --policy and "
+                "--stochastic"
             )
         return self.run
 
