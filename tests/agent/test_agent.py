@@ -97,16 +97,22 @@ def test_torsos_and_head_are_those_of_the_options() -> None:
 
 def test_with_a_shared_trunk_the_critic_has_the_actors_layers() -> None:
     config = Config(
-        actor_hidden=(8, 4), critic_hidden=(6,), shared_trunk=True, critic_layer_norm=True
+        actor_hidden=(8, 4),
+        critic_hidden=(6,),
+        shared_trunk=True,
+        critic_layer_norm=True,
+        critic_residual=True,
     )
     agent = make_agent(config, spec(o=3))
     assert agent.critic == agent.actor == TorsoSpec(("o",), 3, (8, 4), "tanh")
 
 
 @pytest.mark.parametrize(("actor", "critic"), [(False, True), (True, False)])
-def test_layer_norm_is_of_whom_it_is_asked_for(actor: bool, critic: bool) -> None:
-    agent = make_agent(Config(actor_layer_norm=actor, critic_layer_norm=critic), spec(o=3))
-    assert (agent.actor.layer_norm, agent.critic.layer_norm) == (actor, critic)
+@pytest.mark.parametrize("of", ["layer_norm", "residual"])
+def test_a_form_is_of_whom_it_is_asked_for(actor: bool, critic: bool, of: str) -> None:
+    config = Config().replace(**{f"actor_{of}": actor, f"critic_{of}": critic})
+    agent = make_agent(config, spec(o=3))
+    assert (getattr(agent.actor, of), getattr(agent.critic, of)) == (actor, critic)
 
 
 @pytest.mark.parametrize("distribution", ["beta", "binned"])

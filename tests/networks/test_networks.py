@@ -145,6 +145,25 @@ def test_layer_norm_standardizes_what_a_layer_says_before_its_gain_and_bias() ->
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
+def test_a_residual_layer_is_added_to_what_it_reads_where_that_is_as_wide(layer_norm: bool) -> None:
+    shape = {"activation": "tanh", "orthogonal": True, "layer_norm": layer_norm}
+    whole = make_mlp(KEY, 5, (5, 6, 6, 3), **shape, residual=True)
+    x = STATES / 10
+    for i, wide in enumerate([True, False, True, False]):
+        one = MLP(whole.layers[i : i + 1], "tanh", whole.gains[i : i + 1])
+        x = np.asarray(one(x)) + (x if wide else 0.0)
+    np.testing.assert_allclose(whole(STATES / 10), x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_trunk_keeps_its_form_below_what_stands_on_it(residual: bool) -> None:
+    spec = dataclasses.replace(torso((6, 6)), residual=residual)
+    whole, values = actor(PolicyHead("gaussian", (3,)), spec), critic(spec)
+    shared = share_trunk(whole, values)
+    np.testing.assert_array_equal(act(shared.policy()).mode(), act(whole).mode())
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
 def test_a_trunk_keeps_its_layer_norm_below_what_stands_on_it(layer_norm: bool) -> None:
     spec = dataclasses.replace(torso(), layer_norm=layer_norm)
     whole, values = actor(PolicyHead("gaussian", (3,)), spec), critic(spec)

@@ -278,6 +278,7 @@ TORSO = {
     "activation": "tanh",
     "memory": None,
     "layer_norm": False,
+    "residual": False,
 }
 
 

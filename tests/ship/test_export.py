@@ -29,6 +29,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "squashed": ("probe:late-reward/continuous", {"distribution": "squashed_gaussian"}),
     "state-dependent": ("probe:late-reward/continuous", {"state_dependent_std": True}),
     "layer norm": ("probe:late-reward/continuous", {"actor_layer_norm": True}),
+    "residual": (
+        "probe:late-reward/continuous",
+        {"actor_layer_norm": True, "actor_residual": True},
+    ),
     "beta": ("probe:late-reward/continuous", {"distribution": "beta"}),
     "binned": ("probe:late-reward/continuous", {"distribution": "binned", "action_bins": 7}),
     "discrete": ("probe:late-reward/discrete", {}),

@@ -48,6 +48,8 @@ CHANGES: dict[str, Change] = {
     "critic_hidden": Change("begin", (16,)),
     "actor_layer_norm": Change("begin", True),
     "critic_layer_norm": Change("begin", True),
+    "actor_residual": Change("update", True, {"actor_hidden": (8, 8)}),
+    "critic_residual": Change("update", True, {"critic_hidden": (8, 8)}),
     "activation": Change("begin", "relu"),
     "shared_trunk": Change("begin", True),
     "orthogonal_init": Change("begin", False),

@@ -125,6 +125,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"value_clip_epsilon": 0.5},
     {"value_loss": "hl_gauss"},
     {"actor_layer_norm": True, "critic_layer_norm": True},
+    {"actor_layer_norm": True, "actor_residual": True, "critic_residual": True},
     {"normalize_observations": False, "scale_rewards": False},
     {"distribution": "squashed_gaussian"},
     {"distribution": "beta", "initial_std": 0.5},

@@ -115,8 +115,8 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
         if config.memory != "off" and config.memory_for in ("both", who):
             shape = (config.memory, config.memory_size, config.memory_layers)
             memory = MemorySpec(*shape, config.bptt_steps)
-        hidden, layer_norm = (getattr(config, f"{like}_{of}") for of in ("hidden", "layer_norm"))
-        return TorsoSpec(groups, width, hidden, config.activation, memory, layer_norm)
+        form = {of: getattr(config, f"{like}_{of}") for of in ("hidden", "layer_norm", "residual")}
+        return TorsoSpec(groups, width, activation=config.activation, memory=memory, **form)
 
     return Agent(
         {name: env.observations[name] for name in used},

@@ -121,6 +121,7 @@ def options_of_torso(spec: TorsoSpec, who: str) -> dict[str, Any]:
     return {
         f"{who}_hidden": spec.hidden,
         f"{who}_layer_norm": spec.layer_norm,
+        f"{who}_residual": spec.residual,
         "activation": spec.activation,
         "memory": "off" if memory is None else memory.kind,
         "memory_size": None if memory is None else memory.size,

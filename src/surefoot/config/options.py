@@ -152,6 +152,11 @@ class NetworkOptions:
     """Layer norm in the actor's hidden layers, before their activations (arXiv 1607.06450). [PPO]"""
     critic_layer_norm: Annotated[bool, _NETWORKS] = False
     """The same in the critic's. [PPO]"""
+    actor_residual: Annotated[bool, _NETWORKS] = False
+    """Add to each of the actor's hidden layers what it reads, where the two are equally wide (arXiv
+    1512.03385). [PPO]"""
+    critic_residual: Annotated[bool, _NETWORKS] = False
+    """The same in the critic's. [PPO]"""
     activation: Annotated[Activation, _NETWORKS] = "tanh"
     """Activation of the hidden layers. [PPO, MA]"""
     shared_trunk: Annotated[bool, _NETWORKS] = False

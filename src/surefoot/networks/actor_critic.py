@@ -230,6 +230,7 @@ class TorsoSpec:
         activation: of the hidden layers.
         memory: its memory, in front of them.
         layer_norm: whether hidden layers are normalized.
+        residual: whether a hidden layer as wide as the one before is added to it.
     """
 
     groups: tuple[str, ...]
@@ -238,6 +239,7 @@ class TorsoSpec:
     activation: str
     memory: MemorySpec | None = None
     layer_norm: bool = False
+    residual: bool = False
 
     def initial_carry(self, num_envs: int) -> Any:
         """What a torso of this shape carries into the first step of an episode."""
@@ -279,6 +281,7 @@ class TorsoSpec:
             activation=self.activation,
             orthogonal=orthogonal,
             layer_norm=self.layer_norm,
+            residual=self.residual,
         )
         return Torso(body, memory, self.groups)
 

@@ -35,21 +35,24 @@ class MLP(eqx.Module):
     """Hidden layers with an activation after each; no output layer.
 
     An empty MLP is the identity. With `gains`, one for each layer, `x @ weight` is standardized over its
-    last axis before gain and bias (layer norm: Ba et al. 2016, arXiv 1607.06450).
+    last axis before gain and bias (layer norm: Ba et al. 2016, arXiv 1607.06450). Where it is `residual`,
+    a layer as wide as what it reads is added to it (He et al. 2015, arXiv 1512.03385).
     """
 
     layers: tuple[Linear, ...]
     activation: str = eqx.field(static=True)
     gains: tuple[jax.Array, ...] = ()
+    residual: bool = eqx.field(static=True, default=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D_in] -> [..., width of the last layer]."""
         activate = ACTIVATIONS[self.activation]
         for layer, gain in itertools.zip_longest(self.layers, self.gains):
             if gain is None:
-                x = activate(layer(x))
+                y = activate(layer(x))
             else:
-                x = activate(standardized(x @ layer.weight) * gain + layer.bias)
+                y = activate(standardized(x @ layer.weight) * gain + layer.bias)
+            x = x + y if self.residual and x.shape == y.shape else y
         return x
 
 
@@ -99,6 +102,7 @@ def make_mlp(
     activation: str,
     orthogonal: bool,
     layer_norm: bool = False,
+    residual: bool = False,
 ) -> MLP:
     """Hidden layers of the given widths; gain sqrt(2), as is usual for PPO."""
     layers = []
@@ -107,4 +111,4 @@ def make_mlp(
         layers.append(make_linear(layer_key, size_in, width, gain=2**0.5, orthogonal=orthogonal))
         size_in = width
     gains = tuple(jnp.ones(width, jnp.float32) for width in widths) if layer_norm else ()
-    return MLP(tuple(layers), activation, gains)
+    return MLP(tuple(layers), activation, gains, residual)

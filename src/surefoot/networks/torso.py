@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -66,7 +67,8 @@ class Torso(eqx.Module):
     def on_top_of(self, trunk: Torso) -> Torso:
         """This torso behind a trunk that it shares with another."""
         layers, gains = trunk.body.layers + self.body.layers, trunk.body.gains + self.body.gains
-        return Torso(MLP(layers, trunk.body.activation, gains), trunk.memory, trunk.groups)
+        body = replace(trunk.body, layers=layers, gains=gains)
+        return Torso(body, trunk.memory, trunk.groups)
 
     def _read(self, inputs: Inputs) -> jax.Array:
         parts = [inputs[name] for name in self.groups]
