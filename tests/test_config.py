@@ -87,6 +87,7 @@ def test_every_option_misspelt_by_one_letter_gets_its_name_suggested(name: str) 
         ({"shared_trunk": True, "critic_epochs": 3}, "critic_epochs has no effect"),
         ({"recompute_advantages": True, "critic_epochs": 3}, "take their epochs in turn"),
         ({"value_loss": "hl_gauss", "value_clip_epsilon": 0.2}, "clips squared errors"),
+        ({"value_loss": "hl_gauss", "normalize_values": True}, "is for squared errors"),
         ({"num_envs": 3, "num_steps": 5}, r"3 \* 5 = 15; near divisors: 3, 5, 15"),
         ({"num_minibatches": 2048}, "one row to each minibatch"),
         ({"surrogate": "kl_penalty", "recompute_advantages": True}, "choose one of them"),

@@ -128,7 +128,7 @@ class Source:
             raise UserError(f"from_critic: {error}") from None
 
     def _inherit_critic(self, saved: _Saved, agent: Agent, begun: Begun) -> Begun:
-        names = ["shared_trunk", "scale_rewards", "value_loss"]
+        names = ["shared_trunk", "scale_rewards", "value_loss", "normalize_values"]
         names += ["value_bins", "value_limit"] if self.config.value_loss == "hl_gauss" else []
         there = {name: getattr(self.config, name) for name in names}
         check_same(
@@ -164,7 +164,11 @@ class Source:
                 f"{saved.critic.num_weights:,} weights, and {TRAINER} has {size:,} bytes"
             )
         critic = make_critic(
-            jax.random.key(0), saved.critic, orthogonal=False, head=value_head(self.config)
+            jax.random.key(0),
+            saved.critic,
+            orthogonal=False,
+            head=value_head(self.config),
+            normalized=self.config.normalize_values,
         )
         if self.config.shared_trunk:
             shared = share_trunk(self.policy.policy.actor, critic)

@@ -172,6 +172,47 @@ def test_a_trunk_keeps_its_layer_norm_below_what_stands_on_it(layer_norm: bool) 
     assert len(shared.values().torso.body.gains) == (2 if layer_norm else 0)
 
 
+def test_a_critic_is_rescaled_to_its_targets_without_any_value_changing() -> None:
+    plain = critic()
+    assert plain.rescaled(jnp.ones(3), jnp.ones(3)) is plain
+    random = np.random.default_rng(0)
+    now = make_critic(jax.random.key(8), torso(), orthogonal=True, normalized=True)
+    np.testing.assert_array_equal(values_of(now), values_of(plain))  # relative to 0 and 1 at first
+    seen = []
+    for i in range(14):
+        targets = np.float32(random.normal(50.0 - 20 * i, 1.0 + i, (5, 4)))
+        weights = np.float32(random.random((5, 4)) < 0.7)
+        before, now = now, now.rescaled(targets, weights)
+        # the very same values, whatever the scale has become
+        np.testing.assert_allclose(values_of(now), values_of(before), rtol=1e-4, atol=1e-3)
+        seen.append(targets[weights > 0])
+        if i < 10:  # all batches alike: mean and deviation of batches' means and variances
+            means, variances = [x.mean() for x in seen], [x.var() for x in seen]
+            np.testing.assert_allclose(now.scale.mean, np.mean(means), rtol=1e-4)
+            variance = np.mean(variances) + np.var(means)
+            np.testing.assert_allclose(now.scale.std, np.sqrt(variance), rtol=1e-3)
+        else:
+            mean = 0.9 * before.scale.mean + 0.1 * seen[-1].mean()
+            np.testing.assert_allclose(now.scale.mean, mean, rtol=1e-4)
+    # no target that counts changes nothing, and equal ones divide by no zero
+    same = now.rescaled(np.full(3, np.nan, np.float32), np.zeros(3, np.float32))
+    for old, new in zip(jax.tree.leaves(now), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(old, new, rtol=1e-6)
+    still = make_critic(KEY, torso(), orthogonal=True, normalized=True)
+    for _ in range(3):
+        still = still.rescaled(jnp.full(4, 2.0), jnp.ones(4))
+    assert np.isfinite(values_of(still)).all()
+    assert float(still.scale.std) == pytest.approx(1e-4)
+
+
+def test_what_values_are_relative_to_is_not_learned() -> None:
+    now = make_critic(KEY, torso(), orthogonal=True, normalized=True)
+    now = now.rescaled(jnp.float32([3.0, 9.0]), jnp.ones(2))
+    gradient = eqx.filter_grad(lambda critic: jnp.square(values_of(critic)).sum())(now)
+    assert all(float(x) == 0.0 for x in jax.tree.leaves(gradient.scale))
+    assert float(jnp.abs(gradient.output.weight).sum()) > 0.0
+
+
 def test_an_mlp_without_layers_is_the_identity_and_a_network_without_them_is_linear() -> None:
     np.testing.assert_array_equal(MLP((), "tanh")(STATES), STATES)
     linear = critic(torso(()))

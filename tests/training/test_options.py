@@ -80,6 +80,7 @@ CHANGES: dict[str, Change] = {
     "advantage_normalization": Change("update", "batch"),
     "min_advantage_std": Change("update", 10.0),
     "recompute_advantages": Change("update", True, TWICE),
+    "normalize_values": Change("begin", True),
     "value_loss": Change("begin", "hl_gauss"),
     "value_bins": Change("begin", 11, {"value_loss": "hl_gauss"}),
     "value_limit": Change("update", 2.0, {"value_loss": "hl_gauss"}),

@@ -124,6 +124,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"surrogate": "kl_penalty", "learning_rate_schedule": "kl_adaptive"},
     {"value_clip_epsilon": 0.5},
     {"value_loss": "hl_gauss"},
+    {"normalize_values": True},
     {"actor_layer_norm": True, "critic_layer_norm": True},
     {"actor_layer_norm": True, "actor_residual": True, "critic_residual": True},
     {"normalize_observations": False, "scale_rewards": False},

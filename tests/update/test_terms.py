@@ -13,7 +13,19 @@ import pytest
 
 from surefoot import functional as F
 from surefoot.config import Config
-from surefoot.networks import ActorCritic, PolicyHead, TorsoSpec, ValueHead, make_actor, make_critic
+from surefoot.networks import (
+    MLP,
+    ActorCritic,
+    Critic,
+    Linear,
+    PolicyHead,
+    Torso,
+    TorsoSpec,
+    ValueHead,
+    ValueScale,
+    make_actor,
+    make_critic,
+)
 from surefoot.update.batch import Batch, Carries, Forward, forward
 from surefoot.update.measured import Measured
 from surefoot.update.terms import (
@@ -49,8 +61,12 @@ def batch(**changes: Any) -> Batch:
     )._replace(**changes)
 
 
-def seen(values: Any = (2.0, 2.0, 2.5, 0.0), beta: float = 1.0) -> Forward:
-    networks = ActorCritic(None, None, None)
+def seen(
+    values: Any = (2.0, 2.0, 2.5, 0.0), beta: float = 1.0, scale: ValueScale | None = None
+) -> Forward:
+    torso = Torso(MLP((), "tanh"), None, ("o",))
+    critic = Critic(torso, Linear(jnp.zeros((3, 1)), jnp.zeros(1)), ValueHead(), scale)
+    networks = ActorCritic(None, None, critic)
     outputs = jnp.float32(values).reshape(4, -1)
     return Forward(networks, F.Categorical(jnp.log(NEW)), outputs, jnp.float32(beta))
 
@@ -240,6 +256,17 @@ def test_a_clipped_value_term_is_pessimistic_about_values_far_from_the_old_ones(
     worse[0] = 2.25
     np.testing.assert_allclose(loss_of(ValueTerm(0.5), near), 0.5 * worse.mean(), rtol=1e-6)
     np.testing.assert_allclose(loss_of(ValueTerm(0.5, 0.25), near), 0.125 * worse.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_values_that_are_normalized_are_fitted_in_units_of_their_targets(
+    clip: float | None,
+) -> None:
+    scale = ValueScale(jnp.float32(3.0), jnp.float32(4.0), jnp.float32(1.0))
+    values = np.float32([2.0, 2.0, 2.5, 0.0])
+    plain = loss_of(ValueTerm(clip), batch(), seen(values))
+    relative = seen((values - 3.0) / 4.0, scale=scale)
+    np.testing.assert_allclose(loss_of(ValueTerm(clip), batch(), relative), plain / 16, rtol=1e-5)
 
 
 def test_a_histograms_value_term_is_its_cross_entropy_times_its_weight() -> None:

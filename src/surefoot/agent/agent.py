@@ -60,7 +60,11 @@ class Agent:
             symmetry=self._of_actor() if config.symmetry == "average" else None,
         )
         critic = make_critic(
-            critic_key, self.critic, orthogonal=config.orthogonal_init, head=value_head(config)
+            critic_key,
+            self.critic,
+            orthogonal=config.orthogonal_init,
+            head=value_head(config),
+            normalized=config.normalize_values,
         )
         reflections = self.symmetry.inputs if self.symmetry else None
         spec = NormalizerSpec(config.normalize_observations, config.observation_clip, reflections)

@@ -245,6 +245,11 @@ def _check_combinations(config: Config) -> None:
             f"value_clip_epsilon = {config.value_clip_epsilon} clips squared errors, and value_loss = "
             "'hl_gauss' has none; leave it out"
         )
+    if config.value_loss == "hl_gauss" and config.normalize_values:
+        raise UserError(
+            "normalize_values is for squared errors; the histogram of value_loss = 'hl_gauss' has limits of "
+            "its own (value_limit); leave it out"
+        )
     if config.initial_std <= config.min_std:
         raise UserError(
             f"initial_std = {config.initial_std} must lie above min_std = {config.min_std}"

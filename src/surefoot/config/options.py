@@ -215,6 +215,9 @@ class NormalizationOptions:
     """Rewards over the running standard deviation of the discounted return. [37, IM]"""
     reward_clip: PositiveOrInf = 10.0
     """Scaled rewards are clipped to +- this. [37, IM]"""
+    normalize_values: Annotated[bool, _NETWORKS] = False
+    """Fit the critic to targets minus their running mean over their running standard deviation, with its last
+    layer rescaled so that no value changes by it (PopArt, arXiv 1602.07714). [37]"""
 
 
 @dataclass(frozen=True)

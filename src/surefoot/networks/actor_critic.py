@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -12,12 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from surefoot.functional import PolicyReflection, distributions, histogram_values, joined
+from surefoot.functional import (
+    PolicyReflection,
+    distributions,
+    histogram_values,
+    joined,
+    masked_mean,
+)
 from surefoot.networks.memory import MemorySpec
 from surefoot.networks.mlp import ACTIVATIONS, MLP, Linear, make_linear, make_mlp
 from surefoot.networks.torso import Inputs, Torso
 
 _CONTINUOUS = ("gaussian", "squashed_gaussian", "beta", "binned")
+_LEAST_RATE = 0.1  # at which a batch's targets count in the mean and deviation of them
+_LEAST_STD = 1e-4  # as in PopArt
 _KINDS = (*_CONTINUOUS, "discrete", "multi_discrete", "multi_binary")
 
 
@@ -154,20 +163,81 @@ class ValueHead:
         return histogram_values(outputs, limit=self.limit)
 
 
+class ValueScale(eqx.Module):
+    """Mean and standard deviation of what values are fitted to, which a critic's output is relative to.
+
+    V = mean + std * output. No gradient flows into them, so that an optimizer leaves them as they are.
+
+    Attributes:
+        mean: [].
+        std: [].
+        batches: [], how many they are of.
+    """
+
+    mean: jax.Array
+    std: jax.Array
+    batches: jax.Array
+
+    def values(self, outputs: jax.Array) -> jax.Array:
+        """Values of outputs, of any shape."""
+        return jax.lax.stop_gradient(self.mean) + jax.lax.stop_gradient(self.std) * outputs
+
+    def outputs(self, values: jax.Array) -> jax.Array:
+        """The outputs that would mean such values."""
+        return (values - jax.lax.stop_gradient(self.mean)) / jax.lax.stop_gradient(self.std)
+
+    def with_batch(self, targets: jax.Array, weights: jax.Array) -> ValueScale:
+        """Mean and deviation with another batch [T, N]: all count alike at first, then a tenth each."""
+        rate = jnp.maximum(1.0 / (self.batches + 1.0), _LEAST_RATE)
+        mean = masked_mean(targets, weights)
+        shift = mean - self.mean
+        variance = masked_mean(jnp.square(targets - mean), weights)
+        # the variance of a mixture of the two
+        variance = (1.0 - rate) * (
+            jnp.square(self.std) + rate * jnp.square(shift)
+        ) + rate * variance
+        std = jnp.maximum(jnp.sqrt(variance), _LEAST_STD)
+        seen = ValueScale(self.mean + rate * shift, std, self.batches + 1.0)
+        return jax.tree.map(partial(jnp.where, weights.sum() > 0.0), seen, self)
+
+
 class Critic(eqx.Module):
-    """A state-value network: observation groups -> values."""
+    """A state-value network: observation groups -> values; with a `scale` its output is relative to that."""
 
     torso: Torso
     output: Linear
     head: ValueHead = eqx.field(static=True, default=ValueHead())
+    scale: ValueScale | None = None
+
+    def values_of(self, outputs: jax.Array) -> jax.Array:
+        """Values [...] of what the network puts out, [..., bins]."""
+        values = self.head(outputs)
+        return values if self.scale is None else self.scale.values(values)
+
+    def rescaled(self, targets: jax.Array, weights: jax.Array) -> Critic:
+        """A critic of the very same values, relative to what it is to be fitted to next.
+
+        w' = w * std / std',    b' = (std * b + mean - mean') / std'
+
+        Source: van Hasselt et al. 2016, "Learning values across many orders of magnitude", arXiv 1602.07714,
+        eq. 3 (PopArt). Without a `scale` it is this critic.
+        """
+        if self.scale is None:
+            return self
+        scale = self.scale.with_batch(targets, weights)
+        output = Linear(
+            self.output.weight * (self.scale.std / scale.std),
+            scale.outputs(self.scale.values(self.output.bias)),
+        )
+        return replace(self, output=output, scale=scale)
 
     def unroll(self, inputs: Inputs, carry: Any, first: jax.Array) -> tuple[jax.Array, Any]:
         """Values [T, N] over whole sequences, and what is carried behind each row (see `Torso`)."""
         outputs, carried = self.outputs(inputs, carry, first)
-        return self.head(outputs), carried
+        return self.values_of(outputs), carried
 
     def outputs(self, inputs: Inputs, carry: Any, first: jax.Array) -> tuple[jax.Array, Any]:
-        """What `head` makes values of, [T, N, bins], and what is carried."""
+        """What `values_of` makes values of, [T, N, bins], and what is carried."""
         features, carried = self.torso.unroll(inputs, carry, first)
         return self.output(features), carried
 
@@ -178,7 +248,7 @@ class Critic(eqx.Module):
             inputs: groups [T, N, D_g].
             carried: behind each row, as `unroll` returned it; more rows than `inputs` has do not matter.
         """
-        return self.head(self.output(self.torso.follow(inputs, carried)))
+        return self.values_of(self.output(self.torso.follow(inputs, carried)))
 
 
 class ActorCritic(eqx.Module):
@@ -326,10 +396,24 @@ def _beta_bias(head: PolicyHead, initial_std: float) -> jax.Array:
 
 
 def make_critic(
-    key: jax.Array, torso: TorsoSpec, *, orthogonal: bool, head: ValueHead = ValueHead()
+    key: jax.Array,
+    torso: TorsoSpec,
+    *,
+    orthogonal: bool,
+    head: ValueHead = ValueHead(),
+    normalized: bool = False,
 ) -> Critic:
-    """A critic; its output layer has gain 1, or hardly any where it begins as an even histogram."""
+    """A critic; its output layer has gain 1, or hardly any where it begins as an even histogram.
+
+    Args:
+        key: random stream.
+        torso: its form.
+        orthogonal: see `make_linear`.
+        head: what the outputs say.
+        normalized: whether they are relative to mean and deviation of what they are fitted to.
+    """
     body_key, output_key = jax.random.split(key)
     gain = 1.0 if head.bins == 1 else 0.01
     output = make_linear(output_key, torso.size_out, head.bins, gain=gain, orthogonal=orthogonal)
-    return Critic(torso.make(body_key, orthogonal=orthogonal), output, head)
+    scale = ValueScale(*(jnp.float32(x) for x in (0, 1, 0))) if normalized else None
+    return Critic(torso.make(body_key, orthogonal=orthogonal), output, head, scale)

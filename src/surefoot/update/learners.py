@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -275,6 +275,18 @@ def begin_update(learner: Learner, learning_rate: Any, *, restart_adam: bool = F
         return learner
     rate = jnp.asarray(learning_rate, jnp.float32) * 0.5 ** learner.skipped.astype(jnp.float32)
     return learner._replace(learning_rate=rate)
+
+
+def rescale_values(learner: Learner, targets: jax.Array, weights: jax.Array) -> Learner:
+    """The learner with a critic of the same values, relative to the targets [T, N] that it is fitted to next.
+
+    One without a critic, or whose critic's values are not normalized, is as it was.
+    """
+    networks = learner.params
+    if networks.critic is None:
+        return learner
+    critic = networks.critic.rescaled(targets, weights)
+    return learner._replace(params=replace(networks, critic=critic))
 
 
 def go_further(before: Learner, after: Learner, outer_step: float) -> Learner:

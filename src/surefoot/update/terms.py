@@ -125,7 +125,7 @@ class EntropyTerm(Term):
 @dataclass(frozen=True)
 class ValueTerm(Term):
     """The (clipped) squared error of the critic, with the factor 1/2 of `functional`, or the cross-entropy of
-    its histogram, times `coef`.
+    its histogram, times `coef`; of a critic with a scale, the error of its outputs.
     """
 
     clip_epsilon: float | None
@@ -136,16 +136,22 @@ class ValueTerm(Term):
         """Gradient flows into the critic alone."""
         outputs, weights = seen.value_outputs, batch.weights
         assert outputs is not None
+        assert seen.networks.critic is not None
+        scale, old, targets = seen.networks.critic.scale, batch.old_values, batch.targets
+        epsilon = self.clip_epsilon
+        if scale is not None:
+            old, targets = scale.outputs(old), scale.outputs(targets)
+            epsilon = None if epsilon is None else epsilon / scale.std
         if self.head.bins > 1:
-            loss = F.hl_gauss_loss(outputs, batch.targets, limit=self.head.limit, weights=weights)
-        elif self.clip_epsilon is None:
-            loss = F.squared_value_loss(self.head(outputs), batch.targets, weights=weights)
+            loss = F.hl_gauss_loss(outputs, targets, limit=self.head.limit, weights=weights)
+        elif epsilon is None:
+            loss = F.squared_value_loss(self.head(outputs), targets, weights=weights)
         else:
             loss = F.clipped_value_loss(
                 self.head(outputs),
-                batch.old_values,
-                batch.targets,
-                value_clip_epsilon=self.clip_epsilon,
+                old,
+                targets,
+                value_clip_epsilon=epsilon,
                 weights=weights,
             )
         return self.coef * loss, loss

@@ -23,6 +23,7 @@ from surefoot.update.learners import (
     learner_specs,
     make_learner,
     owned,
+    rescale_values,
 )
 from surefoot.update.measured import Metrics, Steps, summarize
 
@@ -168,7 +169,7 @@ class Updater:
 
     def _program(self, spec: LearnerSpec) -> Any:
         def program(learner: Learner, rate: Any, batch: Estimated, key: jax.Array) -> Any:
-            learner = self._begin(learner, rate)
+            learner = self._begin(learner, rate, batch)
             moved = self._move(spec, learner, batch, key, spec.num_epochs)
             return self._finished(spec, learner, *moved)
 
@@ -178,7 +179,7 @@ class Updater:
         self, learners: Learners, rates: Mapping[str, Any], batch: Estimated, key: jax.Array
     ) -> Any:
         """All epochs of all learners as one program, the advantages estimated anew before each."""
-        learners = {name: self._begin(x, rates[name]) for name, x in learners.items()}
+        learners = {name: self._begin(x, rates[name], batch) for name, x in learners.items()}
 
         def epoch(now: Any, epoch_key: jax.Array) -> Any:
             fresh, _ = self._estimate_in(now[self._last.name], batch.carry, batch.experience)
@@ -197,8 +198,9 @@ class Updater:
         metrics = {name: x for _, own in finished.values() for name, x in own.items()}
         return *(learner for learner, _ in finished.values()), metrics
 
-    def _begin(self, learner: Learner, rate: Any) -> Learner:
-        return begin_update(learner, rate, restart_adam=self.config.restart_adam)
+    def _begin(self, learner: Learner, rate: Any, batch: Estimated) -> Learner:
+        learner = begin_update(learner, rate, restart_adam=self.config.restart_adam)
+        return rescale_values(learner, batch.estimates.targets, batch.experience.weights)
 
     def _finished(
         self, spec: LearnerSpec, before: Learner, after: Learner, metrics: Metrics, steps: Steps
