@@ -1,77 +1,163 @@
-"""Learning on real tasks: train with the default configuration, evaluate, write the table.
+"""What the default configuration learns, by the protocol of docs/results.md, beside what others publish.
 
-    python benchmarks/learning_curves.py                       # the table of docs/results.md
+    python benchmarks/learning_curves.py [--tasks NAME ...] [--seeds 10] [--total-steps 1000000]
     python benchmarks/learning_curves.py --tasks Hopper-v5 gymnasium:Hopper-v5 --name paths
 
-Every run is a process of its own (`surefoot train`, then `surefoot eval --json`); runs that are there
-already are not repeated. Writes benchmarks/results/NAME.json and prints a Markdown table with means and
-(sample) standard deviations over seeds.
+A run is a process of its own on a core of its own (`surefoot train`, then `surefoot eval`: the deterministic
+policy at the last step, 20 episodes on environments it never trained on). Every run is a line of
+benchmarks/results/NAME.csv as soon as it is there, and is not repeated. Prints a Markdown table: mean and
+interquartile mean over seeds with 95% intervals, sample standard deviation, each seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
 import statistics
+import subprocess
+import tempfile
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from common import surefoot
+import numpy as np
+from common import HERE, OURS
 
-TASKS = ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "InvertedPendulum-v5"]
-HERE = Path(__file__).parent
+from surefoot.study.statistics import Interval, iqm_interval, mean_interval
 
-
-def one_run(task: str, seed: int, options: argparse.Namespace) -> dict:
-    """Train and evaluate, or read what an earlier call left."""
-    folder = options.runs / f"{task.replace(':', '-')}-{options.total_steps}-seed{seed}"
-    answer = folder / "evaluation.json"
-    if answer.exists():
-        return json.loads(answer.read_text())
-    began = time.perf_counter()
-    if folder.exists():
-        raise SystemExit(f"{folder} has no evaluation: an earlier run broke off; remove it")
-    budget = ["--total-steps", str(options.total_steps), "--seed", str(seed)]
-    surefoot("train", task, *budget, "--run-dir", str(folder), *options.extra)
-    seconds = time.perf_counter() - began
-    result = json.loads(surefoot("eval", str(folder), "--episodes", "20", "--json"))
-    result |= {"task": task, "seed": seed, "train_seconds": seconds}
-    answer.write_text(json.dumps(result))
-    return result
+COLUMNS = ["task", "total_steps", "options", "seed", "episodes", "episode_return_mean"]
+COLUMNS += ["episode_return_std", "episode_length_mean", "train_seconds"]
+# at 1,000,000 steps: best published PPO, and best published on-policy method of any kind (docs/results.md)
+PUBLISHED: dict[str, tuple[float, float]] = {
+    "HalfCheetah-v5": (5650, 6500),
+    "Hopper-v5": (2483, 3372),
+    "Walker2d-v5": (3871, 4502),
+    "Ant-v5": (1327, 3554),
+    "Humanoid-v5": (740, 1030),
+    "Swimmer-v5": (120, 359),
+    "Reacher-v5": (-4.5, -3.5),
+    "Pusher-v5": (-36, -29),
+    "InvertedPendulum-v5": (1000, 1000),
+    "InvertedDoublePendulum-v5": (9231, 9231),
+}
+Row = dict[str, str]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tasks", nargs="+", default=list(PUBLISHED))
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--total-steps", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=Path, default=Path("runs/learning_curves"))
-    parser.add_argument("--name", default="learning_curves")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--name", default="learning_curves", help="of the file of results")
     parser.add_argument("extra", nargs="*", help="after --: options passed on to surefoot train")
     options = parser.parse_args()
-    results: dict[str, list[dict]] = {task: [] for task in options.tasks}
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for task in options.tasks:
-            result = one_run(task, seed, options)
-            results[task].append(result)
-            print(
-                f"{task} seed {seed}: {result['episode_return_mean']:.1f} "
-                f"in {result['train_seconds']:.0f} s",
-                flush=True,
-            )
-    folder = HERE / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{options.name}.json").write_text(json.dumps(results, indent=2) + "\n")
-    print("| task | mean | std over seeds | each seed | train time, median |")
-    print("|---|---|---|---|---|")
-    for task, rows in results.items():
-        scores = [row["episode_return_mean"] for row in rows]
-        std = statistics.stdev(scores) if len(scores) > 1 else float("nan")
-        each = ", ".join(f"{score:.0f}" for score in scores)
-        seconds = statistics.median(row["train_seconds"] for row in rows)
-        mean = statistics.mean(scores)
-        print(f"| {task} | {mean:.0f} | {std:.0f} | {each} | {seconds:.0f} s |")
+    file = HERE / "results" / f"{options.name}.csv"
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    wanted = [(task, seed) for seed in seeds for task in options.tasks]
+    cores = sorted(os.sched_getaffinity(0))
+    free, writing = list(range(options.workers)), threading.Lock()
+
+    def run(job: tuple[str, int]) -> None:
+        if any(_same(row, *job, options) for row in rows_of(file)):
+            return
+        worker = free.pop()
+        row = one_run(*job, options, core=cores[worker % len(cores)])
+        free.append(worker)
+        with writing:
+            add(file, row)
+        print(
+            f"{row['task']} seed {row['seed']}: {float(row['episode_return_mean']):.1f} "
+            f"in {float(row['train_seconds']):.0f} s",
+            flush=True,
+        )
+
+    with ThreadPoolExecutor(options.workers) as pool:
+        list(pool.map(run, wanted))
+    print(table(rows_of(file), options))
+
+
+def one_run(task: str, seed: int, options: argparse.Namespace, core: int) -> Row:
+    """Train and evaluate on one core; `overlap` off is what it learns on any number of them."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        train = ["train", task, "--seed", str(seed), "--total-steps", str(options.total_steps)]
+        train += ["--overlap", "off", "--run-dir", str(folder), *options.extra]
+        on_core(core, train)
+        seconds = time.perf_counter() - began
+        found = json.loads(on_core(core, ["eval", str(folder), "--episodes", "20", "--json"]))
+    row = {"task": task, "seed": seed, "total_steps": options.total_steps}
+    row |= {"options": " ".join(options.extra), "train_seconds": f"{seconds:.1f}"}
+    return {name: str(x) for name, x in (row | found).items() if name in COLUMNS}
+
+
+def on_core(core: int, words: Sequence[str]) -> str:
+    """Standard output of a command of ours that has one core."""
+    command = ["taskset", "-c", str(core), str(OURS), "-m", "surefoot", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"surefoot {' '.join(words)}: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def rows_of(file: Path) -> list[Row]:
+    """The runs that are there."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def add(file: Path, row: Row) -> None:
+    """One more line."""
+    begins = not file.exists()
+    with file.open("a", newline="") as opened:
+        writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
+        if begins:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _same(row: Row, task: str, seed: int, options: argparse.Namespace) -> bool:
+    return row["task"] == task and int(row["seed"]) == seed and _alike(row, options)
+
+
+def _alike(row: Row, options: argparse.Namespace) -> bool:
+    asked = (str(options.total_steps), " ".join(options.extra))
+    return (row["total_steps"], row["options"]) == asked
+
+
+def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
+    """Every task's scores; what others publish beside them where that is at as many steps."""
+    lines = ["| task | seeds | mean | IQM | std | floor, aim | each seed |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for task in options.tasks:
+        own = sorted(
+            (row for row in rows if row["task"] == task and _alike(row, options)),
+            key=lambda row: int(row["seed"]),
+        )
+        scores = np.array([float(row["episode_return_mean"]) for row in own])
+        if len(scores) < 2:
+            continue
+        means = [_in_words(f([scores])) for f in (mean_interval, iqm_interval)]
+        beside = ""
+        if options.total_steps == 1_000_000 and task in PUBLISHED:
+            met = ["met" if scores.mean() >= goal else "not met" for goal in PUBLISHED[task]]
+            beside = ", ".join(f"{x:g} {y}" for x, y in zip(PUBLISHED[task], met, strict=True))
+        std, each = statistics.stdev(scores), ", ".join(f"{score:.4g}" for score in scores)
+        cells = [task, str(len(scores)), *means, f"{std:.3g}", beside, each]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _in_words(interval: Interval) -> str:
+    return f"{interval.estimate:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
 
 
 if __name__ == "__main__":
