@@ -88,6 +88,10 @@ def test_every_option_misspelt_by_one_letter_gets_its_name_suggested(name: str) 
         ({"recompute_advantages": True, "critic_epochs": 3}, "take their epochs in turn"),
         ({"value_loss": "hl_gauss", "value_clip_epsilon": 0.2}, "clips squared errors"),
         ({"value_loss": "hl_gauss", "normalize_values": True}, "is for squared errors"),
+        ({"gsde": True, "noise_color": 0.5}, "gsde and noise_color both say"),
+        ({"gsde": True, "state_dependent_std": True}, "gsde and state_dependent_std both say"),
+        ({"gsde": True, "symmetry": "average"}, "may be augment or off"),
+        ({"gsde": True, "actor_hidden": ()}, "at least one layer in actor_hidden"),
         ({"num_envs": 3, "num_steps": 5}, r"3 \* 5 = 15; near divisors: 3, 5, 15"),
         ({"num_minibatches": 2048}, "one row to each minibatch"),
         ({"surrogate": "kl_penalty", "recompute_advantages": True}, "choose one of them"),
@@ -288,6 +292,7 @@ MAY_CHANGE = {
         "cg_damping",
         "line_search_steps",
     ),
+    "gsde_steps",
     *("checkpoint_every", "keep_checkpoints", "exact_resume", "video_every", "log"),
     *("eval_every", "eval_episodes", "best_by", "stop_at_return", "stop_at_success"),
 }

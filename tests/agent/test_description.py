@@ -136,6 +136,7 @@ def test_a_field_that_is_missing_or_unknown_is_refused_with_its_place(
             "layer_norm",
             "residual",
             "bins",
+            "gsde",
         ):  # as of before there was any
             assert from_json(PolicySpec, lacking) == SPEC
             continue

@@ -14,6 +14,7 @@ from scipy import integrate, stats
 
 from surefoot.functional import distributions as dist
 from surefoot.functional.distributions import (
+    NORMAL,
     Bernoulli,
     Beta,
     Binned,
@@ -21,6 +22,7 @@ from surefoot.functional.distributions import (
     DiagGaussian,
     MultiCategorical,
     TanhGaussian,
+    feature_gaussian,
     floor_log_std,
     unfloor_log_std,
 )
@@ -50,7 +52,7 @@ def gaussian(cls, mean=0.3, std=0.7):
 
 def examples():
     """A [4, 3] batch (or its discrete counterpart) of each type, and another of the same type."""
-    keys = iter(jax.random.split(jax.random.key(7), 16))
+    keys = iter(jax.random.split(jax.random.key(7), 24))
 
     def normal(*shape):
         return jax.random.normal(next(keys), shape)
@@ -66,6 +68,10 @@ def examples():
         (MultiCategorical(MULTI_LOGITS, (2, 3)), MultiCategorical(-MULTI_LOGITS, (2, 3))),
         (Bernoulli(MULTI_LOGITS), Bernoulli(-MULTI_LOGITS)),
         (Binned(normal(4, 3, 5)), Binned(normal(4, 3, 5))),
+        (
+            feature_gaussian(normal(4, 3), normal(4, 2), positive(3, 3)),
+            feature_gaussian(normal(4, 3), normal(4, 2), positive(3, 3)),
+        ),
     ]
 
 
@@ -361,7 +367,7 @@ def test_float32_stays_float32_under_strict_promotion(p, q, x64):
 
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         raws, action, numbers = jax.eval_shape(compute, p, q, jax.random.key(0))
-    continuous = isinstance(p, DiagGaussian | TanhGaussian | Beta)
+    continuous = isinstance(p, (*NORMAL, Beta))
     dtype = jnp.float32 if continuous else jnp.int32
     assert {x.dtype for x in jax.tree.leaves(raws)} == {jnp.dtype(dtype)}
     assert action.dtype == (jnp.float32 if isinstance(p, Binned) else dtype)
@@ -388,6 +394,31 @@ def test_gaussian_sample_moments(cls):
     np.testing.assert_allclose(np.corrcoef(raw.T)[0, 1], 0.0, atol=0.02)
     np.testing.assert_array_equal(d.mode(), d.mean)
     assert d.entropy().shape == (50_000,)  # std of shape [A] broadcasts against the batch
+
+
+def test_noise_that_is_linear_in_features_is_normal_with_the_std_of_the_state():
+    random = np.random.default_rng(0)
+    features, std = F32(random.normal(size=(3, 4))), np.exp(F32(random.normal(size=(5, 2))))
+    mean = F32(random.normal(size=(3, 2)))
+    d = feature_gaussian(jnp.asarray(mean), jnp.asarray(features), jnp.asarray(std))
+    v = np.concatenate([features, np.ones((3, 1), np.float32)], axis=1)
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    np.testing.assert_allclose(d.std, np.sqrt(v**2 @ std**2), rtol=1e-5)
+    # one set of weights for all states: equal states get equal noise, and each state's is normal
+    z = jax.random.normal(jax.random.key(1), (20_000, 1, 5, 2))
+    noise = np.asarray(jax.vmap(d.at)(jnp.broadcast_to(z, (20_000, 3, 5, 2)))) - mean
+    np.testing.assert_allclose(noise[:7], np.einsum("sf,fa,nfa->nsa", v, std, z[:7, 0]), rtol=1e-4)
+    np.testing.assert_allclose(noise.std(0), d.std, rtol=0.03)
+    np.testing.assert_allclose(noise.mean(0), 0.0, atol=0.05)
+    assert abs(np.corrcoef(noise[:, 0].T)[0, 1]) < 0.03
+    raw = mean + 0.3
+    np.testing.assert_allclose(d.log_prob(raw), DiagGaussian(d.mean, d.std).log_prob(raw))
+    np.testing.assert_array_equal(d.mode(), mean)
+    # whatever the features, one standard deviation is that of every state; and they are not learned by it
+    even = feature_gaussian(d.mean, 100.0 * features, jnp.full((5, 2), 0.3))
+    np.testing.assert_allclose(even.std, 0.3, rtol=1e-5)
+    by_features = jax.grad(lambda x: feature_gaussian(d.mean, x, std).log_prob(raw).sum())
+    np.testing.assert_array_equal(by_features(jnp.asarray(features)), 0.0)
 
 
 def test_tanh_action_is_tanh():

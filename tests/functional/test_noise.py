@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from surefoot.functional import colored_noise, init_colored_noise
+from surefoot.functional import HeldNoise, colored_noise, init_colored_noise
 
 LENGTH, COLUMNS = 1024, 400
 
@@ -49,6 +49,36 @@ def test_columns_are_independent_and_steps_are_not(drawn) -> None:
     after = np.mean(noise[1:] * noise[:-1]) / np.mean(noise**2)
     expected = {0.0: 0.0, 0.5: 0.363, 1.0: 0.825, 1.5: 0.972}[color]  # of the exact spectrum
     assert after == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_held_noise_stays_for_its_steps_and_no_longer_than_the_episode(steps: int) -> None:
+    process = HeldNoise(steps, (2, 3))
+    first = np.zeros((40, 5), bool)
+    first[0] = True
+    first[[4, 10], [1, 1]] = True
+    state = process.init(jax.random.key(0), 5)
+    _, noise = jax.lax.scan(
+        lambda state, x: process.draw(state, *x),
+        state,
+        (jax.random.split(jax.random.key(1), 40), first),
+    )
+    for env in range(5):
+        age = 0
+        for t in range(1, 40):
+            age = 0 if first[t, env] else (age + 1) % steps
+            same = np.asarray(noise[t, env] == noise[t - 1, env])
+            assert same.all() if age else not same.any()
+    assert noise.shape == (40, 5, 2, 3)
+    # environments and numbers each draw their own
+    assert len(np.unique(noise)) == 6 * sum(
+        int(first[t, env] or (t - np.flatnonzero(first[: t + 1, env])[-1]) % steps == 0)
+        for t in range(40)
+        for env in range(5)
+    )
+    _, many = process.draw(process.init(jax.random.key(3), 4000), jax.random.key(4), first[1, :1])
+    assert abs(np.mean(many)) < 0.04
+    assert abs(np.std(many) - 1) < 0.03
 
 
 def test_a_color_beyond_the_range_is_refused_with_the_number() -> None:

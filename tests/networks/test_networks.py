@@ -255,6 +255,17 @@ def test_the_first_discrete_policy_is_nearly_uniform() -> None:
     np.testing.assert_allclose(bits.entropy(), 3 * np.log(2), atol=1e-3)
 
 
+def test_noise_of_features_starts_at_the_configured_std_and_then_depends_on_the_state() -> None:
+    policy = actor(PolicyHead("gaussian", (3,), gsde=True), torso((6,)), initial_std=0.4)
+    assert policy.log_std.shape == (7, 3)
+    np.testing.assert_allclose(act(policy).std, 0.4, rtol=1e-5)
+    uneven = eqx.tree_at(lambda p: p.log_std, policy, policy.log_std.at[0].add(2.0))
+    assert np.std(act(uneven).std, axis=0).min() > 0.01
+    for kind, dependent in (("squashed_gaussian", False), ("gaussian", True), ("beta", False)):
+        with pytest.raises(ValueError, match="gsde in a policy head"):
+            PolicyHead(kind, (3,), state_dependent_std=dependent, gsde=True)
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
 @pytest.mark.parametrize("initial_std", [0.02, 0.4, 1.0, 5.0])
 def test_the_initial_std_is_the_configured_one(kind: str, initial_std: float) -> None:
@@ -277,7 +288,7 @@ def test_a_state_dependent_std_starts_at_the_configured_one_and_then_depends(kin
     assert moving.mean.shape == moving.std.shape == (64, 3)
     assert type(moving) is (DiagGaussian if kind == "gaussian" else TanhGaussian)
     outputs, log_std = jnp.array([[0.5, -0.5, 0.25, 1.0]]), jnp.array([-1.0, -2.0])
-    of_a_state = PolicyHead(kind, (2,), state_dependent_std=True)(outputs, log_std)
+    of_a_state = PolicyHead(kind, (2,), state_dependent_std=True)(outputs, log_std, outputs)
     np.testing.assert_allclose(of_a_state.mean, [[0.5, -0.5]])
     wanted = floor_log_std(jnp.array([[-0.75, -1.0]]), min_std=0.01)
     np.testing.assert_allclose(of_a_state.std, wanted, rtol=1e-6)
@@ -339,7 +350,7 @@ def test_a_beta_policy_wider_than_uniform_starts_near_uniform_and_keeps_one_mode
 
 def test_the_std_never_falls_below_its_floor() -> None:
     head = PolicyHead("gaussian", (2,), min_std=0.2)
-    std = head(jnp.zeros((4, 2)), jnp.full(2, -50.0)).std
+    std = head(jnp.zeros((4, 2)), jnp.full(2, -50.0), jnp.zeros((4, 1))).std
     assert np.min(std) >= np.float32(0.2)
 
 

@@ -34,7 +34,7 @@ from surefoot.envs import (
 )
 from surefoot.envs.envpool import EnvPoolEnvironment
 from surefoot.envs.gymnasium import GymnasiumEnvironment
-from surefoot.functional import colored_noise
+from surefoot.functional import ColoredNoise, HeldNoise, colored_noise
 from surefoot.networks import PolicyHead, TorsoSpec, make_actor
 from surefoot.rollout import CollectorState, Rollout, make_collector, start
 
@@ -223,17 +223,18 @@ def test_every_step_and_every_environment_draws_its_own_action(side: str) -> Non
 def test_colored_noise_goes_on_from_rollout_to_rollout(kind: str, side: str) -> None:
     env = mirror(kind, side=side)
     policy = policy_for(env.spec, kind)
-    state = start(env, (), jax.random.key(1), color=1.0)
-    collector = make_collector(env, num_steps=13, color=1.0)
+    noise = ColoredNoise(1.0, 2)
+    state = start(env, (), jax.random.key(1), noise=noise)
+    collector = make_collector(env, num_steps=13, noise=noise)
     between, one = collector(policy, state, jax.random.key(2))
     assert between.noise.shape == (10, NUM_ENVS, 2)
     after, other = collector(policy, between, jax.random.key(3))
-    noise = []
+    drawn = []
     for rollout in map(to_numpy, (one, other)):
         log_probs, _, modes = replayed(policy, rollout)
         np.testing.assert_allclose(log_probs, rollout.log_probs, atol=1e-4)  # of each step alone
-        noise.append((rollout.raw_actions - np.asarray(modes)) / 5.0)
-    z = np.concatenate(noise)
+        drawn.append((rollout.raw_actions - np.asarray(modes)) / 5.0)
+    z = np.concatenate(drawn)
     now = state.noise
     for row, key in enumerate(
         [*jax.random.split(jax.random.key(2), 13), *jax.random.split(jax.random.key(3), 13)]
@@ -241,6 +242,27 @@ def test_colored_noise_goes_on_from_rollout_to_rollout(kind: str, side: str) -> 
         now, expected = colored_noise(now, key, color=1.0)
         np.testing.assert_allclose(z[row], expected, atol=1e-4)
     np.testing.assert_allclose(after.noise, now, atol=1e-5)
+
+
+@each_side
+def test_noise_of_features_is_held_across_rollouts(side: str) -> None:
+    env = mirror("gaussian", side=side)
+    plain = policy_for(env.spec, "gaussian")
+    head = PolicyHead("gaussian", env.spec.action.sizes, gsde=True)
+    log_std = jnp.zeros(head.std_shape(8))
+    actor = dataclasses.replace(plain.actor, head=head, log_std=log_std)
+    policy = make_policy(actor, plain.normalizer, plain.torso, plain.action)
+    noise = HeldNoise(20, (9, 2))
+    state = start(env, (), jax.random.key(1), noise=noise)
+    collector = make_collector(env, num_steps=3, noise=noise)
+    between, one = to_numpy(collector(policy, state, jax.random.key(2)))
+    after, other = to_numpy(collector(policy, between, jax.random.key(3)))
+    for rollout in (one, other):
+        np.testing.assert_allclose(log_probs_again(policy, rollout), rollout.log_probs, atol=1e-4)
+    went_on = between.noise.age + 3 == after.noise.age
+    assert went_on.any()
+    held = (between.noise.noise == after.noise.noise).all(axis=(1, 2))
+    np.testing.assert_array_equal(held, went_on)
 
 
 @each_side

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "squashed": ("probe:late-reward/continuous", {"distribution": "squashed_gaussian"}),
     "state-dependent": ("probe:late-reward/continuous", {"state_dependent_std": True}),
     "layer norm": ("probe:late-reward/continuous", {"actor_layer_norm": True}),
+    "gsde": ("probe:late-reward/continuous", {"gsde": True}),
     "residual": (
         "probe:late-reward/continuous",
         {"actor_layer_norm": True, "actor_residual": True},

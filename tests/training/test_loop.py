@@ -317,6 +317,18 @@ def test_noise_has_the_color_of_the_options_and_goes_on_where_it_was() -> None:
     assert trainer_for().start().collector.noise == ()
 
 
+def test_noise_of_features_is_held_for_as_long_as_the_options_say() -> None:
+    trainer = trainer_for("probe:late-reward/continuous", TINY.replace(gsde=True, gsde_steps=1000))
+    state = trainer.start()
+    assert state.collector is not None
+    assert state.collector.noise.noise.shape[1:] == (TINY.actor_hidden[-1] + 1, 1)
+    after, _ = trainer.collect(state, trainer.policy(state))
+    assert after.collector is not None
+    drawn = np.asarray(after.collector.noise.age)
+    assert drawn.max() <= TINY.num_steps
+    assert trainer_for(config=TINY.replace(gsde_steps=7)).start().collector.noise == ()
+
+
 def test_the_normalizer_sees_what_was_acted_on_and_not_what_came_of_it() -> None:
     trainer = trainer_for()
     state = trainer.start()

@@ -80,6 +80,7 @@ CHANGES: dict[str, Change] = {
     "advantage_normalization": Change("update", "batch"),
     "min_advantage_std": Change("update", 10.0),
     "recompute_advantages": Change("update", True, TWICE),
+    "gsde": Change("begin", True),
     "normalize_values": Change("begin", True),
     "value_loss": Change("begin", "hl_gauss"),
     "value_bins": Change("begin", 11, {"value_loss": "hl_gauss"}),
@@ -114,7 +115,7 @@ ELSEWHERE = {
     *("env_options", "env_workers", "env_timeout", "on_env_failure"),
     *("actor_groups", "critic_groups", "ignore_groups"),
     *("overlap", "max_lag"),
-    "noise_color",  # of a rollout: test_loop.py, tests/rollout/test_collect.py
+    *("noise_color", "gsde_steps"),  # of a rollout: test_loop.py, tests/rollout/test_collect.py
     "symmetry",  # of tasks that have one: tests/training/test_symmetry.py
     *("measure_held_out_kl", "max_refused_updates"),
     *("checkpoint_every", "keep_checkpoints", "exact_resume", "video_every", "log"),

@@ -131,6 +131,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"distribution": "squashed_gaussian"},
     {"distribution": "beta", "initial_std": 0.5},
     {"distribution": "binned", "action_bins": 9},
+    {"gsde": True},
     {"critic_epochs": 4},
 ]
 # compiled already for other tests; and what adapts from update to update

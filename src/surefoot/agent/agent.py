@@ -12,7 +12,7 @@ from surefoot.agent.policy import Policy, make_policy
 from surefoot.config import Config, LossOptions
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
 from surefoot.errors import UserError, check_names
-from surefoot.functional import PolicyReflection
+from surefoot.functional import ColoredNoise, HeldNoise, Noise, PolicyReflection
 from surefoot.networks import (
     Actor,
     Critic,
@@ -71,6 +71,14 @@ class Agent:
         normalizer = make_normalizer(self.observations, spec)
         return actor, critic, normalizer
 
+    def noise(self, config: Config) -> Noise | None:
+        """What exploration carries on from step to step, if anything."""
+        if config.gsde:
+            return HeldNoise(config.gsde_steps, self.head.std_shape(self.actor.size_out))
+        if config.noise_color:
+            return ColoredNoise(config.noise_color, sum(self.head.sizes))
+        return None
+
     def _of_actor(self) -> PolicyReflection | None:
         if self.symmetry is None:
             return None
@@ -105,12 +113,18 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
             f"noise_color = {config.noise_color} is for Gaussian distributions, not for {env.action.kind} "
             f"actions with distribution = {config.distribution!r}; leave it out"
         )
+    if config.gsde and not (continuous and config.distribution == "gaussian"):
+        raise UserError(
+            f"gsde is for a Gaussian distribution, not for {env.action.kind} actions with distribution = "
+            f"{config.distribution!r}; leave it out"
+        )
     head = PolicyHead(
         kind=config.distribution if continuous else env.action.kind,
         sizes=env.action.sizes,
         state_dependent_std=config.state_dependent_std,
         min_std=config.min_std,
         bins=config.action_bins if config.distribution == "binned" else None,
+        gsde=config.gsde,
     )
 
     def torso(who: str, groups: tuple[str, ...], like: str) -> TorsoSpec:

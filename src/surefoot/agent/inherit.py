@@ -108,6 +108,7 @@ def options_of(spec: PolicySpec) -> dict[str, Any]:
         "distribution": spec.head.kind,
         "state_dependent_std": spec.head.state_dependent_std,
         "action_bins": spec.head.bins,
+        "gsde": spec.head.gsde,
         "min_std": spec.head.min_std,
         "symmetry": kind,
         "normalize_observations": spec.normalizer.enabled,

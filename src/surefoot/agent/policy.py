@@ -121,7 +121,8 @@ class Policy(eqx.Module):
             first: [N] bool, whether an episode begins here.
             key: random stream of the sampling.
             deterministic: take the distribution's mode instead of a sample.
-            noise: [N, A], each number standard normal, to take in place of the key's (Gaussians alone).
+            noise: as the distribution's `at` takes it, each number standard normal, in place of the key's
+                (Gaussians alone): [N, A], or [N, F, A] where it is linear in features.
 
         Returns:
             The actions, and what the policy carries on.
@@ -134,9 +135,7 @@ class Policy(eqx.Module):
         elif noise is None:
             raw = distribution.sample(key)
         else:
-            assert isinstance(
-                distribution, (distributions.DiagGaussian, distributions.TanhGaussian)
-            )
+            assert isinstance(distribution, distributions.NORMAL)
             raw = distribution.at(noise)
         env_action = self.action.narrow.to_env(distribution.to_action(raw))
         return Act(raw, distribution.log_prob(raw), env_action), carry

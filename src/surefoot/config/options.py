@@ -178,6 +178,11 @@ class NetworkOptions:
     noise_color: Annotated[float, Interval(ge=0, le=2), _NOISE] = 0.0
     """Exploration noise whose power falls with frequency f as f^-noise_color, of a Gaussian distribution; 0:
     each step's own (arXiv 2312.11091). [PPO]"""
+    gsde: Annotated[bool, _NETWORKS] = False
+    """Exploration noise that is linear in the actor's last hidden layer, by weights that stay for gsde_steps:
+    smooth, and the same in equal states (gSDE, arXiv 2005.05719). [PPO]"""
+    gsde_steps: Few = 4
+    """gsde: steps between draws of its weights; each episode begins with new ones. [rl-baselines3-zoo]"""
     symmetry: Annotated[Symmetry, _NETWORKS] = "off"
     """Use of the task's mirror image, where it says what that is: `average` makes the actor exactly
     equivariant, `augment` adds the mirror images of what was collected. [choice: few tasks say]"""

@@ -41,7 +41,13 @@ from surefoot.functional.moments import (
     scale_rewards,
     update_moments,
 )
-from surefoot.functional.noise import colored_noise, init_colored_noise
+from surefoot.functional.noise import (
+    ColoredNoise,
+    HeldNoise,
+    Noise,
+    colored_noise,
+    init_colored_noise,
+)
 from surefoot.functional.reflection import PolicyReflection, Reflection, joined
 from surefoot.functional.schedules import (
     adaptive_kl_coefficient,
@@ -79,12 +85,15 @@ __all__ = [
     "Beta",
     "Binned",
     "Categorical",
+    "ColoredNoise",
     "DiagGaussian",
     "Distribution",
+    "HeldNoise",
     "LineSearch",
     "Moments",
     "MultiCategorical",
     "NaturalGradient",
+    "Noise",
     "PolicyReflection",
     "Reflection",
     "TanhGaussian",

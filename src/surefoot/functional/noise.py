@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,67 @@ from surefoot.functional.masking import require_between
 
 # memories of 1, 2, 4, ... 512 steps: from one step to half an episode
 _SPANS = tuple(2.0**k for k in range(10))
+
+
+class Noise(Protocol):
+    """A process that explores; its state [N, ...] is kept from step to step."""
+
+    def init(self, key: jax.Array, num_envs: int) -> Any:
+        """The state before the first step."""
+        ...
+
+    def draw(self, state: Any, key: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+        """The state behind a step, and its noise [N, ...]; `first` [N]: where an episode begins."""
+        ...
+
+
+@dataclass(frozen=True)
+class ColoredNoise:
+    """`colored_noise`, one process for each of `size` numbers; it goes on across episodes."""
+
+    color: float
+    size: int
+
+    def init(self, key: jax.Array, num_envs: int) -> jax.Array:
+        """See `Noise`."""
+        return init_colored_noise(key, (num_envs, self.size))
+
+    def draw(self, state: jax.Array, key: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+        """See `Noise`."""
+        del first
+        return colored_noise(state, key, color=self.color)
+
+
+class Held(NamedTuple):
+    """Noise [N, ...] and for how many steps it has been there, [N]."""
+
+    noise: jax.Array
+    age: jax.Array
+
+
+@dataclass(frozen=True)
+class HeldNoise:
+    """Standard normal noise of a shape, drawn anew for each episode and every `steps` steps of it.
+
+    Source: Raffin et al. 2020, arXiv 2005.05719, section 4 (n of "sample_freq").
+    """
+
+    steps: int
+    shape: tuple[int, ...]
+
+    def init(self, key: jax.Array, num_envs: int) -> Held:
+        """See `Noise`."""
+        return Held(
+            jax.random.normal(key, (num_envs, *self.shape), jnp.float32),
+            jnp.zeros(num_envs, jnp.int32),
+        )
+
+    def draw(self, state: Held, key: jax.Array, first: jax.Array) -> tuple[Held, jax.Array]:
+        """See `Noise`."""
+        anew = first | (state.age >= self.steps)
+        drawn = jax.random.normal(key, state.noise.shape, jnp.float32)
+        noise = jnp.where(anew.reshape(-1, *(1,) * len(self.shape)), drawn, state.noise)
+        return Held(noise, jnp.where(anew, 0, state.age) + 1), noise
 
 
 def init_colored_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

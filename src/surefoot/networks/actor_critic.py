@@ -40,6 +40,7 @@ class PolicyHead:
         state_dependent_std: the network puts out the log standard deviations too.
         min_std: smooth floor under the standard deviation.
         bins: values of each action that is binned.
+        gsde: a Gaussian's noise is linear in the features that the output layer reads.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class PolicyHead:
     state_dependent_std: bool = False
     min_std: float = 0.01
     bins: int | None = None
+    gsde: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -55,6 +57,8 @@ class PolicyHead:
             raise ValueError(f"policy head of sizes {self.sizes}, min_std {self.min_std}")
         if (self.kind == "binned") != (self.bins is not None) or (self.bins or 2) < 2:
             raise ValueError(f"policy head {self.kind!r} of {self.bins} bins")
+        if self.gsde and (self.kind != "gaussian" or self.state_dependent_std):
+            raise ValueError(f"gsde in a policy head {self.kind!r}")
 
     @property
     def has_std(self) -> bool:
@@ -74,8 +78,14 @@ class PolicyHead:
         doubled = self.kind == "beta" or (self.has_std and self.state_dependent_std)
         return sum(self.sizes) * (2 if doubled else 1)
 
-    def __call__(self, outputs: jax.Array, log_std: jax.Array | None) -> distributions.Distribution:
-        """The action distribution for network outputs [..., num_outputs]."""
+    def std_shape(self, num_features: int) -> tuple[int, ...]:
+        """Of the free parameter `log_std`: [A], or [F + 1, A] where noise is linear in F features."""
+        return (*((num_features + 1,) if self.gsde else ()), sum(self.sizes))
+
+    def __call__(
+        self, outputs: jax.Array, log_std: jax.Array | None, features: jax.Array
+    ) -> distributions.Distribution:
+        """The action distribution for outputs [..., num_outputs] of a layer that read `features` [..., F]."""
         if self.kind == "discrete":
             return distributions.Categorical(outputs)
         if self.kind == "multi_discrete":
@@ -94,6 +104,8 @@ class PolicyHead:
             mean, offset = jnp.split(outputs, 2, axis=-1)
             log_std = log_std + offset
         std = distributions.floor_log_std(log_std, min_std=self.min_std)
+        if self.gsde:
+            return distributions.feature_gaussian(mean, features, std)
         std = jnp.broadcast_to(std, mean.shape)
         squashed = self.kind == "squashed_gaussian"
         return (distributions.TanhGaussian if squashed else distributions.DiagGaussian)(mean, std)
@@ -102,10 +114,11 @@ class PolicyHead:
 class Actor(eqx.Module):
     """A policy network: observation groups -> action distribution.
 
-    `log_std` [A] is a free parameter; with a state-dependent standard deviation the network's output
-    is added to it, so that every state starts at the configured one. Arguments and shapes of `step` and
-    `unroll` are those of `Torso`. With a `symmetry` the distribution's parameters are averaged with those of
-    the mirror image, reflected back, so that the policy is exactly equivariant; not for actors with memory.
+    `log_std` [A] is a free parameter (of gSDE: [F + 1, A]); with a state-dependent standard deviation the
+    network's output is added to it, so that every state starts at the configured one. Arguments and shapes of
+    `step` and `unroll` are those of `Torso`. With a `symmetry` the distribution's parameters are averaged
+    with those of the mirror image, reflected back, so that the policy is exactly equivariant; not for actors
+    with memory.
     """
 
     torso: Torso
@@ -141,7 +154,7 @@ class Actor(eqx.Module):
             plain, image = jnp.split(outputs, 2, axis=-2)
             outputs = (plain + joined(parts)(image)) / 2
             log_std = log_std if log_std is None else (log_std + action.unsigned(log_std)) / 2
-        return self.head(outputs, log_std)
+        return self.head(outputs, log_std, features)
 
 
 @dataclass(frozen=True)
@@ -374,7 +387,7 @@ def make_actor(
     log_std = None
     if head.has_std:
         start = float(distributions.unfloor_log_std(initial_std, min_std=head.min_std))
-        log_std = jnp.full(sum(head.sizes), start, jnp.float32)
+        log_std = jnp.full(head.std_shape(torso.size_out), start, jnp.float32)
     if head.kind == "beta":
         output = eqx.tree_at(lambda o: o.bias, output, _beta_bias(head, initial_std))
     if head.bins is not None:

@@ -33,19 +33,19 @@ class Exploration:
 
     Attributes:
         deterministic: not at all: the distribution's mode.
-        color: of noise that goes on from step to step, see `functional.colored_noise`; 0: each step's own.
+        noise: what goes on from step to step, if anything does; none: each step's own.
     """
 
     deterministic: bool
-    color: float
+    noise: F.Noise | None
 
     def act(
         self, policy: Policy, now: CollectorState, key: jax.Array
     ) -> tuple[Act, CollectorState]:
         """Actions, and the state with what policy and noise carry on."""
         drawn = {}
-        if self.color:
-            state, drawn["noise"] = F.colored_noise(now.noise, key, color=self.color)
+        if self.noise is not None:
+            state, drawn["noise"] = self.noise.draw(now.noise, key, now.first)
             now = now._replace(noise=state)
         choice, carry = policy.act(
             now.observation, now.carry, now.first, key, deterministic=self.deterministic, **drawn
@@ -53,14 +53,16 @@ class Exploration:
         return choice, now._replace(carry=carry)
 
 
-def start(env: Environment, carry: Any, key: jax.Array, *, color: float = 0.0) -> CollectorState:
+def start(
+    env: Environment, carry: Any, key: jax.Array, *, noise: F.Noise | None = None
+) -> CollectorState:
     """Reset the environments.
 
     Args:
         env: the environments.
         carry: what the policy carries into an episode, `Policy.initial_carry`.
         key: random stream of the resets.
-        color: of noise that goes on from step to step, if any is to; see `Exploration`.
+        noise: that goes on from step to step, if any is to; see `Exploration`.
 
     Returns:
         Where collecting begins. The simulators' state stays as it is, bit by bit: on the host where it
@@ -73,9 +75,8 @@ def start(env: Environment, carry: Any, key: jax.Array, *, color: float = 0.0) -
     observation = jax.tree.map(jnp.asarray, as_groups(step.observation))
     count = env.spec.num_envs
     first, episodes = jnp.ones(count, bool), start_episodes(count)
-    shape = (count, sum(env.spec.action.sizes))
-    noise = F.init_colored_noise(jax.random.fold_in(key, 1), shape) if color else ()
-    return CollectorState(env_state, observation, first, carry, episodes, noise)
+    explores = () if noise is None else noise.init(jax.random.fold_in(key, 1), count)
+    return CollectorState(env_state, observation, first, carry, episodes, explores)
 
 
 class Collector(abc.ABC):
@@ -93,7 +94,11 @@ class Collector(abc.ABC):
 
 
 def make_collector(
-    env: Environment, *, num_steps: int, deterministic: bool = False, color: float = 0.0
+    env: Environment,
+    *,
+    num_steps: int,
+    deterministic: bool = False,
+    noise: F.Noise | None = None,
 ) -> Collector:
     """A collector for the environments.
 
@@ -101,7 +106,7 @@ def make_collector(
     jitted `act`, which takes in what of the environment can be traced; all give the same rollout for the
     same keys.
     """
-    explore = Exploration(deterministic, color)
+    explore = Exploration(deterministic, noise)
     if isinstance(env, HostPhysics):
         return _PhysicsCollector(env, num_steps, explore)
     make = _GraphCollector if env.spec.in_graph else _HostCollector

@@ -79,8 +79,9 @@ class Trainer:
     def __init__(self, config: Config, env: Environment, executors: Executors) -> None:
         self.config = config
         self.env = env
-        self._collector = make_collector(env, num_steps=config.num_steps, color=config.noise_color)
         self.agent: Agent = make_agent(config, env.spec)
+        noise = self.agent.noise(config)
+        self._collector = make_collector(env, num_steps=config.num_steps, noise=noise)
         if not env.spec.exact_truncation:
             warnings.warn(
                 f"{env.spec.name} loses the last observation at a time limit: values are "
@@ -134,7 +135,7 @@ class Trainer:
         streams = make_streams(self.config.seed if seed is None else seed, state.step)
         carry = self.agent.actor.initial_carry(env.spec.num_envs)
         return state._replace(
-            collector=start(env, carry, streams.reset, color=self.config.noise_color),
+            collector=start(env, carry, streams.reset, noise=self.agent.noise(self.config)),
             reward_scaler=state.reward_scaler.begin_anew(),
         )
 
