@@ -60,11 +60,13 @@ def test_practice_is_for_training_and_leaves_alone_what_was_set() -> None:
 
 def test_episodes_begin_at_random_ages_in_training_alone() -> None:
     ages = []
-    for training in (False, True):
-        env = make_environment(Pole(), 16, seed=np.random.SeedSequence(0), training=training)
+    for training, stagger in ((False, True), (True, True), (True, False)):
+        task = Pole(stagger=stagger)
+        env = make_environment(task, 16, seed=np.random.SeedSequence(0), training=training)
         state, _ = env.reset(jax.random.key(0))
         ages.append(np.asarray(state[0].episodes.steps))
     np.testing.assert_array_equal(ages[0], 0)
+    np.testing.assert_array_equal(ages[2], 0)
     assert len(set(ages[1].tolist())) > 8
     assert ages[1].max() < 25
 

@@ -191,7 +191,8 @@ def _from_object(
         task = _with_options(task, options, name)
         if use.training:
             task = task.practised(options)
-        return RobotEnvironment(task, num_envs, random_ages=use.training, camera=use.camera)
+        random_ages = use.training and task.stagger
+        return RobotEnvironment(task, num_envs, random_ages=random_ages, camera=use.camera)
     if isinstance(task, Environment):
         if options:
             raise UserError(f"{name} is made already: env_options cannot be applied to it")

@@ -55,6 +55,8 @@ class RobotTask:
         control_dt_s: seconds between actions.
         physics_dt_s: seconds of a physics substep; none: as the model says.
         episode_s: seconds after which an episode is truncated.
+        stagger: whether the first episodes of a training begin at random ages, so that they do not all end
+            together (arXiv 2511.21011); a resumed one goes on where they were.
         command_s: mean seconds between commands, which are redrawn at random times; none: one an episode.
         reward_floor: the reward of a step is at least this; none: no floor.
         actuation: what an action means.
@@ -73,6 +75,7 @@ class RobotTask:
     control_dt_s: float = 0.02
     physics_dt_s: float | None = None
     episode_s: float = 20.0
+    stagger: bool = True
     command_s: float | None = None
     reward_floor: float | None = None
 
