@@ -43,7 +43,7 @@ class Side:
     """A run that trains for ever, and whether it may."""
 
     def __init__(self, run: Path, task: str, flags: tuple[str, ...]) -> None:
-        self._metrics = run / "metrics.jsonl"
+        self._metrics, self._log = run / "metrics.jsonl", run.parent / f"{run.name}.log"
         name = f"surefoot-{os.getpid()}-{run.name}"
         self._group = (OLD if OLD.exists() else NEW) / name
         self._group.mkdir()
@@ -58,7 +58,7 @@ class Side:
             [*command, "--run-dir", str(run), *flags],
             env=environment,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self._log.open("w"),
             preexec_fn=lambda: _write(self._group / "cgroup.procs", str(os.getpid())),
         )
 
@@ -70,12 +70,14 @@ class Side:
                 time.sleep(0.001)
         else:
             _write(self._group / "cgroup.freeze", "0" if may else "1")
+            while not may and "frozen 1" not in (self._group / "cgroup.events").read_text():
+                time.sleep(0.001)
 
     def wait_for(self, rows: int) -> None:
         """Until so many iterations are done: compiled, loggers begun."""
         while len(self.rows()) < rows:
             if self._process.poll() is not None:
-                raise SystemExit(self._process.stderr.read().decode()[-500:])
+                raise SystemExit(f"a side ended: {self._log.read_text()[-500:]}")
             time.sleep(0.1)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@
 Each seed trains Go1Walk once, then Go1Rough three times with the same options: with fresh networks,
 `--from` the walker, and `--from` it with `--from-critic`. What is compared is the deterministic
 policy, by `--eval-every`, on environments of its own. A side's steps are those of Go1Rough at the
-first evaluation whose return is at least `--share` of the best that the fresh networks of the same
-seed ever came to; the walker's own steps are listed beside, as somebody had to train it. Writes
-benchmarks/results/warm_start.json; runs that are there already are not repeated.
+first evaluation whose return is at least a share of the best that the fresh networks of the same
+seed ever came to, for each of `--shares`; the walker's own steps are listed beside, as somebody had
+to train it. Writes benchmarks/results/warm_start.json; runs that are there already are not repeated.
 """
 
 from __future__ import annotations
@@ -90,7 +90,11 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=200_000, help="steps between evaluations")
     parser.add_argument("--episodes", type=int, default=40, help="of an evaluation")
     parser.add_argument(
-        "--share", type=float, default=0.95, help="of the best return of fresh networks"
+        "--shares",
+        type=float,
+        nargs="+",
+        default=[0.8, 0.9, 0.95, 1.0],
+        help="of the best return of fresh networks",
     )
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="options of every run")
     parser.add_argument("--results", default="warm_start", help="name of the file of results")
@@ -98,7 +102,7 @@ def main() -> None:
     about = {
         name: value
         for name, value in vars(options).items()
-        if name not in ("seeds", "sides", "results")
+        if name not in ("seeds", "sides", "shares", "results")
     }
     results = Results(options.results)
     found = results.cases.get("runs", {})
@@ -107,16 +111,18 @@ def main() -> None:
     runs: dict[str, Any] = found.get("seeds", {})
     for seed in range(options.seeds):
         run = runs.setdefault(str(seed), {"seed": seed, "walk_steps": None, "curves": {}})
+        if "fresh networks" not in (*run["curves"], *options.sides):
+            raise SystemExit(f"seed {seed} has no fresh networks to compare with; add that side")
         one_seed(seed, run, options, lambda: results.save("runs", {"about": about, "seeds": runs}))
-        goal = goal_of(run, options.share)
-        print(f"seed {seed}: goal {goal:.4g}; the walker's own steps: {run['walk_steps']}")
+        print(f"seed {seed}; the walker's own steps: {run['walk_steps']}")
         for side, curve in run["curves"].items():
-            steps = steps_to(curve, goal)
-            when = "never came to it" if steps is None else f"came to it at {steps:,.0f} steps"
-            print(
-                f"  {side:<25} {when}; first {curve[0][1]:.4g}, best {max(v for _, v in curve):.4g}"
-            )
-    print(summary(runs, options.share))
+            steps = [steps_to(curve, goal_of(run, share)) for share in options.shares]
+            each = ", ".join("never" if x is None else f"{x:,.0f}" for x in steps)
+            best = max(value for _, value in curve)
+            print(f"  {side:<25} {each}; first {curve[0][1]:.4g}, best {best:.4g}")
+    for share in options.shares:
+        print(f"{share:.0%} of the best of fresh networks:")
+        print(summary(runs, share))
 
 
 def summary(runs: Mapping[str, Any], share: float) -> str:

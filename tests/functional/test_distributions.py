@@ -14,15 +14,15 @@ from scipy import integrate, stats
 
 from surefoot.functional import distributions as dist
 from surefoot.functional.distributions import (
-    NORMAL,
     Bernoulli,
     Beta,
     Binned,
     Categorical,
     DiagGaussian,
+    FeatureGaussian,
     MultiCategorical,
     TanhGaussian,
-    feature_gaussian,
+    feature_std,
     floor_log_std,
     unfloor_log_std,
 )
@@ -68,10 +68,6 @@ def examples():
         (MultiCategorical(MULTI_LOGITS, (2, 3)), MultiCategorical(-MULTI_LOGITS, (2, 3))),
         (Bernoulli(MULTI_LOGITS), Bernoulli(-MULTI_LOGITS)),
         (Binned(normal(4, 3, 5)), Binned(normal(4, 3, 5))),
-        (
-            feature_gaussian(normal(4, 3), normal(4, 2), positive(3, 3)),
-            feature_gaussian(normal(4, 3), normal(4, 2), positive(3, 3)),
-        ),
     ]
 
 
@@ -367,7 +363,7 @@ def test_float32_stays_float32_under_strict_promotion(p, q, x64):
 
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         raws, action, numbers = jax.eval_shape(compute, p, q, jax.random.key(0))
-    continuous = isinstance(p, (*NORMAL, Beta))
+    continuous = isinstance(p, (DiagGaussian, TanhGaussian, Beta))
     dtype = jnp.float32 if continuous else jnp.int32
     assert {x.dtype for x in jax.tree.leaves(raws)} == {jnp.dtype(dtype)}
     assert action.dtype == (jnp.float32 if isinstance(p, Binned) else dtype)
@@ -400,7 +396,8 @@ def test_noise_that_is_linear_in_features_is_normal_with_the_std_of_the_state():
     random = np.random.default_rng(0)
     features, std = F32(random.normal(size=(3, 4))), np.exp(F32(random.normal(size=(5, 2))))
     mean = F32(random.normal(size=(3, 2)))
-    d = feature_gaussian(jnp.asarray(mean), jnp.asarray(features), jnp.asarray(std))
+    by_state, seen = feature_std(jnp.asarray(features), jnp.asarray(std))
+    d = FeatureGaussian(jnp.asarray(mean), by_state, seen, jnp.asarray(std))
     v = np.concatenate([features, np.ones((3, 1), np.float32)], axis=1)
     v /= np.linalg.norm(v, axis=1, keepdims=True)
     np.testing.assert_allclose(d.std, np.sqrt(v**2 @ std**2), rtol=1e-5)
@@ -415,9 +412,11 @@ def test_noise_that_is_linear_in_features_is_normal_with_the_std_of_the_state():
     np.testing.assert_allclose(d.log_prob(raw), DiagGaussian(d.mean, d.std).log_prob(raw))
     np.testing.assert_array_equal(d.mode(), mean)
     # whatever the features, one standard deviation is that of every state; and they are not learned by it
-    even = feature_gaussian(d.mean, 100.0 * features, jnp.full((5, 2), 0.3))
-    np.testing.assert_allclose(even.std, 0.3, rtol=1e-5)
-    by_features = jax.grad(lambda x: feature_gaussian(d.mean, x, std).log_prob(raw).sum())
+    even, _ = feature_std(100.0 * features, jnp.full((5, 2), 0.3))
+    np.testing.assert_allclose(even, 0.3, rtol=1e-5)
+    once = np.asarray(d.sample(jax.random.key(2)))
+    assert not np.isclose(once, d.sample(jax.random.key(3))).any()
+    by_features = jax.grad(lambda x: feature_std(x, jnp.asarray(std))[0].sum())
     np.testing.assert_array_equal(by_features(jnp.asarray(features)), 0.0)
 
 

@@ -111,7 +111,13 @@ def test_a_file_is_gone_through_in_the_browser_alone(files: list[Path], tmp_path
     with pytest.raises(UserError, match=r"step by step in the browser, surefoot play .*\.json"):
         film(Choice(run=files[0], task=Pole), tmp_path / "film.mp4", Shot(), log=print)
     assert not list(tmp_path.iterdir())
-    for others in ({"agent": "zero"}, {"policy": tmp_path}, {"stochastic": True}):
+    for others in (
+        {"agent": "zero"},
+        {"policy": tmp_path},
+        {"stochastic": True},
+        {"seed": 1},
+        {"env_options": ("a=1",)},
+    ):
         with pytest.raises(UserError, match="under the controls of then: leave out"):
             browse(Choice(run=files[0], task=Pole, **others), log=print)
 

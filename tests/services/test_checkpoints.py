@@ -123,6 +123,7 @@ def extended(**options: Any) -> Any:
         extended(task="CartPole-v1", overlap="full"),
         {"task": "gymnasium:CartPole-v1"},
         {"task": PROBE, "noise_color": 0.5},
+        {"task": PROBE, "gsde": True, "normalize_values": True},
         extended(task="gymnax:CartPole-v1"),
     ],
     ids=lambda options: "-".join(str(v) for v in options.values()),

@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gsde": ("probe:late-reward/continuous", {"gsde": True}),
     "residual": (
         "probe:late-reward/continuous",
-        {"actor_layer_norm": True, "actor_residual": True},
+        {"actor_layer_norm": True, "actor_residual": True, "actor_hidden": (8, 8)},
     ),
     "beta": ("probe:late-reward/continuous", {"distribution": "beta"}),
     "binned": ("probe:late-reward/continuous", {"distribution": "binned", "action_bins": 7}),

@@ -324,8 +324,10 @@ def test_noise_of_features_is_held_for_as_long_as_the_options_say() -> None:
     assert state.collector.noise.noise.shape[1:] == (TINY.actor_hidden[-1] + 1, 1)
     after, _ = trainer.collect(state, trainer.policy(state))
     assert after.collector is not None
-    drawn = np.asarray(after.collector.noise.age)
-    assert drawn.max() <= TINY.num_steps
+    began = np.asarray(after.collector.noise.age) <= TINY.num_steps
+    np.testing.assert_array_equal(began, True)
+    noise = trainer.agent.noise(trainer.config)
+    assert noise == F.HeldNoise(1000, (TINY.actor_hidden[-1] + 1, 1))
     assert trainer_for(config=TINY.replace(gsde_steps=7)).start().collector.noise == ()
 
 

@@ -126,7 +126,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"value_loss": "hl_gauss"},
     {"normalize_values": True},
     {"actor_layer_norm": True, "critic_layer_norm": True},
-    {"actor_layer_norm": True, "actor_residual": True, "critic_residual": True},
+    {
+        "actor_residual": True,
+        "actor_hidden": (8, 8),
+        "critic_residual": True,
+        "critic_hidden": (8, 8),
+    },
     {"normalize_observations": False, "scale_rewards": False},
     {"distribution": "squashed_gaussian"},
     {"distribution": "beta", "initial_std": 0.5},

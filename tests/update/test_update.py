@@ -191,3 +191,42 @@ def test_the_normalizer_has_seen_what_the_policy_saw() -> None:
     moments = state.normalizer.moments["observation"]
     np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(moments.variance, rows.var(axis=0), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"joint_loss": True}, {"recompute_advantages": True}], ids=str
+)
+def test_an_update_begins_by_rescaling_normalized_values_once(options: dict) -> None:
+    made, state = trainer(normalize_values=True, **options)
+    state, experience = collect(made, state, 0)
+    last = made.updater.specs[-1].name
+    _, estimated = made.estimate_advantages(state, experience)
+    targets, weights = estimated.estimates.targets, experience.weights
+    state, _ = optimize(made, state, experience)
+    scale = state.learners[last].params.critic.scale
+    mean = F.masked_mean(targets, weights)
+    assert float(scale.batches) == 1.0
+    np.testing.assert_allclose(scale.mean, mean, rtol=1e-5)
+    variance = F.masked_mean(jnp.square(targets - mean), weights)
+    np.testing.assert_allclose(scale.std, jnp.maximum(jnp.sqrt(variance), 1e-4), rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e12, 1e25])
+@pytest.mark.parametrize("options", [{}, {"recompute_advantages": True}], ids=str)
+def test_normalized_values_may_be_large_and_a_refused_update_leaves_no_trace(
+    factor: float, options: dict
+) -> None:
+    made, start = trainer(normalize_values=True, scale_rewards=False, **options)
+    state, experience = collect(made, start, 0)
+    spoilt = experience._replace(rewards=experience.rewards * factor)
+    after, _ = optimize(made, state, spoilt)
+    refused = int(after.learners["critic"].skipped)
+    assert refused == (factor > 1e20)  # whose squares no float32 holds
+    if refused:
+        before = jax.tree.leaves(state.learners["critic"].params)
+        for a, b in zip(before, jax.tree.leaves(after.learners["critic"].params), strict=True):
+            np.testing.assert_array_equal(a, b)
+    else:
+        assert float(after.learners["critic"].params.critic.scale.std) > 1e9
+    again, _ = optimize(made, after, experience)
+    assert int(again.learners["critic"].skipped) == refused

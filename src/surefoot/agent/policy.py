@@ -57,8 +57,10 @@ class PolicySpec:
                 raise ValueError(f"symmetry of groups {[name for name, _ in self.symmetry.inputs]}")
             for name, reflection in self.symmetry.inputs:
                 reflection.check(sizes[name])
-            if self.torso.memory is not None or not head.has_std:
-                raise ValueError(f"symmetry of a {head.kind} head, memory {self.torso.memory}")
+            if self.torso.memory is not None or not head.has_std or head.gsde:
+                raise ValueError(
+                    f"symmetry of a {head.kind} head, memory {self.torso.memory}, gsde {head.gsde}"
+                )
             self.symmetry.action.check(sum(head.sizes))
 
     @property
@@ -135,7 +137,9 @@ class Policy(eqx.Module):
         elif noise is None:
             raw = distribution.sample(key)
         else:
-            assert isinstance(distribution, distributions.NORMAL)
+            assert isinstance(
+                distribution, (distributions.DiagGaussian, distributions.TanhGaussian)
+            )
             raw = distribution.at(noise)
         env_action = self.action.narrow.to_env(distribution.to_action(raw))
         return Act(raw, distribution.log_prob(raw), env_action), carry

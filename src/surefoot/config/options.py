@@ -153,8 +153,8 @@ class NetworkOptions:
     critic_layer_norm: Annotated[bool, _NETWORKS] = False
     """The same in the critic's. [PPO]"""
     actor_residual: Annotated[bool, _NETWORKS] = False
-    """Add to each of the actor's hidden layers what it reads, where the two are equally wide (arXiv
-    1512.03385). [PPO]"""
+    """Add to each of the actor's hidden layers, from the second on, what it reads, where the two are equally
+    wide (arXiv 1512.03385). [PPO]"""
     critic_residual: Annotated[bool, _NETWORKS] = False
     """The same in the critic's. [PPO]"""
     activation: Annotated[Activation, _NETWORKS] = "tanh"
@@ -221,8 +221,9 @@ class NormalizationOptions:
     reward_clip: PositiveOrInf = 10.0
     """Scaled rewards are clipped to +- this. [37, IM]"""
     normalize_values: Annotated[bool, _NETWORKS] = False
-    """Fit the critic to targets minus their running mean over their running standard deviation, with its last
-    layer rescaled so that no value changes by it (PopArt, arXiv 1602.07714). [37]"""
+    """Fit the critic to targets minus their running mean over their running standard deviation (loss and
+    value_coef are in those units), its last layer rescaled so that no value changes by it (PopArt, arXiv
+    1602.07714). [37]"""
 
 
 @dataclass(frozen=True)

@@ -127,73 +127,49 @@ class DiagGaussian(Distribution):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class FeatureGaussian(Distribution):
-    """A `DiagGaussian` whose noise is linear in features of the state, `a = mean + sum_f spread_f z_f`.
+class FeatureGaussian(DiagGaussian):
+    """A `DiagGaussian` to act with, whose noise is linear in features, `a = mean + sum_f v_f std_fa z_fa`.
 
-    As long as z stays, equal states get equal actions; `z_f ~ N(0, 1)` makes `a ~ N(mean, std^2)`.
+    As long as z stays, equal states get equal actions; `z_fa ~ N(0, 1)` makes `a ~ N(mean, std^2)`.
 
     Source: Raffin et al. 2020, arXiv 2005.05719, eq. 3 to 5 (generalized state-dependent exploration).
 
     Attributes:
-        mean: [..., A].
-        spread: [..., F, A], see `feature_gaussian`.
+        features: [..., F], v of `feature_std`.
+        feature_stds: [F, A], of each feature's noise.
     """
 
-    mean: Array
-    spread: Array
-
-    @property
-    def std(self) -> Array:
-        """`sqrt(sum_f spread_f^2)`, [..., A]."""
-        return jnp.sqrt(jnp.square(self.spread).sum(-2))
+    features: Array
+    feature_stds: Array
 
     def sample(self, key: Array) -> Array:
         """Draw from `N(mean, std^2)`, each time anew."""
-        return self._gaussian().sample(key)
+        return DiagGaussian(self.mean, self.std).sample(key)
 
     def at(self, z: Array) -> Array:
-        """Return `mean + sum_f spread_f z_f` for z [..., F, A]."""
-        return self.mean + (self.spread * z).sum(-2)
-
-    def mode(self) -> Array:
-        """Return `mean`, as without noise."""
-        return self.mean
-
-    def log_prob(self, raw: Array) -> Array:
-        """As of `DiagGaussian`."""
-        return self._gaussian().log_prob(raw)
-
-    def entropy(self) -> Array:
-        """As of `DiagGaussian`."""
-        return self._gaussian().entropy()
-
-    to_action = _identity
-    from_action = _identity
-
-    def _kl(self, other: Any) -> Array:
-        return self._gaussian().kl(other._gaussian())
-
-    def _gaussian(self) -> DiagGaussian:
-        return DiagGaussian(self.mean, self.std)
+        """Return `mean + sum_f v_f std_fa z_fa` for z [..., F, A]."""
+        return self.mean + (self.features[..., None] * self.feature_stds * z).sum(-2)
 
 
-def feature_gaussian(mean: Array, features: Array, std: Array) -> FeatureGaussian:
-    """The Gaussian whose noise is linear in features and a constant, together of length 1.
+def feature_std(features: Array, stds: Array) -> tuple[Array, Array]:
+    """The standard deviation of an action whose noise is linear in features and a constant.
 
-    spread_fa = v_f * std_fa,    v = (features, 1) / sqrt(sum(features^2) + 1)
+        std_a = sqrt(sum_f v_f^2 std_fa^2),    v = (features, 1) / sqrt(sum(features^2) + 1)
 
     so that a standard deviation that is the same for all features is that of the action, in every state.
     The length is this library's; the source takes features as they are.
 
     Args:
-        mean: [..., A]. Gradient flows.
         features: [..., F]. No gradient flows, as in the source's on-policy experiments.
-        std: [F + 1, A], positive. Gradient flows.
+        stds: [F + 1, A], positive. Gradient flows.
+
+    Returns:
+        The standard deviation [..., A], and v [..., F + 1].
     """
     features = jax.lax.stop_gradient(features)
     v = jnp.concatenate([features, jnp.ones_like(features[..., :1])], axis=-1)
     v = v * jax.lax.rsqrt(jnp.square(v).sum(axis=-1, keepdims=True))
-    return FeatureGaussian(mean, v[..., None] * std)
+    return jnp.sqrt(jnp.square(v) @ jnp.square(stds)), v
 
 
 @jax.tree_util.register_dataclass
@@ -254,9 +230,6 @@ class TanhGaussian(Distribution):
 
     def _gaussian(self) -> DiagGaussian:
         return DiagGaussian(self.mean, self.std)
-
-
-NORMAL = (DiagGaussian, FeatureGaussian, TanhGaussian)  # whose noise may be handed in, by `at`
 
 
 @jax.tree_util.register_dataclass

@@ -83,9 +83,21 @@ class PolicyHead:
         return (*((num_features + 1,) if self.gsde else ()), sum(self.sizes))
 
     def __call__(
-        self, outputs: jax.Array, log_std: jax.Array | None, features: jax.Array
+        self,
+        outputs: jax.Array,
+        log_std: jax.Array | None,
+        features: jax.Array,
+        *,
+        acts: bool = False,
     ) -> distributions.Distribution:
-        """The action distribution for outputs [..., num_outputs] of a layer that read `features` [..., F]."""
+        """The action distribution.
+
+        Args:
+            outputs: [..., num_outputs], of the output layer.
+            log_std: see `Actor`.
+            features: [..., F], what the output layer read.
+            acts: whether it is to act with, and not to learn from.
+        """
         if self.kind == "discrete":
             return distributions.Categorical(outputs)
         if self.kind == "multi_discrete":
@@ -105,7 +117,10 @@ class PolicyHead:
             log_std = log_std + offset
         std = distributions.floor_log_std(log_std, min_std=self.min_std)
         if self.gsde:
-            return distributions.feature_gaussian(mean, features, std)
+            by_state, v = distributions.feature_std(features, std)
+            if acts:
+                return distributions.FeatureGaussian(mean, by_state, v, std)
+            std = by_state
         std = jnp.broadcast_to(std, mean.shape)
         squashed = self.kind == "squashed_gaussian"
         return (distributions.TanhGaussian if squashed else distributions.DiagGaussian)(mean, std)
@@ -132,7 +147,7 @@ class Actor(eqx.Module):
     ) -> tuple[distributions.Distribution, Any]:
         """The distributions of one action each, and what to carry on."""
         features, carry = self.torso.step(self._both(inputs), carry, first)
-        return self._distribution(features), carry
+        return self._distribution(features, acts=True), carry
 
     def unroll(self, inputs: Inputs, carry: Any, first: jax.Array) -> distributions.Distribution:
         """The distributions over whole sequences."""
@@ -146,7 +161,9 @@ class Actor(eqx.Module):
         image = self.symmetry(inputs)
         return {name: jnp.concatenate([inputs[name], x], axis=-2) for name, x in image.items()}
 
-    def _distribution(self, features: jax.Array) -> distributions.Distribution:
+    def _distribution(
+        self, features: jax.Array, *, acts: bool = False
+    ) -> distributions.Distribution:
         outputs, log_std = self.output(features), self.log_std
         if self.symmetry is not None:
             action = self.symmetry.action
@@ -154,7 +171,7 @@ class Actor(eqx.Module):
             plain, image = jnp.split(outputs, 2, axis=-2)
             outputs = (plain + joined(parts)(image)) / 2
             log_std = log_std if log_std is None else (log_std + action.unsigned(log_std)) / 2
-        return self.head(outputs, log_std, features)
+        return self.head(outputs, log_std, features, acts=acts)
 
 
 @dataclass(frozen=True)
@@ -211,7 +228,8 @@ class ValueScale(eqx.Module):
         ) + rate * variance
         std = jnp.maximum(jnp.sqrt(variance), _LEAST_STD)
         seen = ValueScale(self.mean + rate * shift, std, self.batches + 1.0)
-        return jax.tree.map(partial(jnp.where, weights.sum() > 0.0), seen, self)
+        sound = (weights.sum() > 0.0) & jnp.isfinite(seen.mean) & jnp.isfinite(seen.std)
+        return jax.tree.map(partial(jnp.where, sound), seen, self)
 
 
 class Critic(eqx.Module):
@@ -313,7 +331,7 @@ class TorsoSpec:
         activation: of the hidden layers.
         memory: its memory, in front of them.
         layer_norm: whether hidden layers are normalized.
-        residual: whether a hidden layer as wide as the one before is added to it.
+        residual: whether a hidden layer behind the first is added to what it reads, where that is as wide.
     """
 
     groups: tuple[str, ...]

@@ -36,7 +36,8 @@ class MLP(eqx.Module):
 
     An empty MLP is the identity. With `gains`, one for each layer, `x @ weight` is standardized over its
     last axis before gain and bias (layer norm: Ba et al. 2016, arXiv 1607.06450). Where it is `residual`,
-    a layer as wide as what it reads is added to it (He et al. 2015, arXiv 1512.03385).
+    a layer behind the first that is as wide as what it reads is added to that (He et al. 2015, arXiv
+    1512.03385).
     """
 
     layers: tuple[Linear, ...]
@@ -47,12 +48,12 @@ class MLP(eqx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D_in] -> [..., width of the last layer]."""
         activate = ACTIVATIONS[self.activation]
-        for layer, gain in itertools.zip_longest(self.layers, self.gains):
+        for i, (layer, gain) in enumerate(itertools.zip_longest(self.layers, self.gains)):
             if gain is None:
                 y = activate(layer(x))
             else:
                 y = activate(standardized(x @ layer.weight) * gain + layer.bias)
-            x = x + y if self.residual and x.shape == y.shape else y
+            x = x + y if self.residual and i and x.shape == y.shape else y
         return x
 
 

@@ -63,10 +63,11 @@ class Choice:
         """
         if self.run is None or not self.run.is_file():
             return None
-        if self.agent is not None or self.policy is not None or self.stochastic:
+        others = (self.agent, self.policy, self.seed, self.env_options)
+        if self.stochastic or any(x is not None for x in others):
             raise UserError(
-                f"{self.run} is gone through under the controls of then: leave out --agent, --policy and "
-                "--stochastic"
+                f"{self.run} is gone through under the controls of then: leave out --agent, --policy, "
+                "--stochastic, --seed and --env-options"
             )
         return self.run
 

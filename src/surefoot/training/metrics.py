@@ -33,7 +33,8 @@ METRICS: dict[str, str] = {
     "batch/observation_clip_share": "share of the actor's normalized observations at their clip",
     "batch/action_bound_share": "share of continuous action components at or beyond their bounds",
     "loss/policy": "surrogate loss, without the entropy bonus",
-    "loss/value": "half the mean squared error of the critic, on scaled rewards",
+    "loss/value": "half the mean squared error of the critic, on scaled rewards (on normalized values where "
+    "they are)",
     "policy/entropy": "entropy of the action distribution in nats",
     "policy/approx_kl": "KL from the old to the new policy (k3 estimate), mean over steps taken",
     "policy/held_out_kl": "KL of the update before, on this rollout, whose states it did not learn from",

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from surefoot import functional as F
 from surefoot.agent import value_head
 from surefoot.config import Config
-from surefoot.networks import Actor, ActorCritic, Critic, share_trunk
+from surefoot.networks import Actor, ActorCritic, Critic, ValueScale, share_trunk
 from surefoot.update.batch import (
     Batch,
     Minibatches,
@@ -301,6 +301,12 @@ def go_further(before: Learner, after: Learner, outer_step: float) -> Learner:
     return after._replace(params=params)
 
 
+def _weights(params: Any) -> list[jax.Array]:
+    """The parameters but for what values are relative to, which may be as large as they are."""
+    parts = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, ValueScale))
+    return [x for x in parts if not isinstance(x, ValueScale)]
+
+
 def keep_if_finite(before: Learner, after: Learner, steps: Steps) -> Learner:
     """The learner after an update; the one before, with half the step size, if it diverged.
 
@@ -314,7 +320,7 @@ def keep_if_finite(before: Learner, after: Learner, steps: Steps) -> Learner:
     sound = jnp.stack(
         [
             *(jnp.isfinite(x).all() for x in (steps.loss, steps.grad_norm, *numbers)),
-            *((jnp.abs(x) < _OVERFLOWS).all() for x in jax.tree.leaves(after.params)),
+            *((jnp.abs(x) < _OVERFLOWS).all() for x in _weights(after.params)),
         ]
     ).all()
     skipped = before._replace(

@@ -169,9 +169,10 @@ class Updater:
 
     def _program(self, spec: LearnerSpec) -> Any:
         def program(learner: Learner, rate: Any, batch: Estimated, key: jax.Array) -> Any:
-            learner = self._begin(learner, rate, batch)
-            moved = self._move(spec, learner, batch, key, spec.num_epochs)
-            return self._finished(spec, learner, *moved)
+            learner = self._begin(learner, rate)
+            began = self._rescaled(learner, batch)
+            moved = self._move(spec, began, batch, key, spec.num_epochs)
+            return self._finished(spec, learner, began, *moved)
 
         return program
 
@@ -179,7 +180,8 @@ class Updater:
         self, learners: Learners, rates: Mapping[str, Any], batch: Estimated, key: jax.Array
     ) -> Any:
         """All epochs of all learners as one program, the advantages estimated anew before each."""
-        learners = {name: self._begin(x, rates[name], batch) for name, x in learners.items()}
+        learners = {name: self._begin(x, rates[name]) for name, x in learners.items()}
+        began = {name: self._rescaled(x, batch) for name, x in learners.items()}
 
         def epoch(now: Any, epoch_key: jax.Array) -> Any:
             fresh, _ = self._estimate_in(now[self._last.name], batch.carry, batch.experience)
@@ -190,25 +192,35 @@ class Updater:
             return {name: m[0] for name, m in moved.items()}, {n: m[1:] for n, m in moved.items()}
 
         keys = jax.random.split(key, self.config.num_epochs)
-        after, every = jax.lax.scan(epoch, learners, keys)
+        after, every = jax.lax.scan(epoch, began, keys)
         finished = {
-            s.name: self._finished(s, learners[s.name], after[s.name], *summarize(*every[s.name]))
+            s.name: self._finished(
+                s, learners[s.name], began[s.name], after[s.name], *summarize(*every[s.name])
+            )
             for s in self.specs
         }
         metrics = {name: x for _, own in finished.values() for name, x in own.items()}
         return *(learner for learner, _ in finished.values()), metrics
 
-    def _begin(self, learner: Learner, rate: Any, batch: Estimated) -> Learner:
-        learner = begin_update(learner, rate, restart_adam=self.config.restart_adam)
+    def _begin(self, learner: Learner, rate: Any) -> Learner:
+        return begin_update(learner, rate, restart_adam=self.config.restart_adam)
+
+    def _rescaled(self, learner: Learner, batch: Estimated) -> Learner:
         return rescale_values(learner, batch.estimates.targets, batch.experience.weights)
 
     def _finished(
-        self, spec: LearnerSpec, before: Learner, after: Learner, metrics: Metrics, steps: Steps
+        self,
+        spec: LearnerSpec,
+        before: Learner,
+        began: Learner,
+        after: Learner,
+        metrics: Metrics,
+        steps: Steps,
     ) -> tuple[Learner, dict[str, jax.Array]]:
-        """A learner at the end of an update, and its metrics by name."""
+        """A learner at the end of an update, and its metrics by name; `before` where it is refused."""
         numbers = {name: x.value for name, x in metrics.items()}
         numbers[spec.grad_norm] = steps.grad_norm
         if spec.has_actor:  # the KL stops the actor alone
             numbers["optim/step_fraction"] = steps.fraction
-        after = go_further(before, after, self.config.outer_step)
+        after = go_further(began, after, self.config.outer_step)
         return keep_if_finite(before, after, steps), numbers
