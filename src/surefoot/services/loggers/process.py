@@ -17,7 +17,7 @@ from surefoot.processes import step_back
 from surefoot.reading import read_json, read_text, toml_table
 from surefoot.services.loggers.adapter import About, Logger
 
-_NICENESS = 10  # what else the machine does comes first
+_NICENESS = 19  # what else the machine does comes first
 
 
 def main() -> None:

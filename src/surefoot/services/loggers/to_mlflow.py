@@ -13,6 +13,8 @@ from surefoot.services.loggers.adapter import About, Logger
 
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _LONGEST = 500  # characters of a parameter or a tag that every store takes
+_MOST = 1000  # metrics that a store takes at once
+_EVERY_S = 2.0  # a transaction costs as much as the metrics of several iterations
 
 
 class MLflow(Logger):
@@ -42,15 +44,27 @@ class MLflow(Logger):
             params = [Param(name, value) for name, value in options.items()]
         own = [RunTag(f"surefoot.{name}", value) for name, value in tags.items()]
         client.log_batch(self.id, params=params, tags=own)
+        self._waiting: list[Metric] = []
+        self._wrote = time.monotonic()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """All of them at once."""
+        """All of them at once, with those of the iterations of two seconds."""
         now = int(1000 * time.time())
         metrics = [Metric(name, float(value), now, step) for name, value in numbers.items()]
-        self._client.log_batch(self.id, metrics=metrics)
+        if len(self._waiting) + len(metrics) > _MOST:
+            self._write()
+        self._waiting += metrics
+        if time.monotonic() - self._wrote > _EVERY_S:
+            self._write()
+
+    def _write(self) -> None:
+        metrics, self._waiting, self._wrote = self._waiting, [], time.monotonic()
+        for begin in range(0, len(metrics), _MOST):
+            self._client.log_batch(self.id, metrics=metrics[begin : begin + _MOST])
 
     def close(self, how: str) -> None:
-        """Say how it ended."""
+        """Write what is left, and say how it ended."""
+        self._write()
         self._client.set_terminated(self.id, _STATUS[how])
 
 
