@@ -117,6 +117,7 @@ CHANGES: dict[str, Any] = {
     "learning_rate": 1e-4,
     "critic_learning_rate": 1e-4,
     "critic_epochs": 2,
+    "gsde_steps": 7,
     "learning_rate_schedule": "kl_adaptive",
     "desired_kl": 0.02,
     "target_kl": 0.02,
