@@ -164,11 +164,7 @@ class Source:
                 f"{saved.critic.num_weights:,} weights, and {TRAINER} has {size:,} bytes"
             )
         critic = make_critic(
-            jax.random.key(0),
-            saved.critic,
-            orthogonal=False,
-            head=value_head(self.config),
-            normalized=self.config.normalize_values,
+            jax.random.key(0), saved.critic, orthogonal=False, head=value_head(self.config)
         )
         if self.config.shared_trunk:
             shared = share_trunk(self.policy.policy.actor, critic)

@@ -28,6 +28,7 @@ from surefoot.networks import (
     PolicyHead,
     Torso,
     TorsoSpec,
+    ValueHead,
     make_actor,
     make_critic,
     make_linear,
@@ -173,11 +174,14 @@ def test_a_trunk_keeps_its_layer_norm_below_what_stands_on_it(layer_norm: bool) 
     assert len(shared.values().torso.body.gains) == (2 if layer_norm else 0)
 
 
+NORMALIZED = ValueHead(normalized=True)
+
+
 def test_a_critic_is_rescaled_to_its_targets_without_any_value_changing() -> None:
     plain = critic()
     assert plain.rescaled(jnp.ones(3), jnp.ones(3)) is plain
     random = np.random.default_rng(0)
-    now = make_critic(jax.random.key(8), torso(), orthogonal=True, normalized=True)
+    now = make_critic(jax.random.key(8), torso(), orthogonal=True, head=NORMALIZED)
     np.testing.assert_array_equal(values_of(now), values_of(plain))  # relative to 0 and 1 at first
     seen = []
     for i in range(14):
@@ -199,7 +203,7 @@ def test_a_critic_is_rescaled_to_its_targets_without_any_value_changing() -> Non
     same = now.rescaled(np.full(3, np.nan, np.float32), np.zeros(3, np.float32))
     for old, new in zip(jax.tree.leaves(now), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(old, new, rtol=1e-6)
-    still = make_critic(KEY, torso(), orthogonal=True, normalized=True)
+    still = make_critic(KEY, torso(), orthogonal=True, head=NORMALIZED)
     for _ in range(3):
         still = still.rescaled(jnp.full(4, 2.0), jnp.ones(4))
     assert np.isfinite(values_of(still)).all()
@@ -207,7 +211,7 @@ def test_a_critic_is_rescaled_to_its_targets_without_any_value_changing() -> Non
 
 
 def test_what_values_are_relative_to_is_not_learned() -> None:
-    now = make_critic(KEY, torso(), orthogonal=True, normalized=True)
+    now = make_critic(KEY, torso(), orthogonal=True, head=NORMALIZED)
     now = now.rescaled(jnp.float32([3.0, 9.0]), jnp.ones(2))
     gradient = eqx.filter_grad(lambda critic: jnp.square(values_of(critic)).sum())(now)
     assert all(float(x) == 0.0 for x in jax.tree.leaves(gradient.scale))

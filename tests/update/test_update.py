@@ -230,3 +230,13 @@ def test_normalized_values_may_be_large_and_a_refused_update_leaves_no_trace(
         assert float(after.learners["critic"].params.critic.scale.std) > 1e9
     again, _ = optimize(made, after, experience)
     assert int(again.learners["critic"].skipped) == refused
+
+
+def test_a_refused_update_keeps_what_values_were_relative_to() -> None:
+    made, state = trainer(normalize_values=True, critic_learning_rate=1e15)
+    state, experience = collect(made, state, 0)
+    after, _ = optimize(made, state, experience)
+    before, kept = (x.learners["critic"] for x in (state, after))
+    assert int(kept.skipped) == 1
+    for a, b in zip(jax.tree.leaves(before.params), jax.tree.leaves(kept.params), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -9,7 +9,7 @@ import jax
 
 from surefoot.agent.normalizer import Normalizer, NormalizerSpec, make_normalizer
 from surefoot.agent.policy import Policy, make_policy
-from surefoot.config import Config, LossOptions
+from surefoot.config import Config
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
 from surefoot.errors import UserError, check_names
 from surefoot.functional import ColoredNoise, HeldNoise, Noise, PolicyReflection
@@ -60,11 +60,7 @@ class Agent:
             symmetry=self._of_actor() if config.symmetry == "average" else None,
         )
         critic = make_critic(
-            critic_key,
-            self.critic,
-            orthogonal=config.orthogonal_init,
-            head=value_head(config),
-            normalized=config.normalize_values,
+            critic_key, self.critic, orthogonal=config.orthogonal_init, head=value_head(config)
         )
         reflections = self.symmetry.inputs if self.symmetry else None
         spec = NormalizerSpec(config.normalize_observations, config.observation_clip, reflections)
@@ -146,10 +142,10 @@ def make_agent(config: Config, env: EnvSpec) -> Agent:
     )
 
 
-def value_head(config: LossOptions) -> ValueHead:
+def value_head(config: Config) -> ValueHead:
     """What the critic's outputs say of a value."""
     if config.value_loss == "squared":
-        return ValueHead()
+        return ValueHead(normalized=config.normalize_values)
     return ValueHead(config.value_bins, config.value_limit)
 
 

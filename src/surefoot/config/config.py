@@ -251,20 +251,7 @@ def _check_combinations(config: Config) -> None:
             "its own (value_limit); leave it out"
         )
     if config.gsde:
-        for name, off in (("noise_color", 0.0), ("state_dependent_std", False)):
-            if getattr(config, name) != off:
-                raise UserError(
-                    f"gsde and {name} both say what the noise is; leave one of them out"
-                )
-        if config.symmetry == "average":
-            raise UserError(
-                "gsde draws noise by what the actor makes of a state, whose mirror image has no noise of its "
-                "own; with it, symmetry may be augment or off"
-            )
-        if not config.actor_hidden:
-            raise UserError(
-                "gsde needs at least one layer in actor_hidden, whose features it reads"
-            )
+        _check_gsde(config)
     if config.initial_std <= config.min_std:
         raise UserError(
             f"initial_std = {config.initial_std} must lie above min_std = {config.min_std}"
@@ -286,6 +273,19 @@ def _check_combinations(config: Config) -> None:
             "epochs in turn there, so both take num_epochs; leave one of them out"
         )
     parse_options(config.env_options)
+
+
+def _check_gsde(config: Config) -> None:
+    for name, off in (("noise_color", 0.0), ("state_dependent_std", False)):
+        if getattr(config, name) != off:
+            raise UserError(f"gsde and {name} both say what the noise is; leave one of them out")
+    if config.symmetry == "average":
+        raise UserError(
+            "gsde draws noise by what the actor makes of a state, whose mirror image has no noise of its "
+            "own; with it, symmetry may be augment or off"
+        )
+    if not config.actor_hidden:
+        raise UserError("gsde needs at least one layer in actor_hidden, whose features it reads")
 
 
 def parse_options(options: Sequence[str], *, what: str = "env_options") -> dict[str, Any]:

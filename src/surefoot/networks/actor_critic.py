@@ -181,10 +181,12 @@ class ValueHead:
     Attributes:
         bins: 1: the output is the value; more: logits of a histogram of that many bins.
         limit: the ends of the histogram, -limit and limit.
+        normalized: whether the output is relative to a `ValueScale`.
     """
 
     bins: int = 1
     limit: float = math.inf
+    normalized: bool = False
 
     def __call__(self, outputs: jax.Array) -> jax.Array:
         """Values [...] of network outputs [..., bins]."""
@@ -427,24 +429,11 @@ def _beta_bias(head: PolicyHead, initial_std: float) -> jax.Array:
 
 
 def make_critic(
-    key: jax.Array,
-    torso: TorsoSpec,
-    *,
-    orthogonal: bool,
-    head: ValueHead = ValueHead(),
-    normalized: bool = False,
+    key: jax.Array, torso: TorsoSpec, *, orthogonal: bool, head: ValueHead = ValueHead()
 ) -> Critic:
-    """A critic; its output layer has gain 1, or hardly any where it begins as an even histogram.
-
-    Args:
-        key: random stream.
-        torso: its form.
-        orthogonal: see `make_linear`.
-        head: what the outputs say.
-        normalized: whether they are relative to mean and deviation of what they are fitted to.
-    """
+    """A critic; its output layer has gain 1, or hardly any where it begins as an even histogram."""
     body_key, output_key = jax.random.split(key)
     gain = 1.0 if head.bins == 1 else 0.01
     output = make_linear(output_key, torso.size_out, head.bins, gain=gain, orthogonal=orthogonal)
-    scale = ValueScale(*(jnp.float32(x) for x in (0, 1, 0))) if normalized else None
+    scale = ValueScale(*(jnp.float32(x) for x in (0, 1, 0))) if head.normalized else None
     return Critic(torso.make(body_key, orthogonal=orthogonal), output, head, scale)
