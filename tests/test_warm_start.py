@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from tests.helpers import PROBE, TINY, Recorder, metrics_of
 from tests.training.helpers import After, bytes_of, trainer_for
+from tests.training.test_options import CHANGES
 
 import surefoot
 from surefoot import api
 from surefoot.agent import Policy, save_policy
 from surefoot.cli.main import main
-from surefoot.config import Config
+from surefoot.config import Config, fixed_options
 from surefoot.config_file import to_toml
 from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep
 from surefoot.errors import UserError
@@ -178,6 +179,8 @@ def test_groups_go_by_name_and_a_new_one_is_not_looked_at_yet(source: Path) -> N
         {"shared_trunk": True, "critic_groups": READS["actor_groups"]},
         {"distribution": "beta"},
         {"state_dependent_std": True},
+        {"gsde": True},
+        {"actor_residual": True, "actor_hidden": (5, 5)},  # as wide as what it reads
     ],
     ids=str,
 )
@@ -346,6 +349,26 @@ def test_what_does_not_fit_is_refused_with_both(case: str, source: Path, tmp_pat
         trained(tmp_path / "run", task, from_run=source, **options)
     assert str(error.value).startswith(f"from_run = {str(source)!r} (trained on python:")
     assert not (tmp_path / "run").exists()
+
+
+FORM = [n for n, why in fixed_options().items() if "have learned in this form" in why]
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize(
+    "option",
+    # memory_for is said as another memory, and a trunk needs equal groups first
+    sorted(set(FORM) & set(CHANGES) - {"memory_for", "shared_trunk"}),
+)
+def test_another_form_is_refused_with_both_values(
+    option: str, source: Path, tmp_path: Path
+) -> None:
+    _, value, both = CHANGES[option]
+    if both:
+        source = trained(tmp_path / "source", **both)
+    changed = both | {option: value, "from_critic": True}
+    with pytest.raises(UserError, match=f"{option} = .* there, .* here"):
+        begun(source, **changed)
 
 
 def test_a_folder_that_is_no_run_and_seeds_side_by_side_are_refused(

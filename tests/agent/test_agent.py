@@ -199,6 +199,12 @@ def test_a_symmetry_is_that_of_the_groups_that_are_read(how: str) -> None:
     if actor.symmetry is not None:
         assert actor.symmetry.inputs == (("state", SWAP),)
         assert actor.symmetry.action == SIDE
+        described = policy.spec()
+        described.check()
+        with pytest.raises(ValueError, match=r"symmetry of a gaussian head, .*gsde True"):
+            dataclasses.replace(
+                described, head=dataclasses.replace(described.head, gsde=True)
+            ).check()
     # moments are those of rows and their images together, of the groups that the actor reads
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
     both = {"state": rows, "privileged_state": rows[:, :1]}

@@ -68,15 +68,17 @@ def test_an_averaged_actor_is_exactly_equivariant_also_when_loaded(
 
 
 @pytest.mark.extended
-def test_mirror_images_are_learned_from_as_well() -> None:
+@pytest.mark.parametrize("options", [{}, {"gsde": True}], ids=str)
+def test_mirror_images_are_learned_from_as_well(options: dict) -> None:
     heard = {}
     for mode in ("off", "augment"):
         heard[mode] = Recorder()
-        train(Go1Walk(), TINY.replace(symmetry=mode), hooks=[heard[mode]])
+        train(Go1Walk(), TINY.replace(symmetry=mode, **options), hooks=[heard[mode]])
     first = {mode: x.rows[0] for mode, x in heard.items()}
     # the same was collected, another update came of it
     assert first["off"]["reward/tracking"] == first["augment"]["reward/tracking"]
     assert first["off"]["loss/policy"] != first["augment"]["loss/policy"]
+    assert first["augment"]["policy/first_ratio_error"] < 1e-4
 
 
 def spec(symmetry: Symmetry | None) -> EnvSpec:
