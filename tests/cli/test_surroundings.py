@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -168,6 +169,17 @@ def test_no_verb_dies_of_what_cannot_be_printed(
         code = left.code
     assert code in (0, 1, 2)
     gone.flush()  # what Python does as it exits
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_good_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # as where a worker has died
+
+    monkeypatch.setattr("surefoot.cli.tasks.main", breaks)
+    assert main(["tasks"]) == 2
+    assert "Broken pipe" in capsys.readouterr().err
 
 
 def test_training_goes_on_where_nobody_listens_and_in_a_folder_of_any_name(

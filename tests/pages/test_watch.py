@@ -19,6 +19,8 @@ from tests.helpers import PROBE, flags
 from surefoot.cli.main import main
 from surefoot.errors import UserError
 from surefoot.local_server import LocalServer, Response, listen, risk
+from surefoot.pages import watch
+from surefoot.pages.frame import macro, template
 from surefoot.pages.watch import WatchPage
 
 OTHERS = "192.0.2.1"  # an address of nobody's, for documentation
@@ -85,6 +87,36 @@ def test_what_is_new_comes_as_numbers_and_a_new_run_as_charts(runs: Path) -> Non
     assert third is not None
     assert len(third["items"]) == len(second["columns"])
     assert "two" in third["html"]["status"]
+
+
+def test_a_page_asks_less_often_where_looking_takes_long_but_not_for_a_new_chart(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def takes(seconds: float, of: str) -> None:
+        work = getattr(watch, of)
+
+        def longer(*args: Any, **options: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return work(*args, **options)
+
+        monkeypatch.setattr(watch, of, longer)
+
+    monkeypatch.setattr(watch.time, "thread_time", lambda: now)
+    page = WatchPage([runs])
+    takes(10.0, "_drawn")
+    assert news(page)["wait_s"] == 2.0
+    takes(1.0, "charts_of")
+    assert news(page)["wait_s"] == 20.0
+
+
+def test_templates_are_compiled_once() -> None:
+    assert template("runs.html.jinja") is template("runs.html.jinja")
+    assert macro("parts.html.jinja", "left_out", 1, 2) != macro(
+        "parts.html.jinja", "left_out", 1, 3
+    )
 
 
 def test_half_a_line_is_waited_for_and_a_file_that_was_written_anew_is_read_anew(

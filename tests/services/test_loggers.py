@@ -6,6 +6,9 @@ import contextlib
 import json
 import sqlite3
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from tests.helpers import PROBE, TINY, Recorder, flags
 from surefoot.cli.main import main
 from surefoot.errors import UserError
 from surefoot.services.loggers import hook
+from surefoot.services.loggers.adapter import About
 from surefoot.services.loggers.hook import Loggers
 from surefoot.services.metrics_file import MetricsFile
 from surefoot.services.policy_file import PolicyFile
@@ -34,6 +38,9 @@ RAISES = {
  def __getattr__(self, name): return lambda *_: None
  def close(self): raise SystemExit('no [red]network')""",
 }
+WORKS = """class SummaryWriter:
+ def __init__(self, *_, **__): pass
+ def __getattr__(self, name): return lambda *_: None"""
 HANGS = "import time\nwhile True: time.sleep(60)"
 DIES = "import os\nos._exit(9)"
 
@@ -89,6 +96,38 @@ def test_a_logger_that_hangs_is_not_waited_for(
     assert len(said) == 2
     assert "does not keep up: 2 iterations wait" in said[0]
     assert "did not come to its end in time" in said[1]
+
+
+@pytest.mark.extended
+def test_a_logger_that_gets_no_core_is_waited_for_longer(
+    tmp_path: Path,
+    without: bytes,
+    in_place_of_the_package,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_place_of_the_package("import time\ntime.sleep(5)\n" + WORKS)
+    policy, (said,) = trained(tmp_path / "impatient", "tensorboard", patience_s=0.5)
+    assert "did not come to its end in time" in said
+    began = time.monotonic()
+    monkeypatch.setattr(hook._Queue, "_starved_s", lambda _: time.monotonic() - began)
+    policy, said = trained(tmp_path / "run", "tensorboard", patience_s=1.0)
+    assert policy == without
+    assert said == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_process_waits_for_a_core_is_known(tmp_path: Path) -> None:
+    one = hook._Queue("tensorboard", tmp_path, 0, 1)
+    words = ["taskset", "-c", "0", sys.executable, "-c", "while True: pass"]
+    both = [subprocess.Popen(words) for _ in range(2)]
+    one._process = both[0]
+    try:
+        while one._starved_s() < 0.2:
+            time.sleep(0.05)
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.extended
@@ -218,6 +257,17 @@ def trackio(tmp_path: Path, run: Path) -> dict[str, dict[int, float]]:
         for name, value in json.loads(metrics).items():
             found.setdefault(name, {})[step] = value
     return found
+
+
+def test_a_run_that_goes_on_within_the_second_keeps_what_tensorboard_had(tmp_path: Path) -> None:
+    from surefoot.services.loggers.to_tensorboard import open_run
+
+    for step in (0, 64, 64):
+        logger = open_run(About(tmp_path, {}, {}, step, None))
+        logger.log(step + 64, {"loss": float(step)})
+        logger.close("stopped")
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 3
+    assert events(tmp_path / "tensorboard")["loss"] == {64: 0.0, 128: 64.0}
 
 
 @pytest.mark.extended

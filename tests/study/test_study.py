@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from tests.study.helpers import ThisProcess
 from surefoot.cli.main import main
 from surefoot.cli.study import parse, plan
 from surefoot.errors import UserError
+from surefoot.study.executors import LocalProcesses
 from surefoot.study.jobs import Job, run_job
 from surefoot.study.plan import parse_study, slug, write_study
 from surefoot.study.results import interval, score_form
@@ -273,6 +275,24 @@ def test_a_worker_that_dies_is_a_failed_run_and_can_be_tried_again(tmp_path: Pat
     assert results(run_dir)["failed"] == failed  # what failed is not tried again unasked
     finished(file, run_dir, "--retry-failed")
     assert results(run_dir)["failed"] == []
+
+
+@pytest.mark.skipif(not Path("/bin/false").exists(), reason="needs a program that reads nothing")
+def test_a_worker_that_dies_before_it_has_its_job_is_a_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job("runs/t/arm/seed-0", PROBE, "arm", TINY, (0,), evaluations=1, episodes=1)
+
+    class DiesAtOnce(subprocess.Popen):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(["/bin/false"], **options)
+            self.wait()  # so that nobody is there to read what is written
+
+    monkeypatch.setattr("surefoot.study.executors.subprocess.Popen", DiesAtOnce)
+    done = list(LocalProcesses(1).run([job], tmp_path, lambda: False))
+    assert done == [job]
+    result = json.loads((tmp_path / job.folder / "result.json").read_text())
+    assert result["errors"] == {"0": "the worker ended with exit code 1"}
 
 
 @pytest.mark.extended

@@ -46,8 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0 (fine), 1 (nothing found, a fault), 2 (a mistake), 130 (Ctrl-C)."""
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
-    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
-        return 0
     finally:
         flush()
 
@@ -69,8 +67,6 @@ def _run(arguments: list[str]) -> int:
         return importlib.import_module(f"surefoot.cli.{verb.replace('-', '_')}").main(rest)
     except UserError as error:
         return fail(str(error))
-    except BrokenPipeError:
-        raise
     except OSError as error:
         return fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except KeyboardInterrupt:

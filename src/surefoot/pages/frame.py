@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,11 @@ _HEAD = 2**10  # bytes of a page in which that is found
 
 def template(name: str, package: str = "surefoot.pages") -> Template:
     """A template of a package, which may build on those that lie here; what it is given is escaped."""
+    return _templates_of(package).get_template(name)
+
+
+@functools.cache  # a page that is open asks every other second, and compiling takes half of one
+def _templates_of(package: str) -> Environment:
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("surefoot.pages", "")]),
         autoescape=True,
@@ -41,7 +47,7 @@ def template(name: str, package: str = "surefoot.pages") -> Template:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     environment.globals |= {"color_of": color_of, "fingerprint": _fingerprint}
     environment.globals |= {"generator": GENERATOR, "meanings": METRICS}
-    return environment.get_template(name)
+    return environment
 
 
 def macro(file: str, name: str, *values: Any) -> str:

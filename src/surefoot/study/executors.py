@@ -51,9 +51,12 @@ def start_worker(job: Job, study: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
         )
     assert worker.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died at once: its log says why
+    try:
         worker.stdin.write(job.to_json().encode() + b"\n")
         worker.stdin.flush()
+    except BrokenPipeError:  # it died at once: its log says why
+        with contextlib.suppress(BrokenPipeError):  # closing writes what is left
+            worker.stdin.close()
     return worker
 
 

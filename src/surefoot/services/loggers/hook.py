@@ -32,6 +32,9 @@ _PACKAGES = {
 _PROGRAM = (sys.executable, "-P", "-m", "surefoot.services.loggers.process")
 _WAITING = 4096  # rows that may wait for a logger; some ten megabytes
 PATIENCE_S = 30.0  # that the end of a run waits for its loggers: most need two
+_LONGEST = (
+    10  # times that, where others have the cores, as a logger steps back for whoever needs them
+)
 
 
 class Loggers(Hook):
@@ -89,12 +92,11 @@ class Loggers(Hook):
     def on_end(self, state: TrainState, policy: Any, *, finished: bool) -> None:
         """Wait for what is left, for so long at most."""
         how = "failed" if self._failed else "finished" if finished else "stopped"
-        until = time.monotonic() + self._patience_s
         try:
             for one in self._queues:
-                one.end(how, until)
+                one.end(how, self._patience_s)
             for one in self._queues:
-                one.wait(until)
+                one.wait()
         finally:
             for one in self._queues:
                 one.kill()
@@ -121,6 +123,7 @@ class _Queue:
         self._thread = threading.Thread(target=self._hand_over, daemon=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._has_failed, self._has_ended, self._is_full = False, False, False
+        self._patience_s, self._end_began = 0.0, (0.0, 0.0)
         self.says: deque[str] = deque()
 
     def start(self) -> None:
@@ -152,18 +155,34 @@ class _Queue:
                     f"from step {row['step']:,} on some are left out there; metrics.jsonl has them all"
                 )
 
-    def end(self, how: str, until: float) -> None:
+    def end(self, how: str, patience_s: float) -> None:
         """Let it end the run, once it has taken what waits."""
-        while self._thread.is_alive() and time.monotonic() < until:
+        self._patience_s, self._end_began = patience_s, (time.monotonic(), self._starved_s())
+        while self._is_waited_for():
             with contextlib.suppress(queue.Full):
                 self._rows.put({"end": how}, timeout=0.1)
                 return
 
-    def wait(self, until: float) -> None:
+    def wait(self) -> None:
         """Wait until it has."""
-        self._thread.join(max(0.0, until - time.monotonic()))
+        while self._is_waited_for():
+            self._thread.join(0.1)
         if self._thread.is_alive():
             self._fail("it did not come to its end in time and was ended")
+
+    def _is_waited_for(self) -> bool:
+        """Whether it is at work, and may be: time in which it got no core counts little."""
+        began, starved = self._end_began
+        took = time.monotonic() - began
+        had_a_core = max(took - (self._starved_s() - starved), took / _LONGEST)
+        return self._thread.is_alive() and had_a_core < self._patience_s
+
+    def _starved_s(self) -> float:
+        """Seconds that its process could have worked and had no core; 0 where the system does not say."""
+        assert self._process is not None
+        with contextlib.suppress(OSError, LookupError, ValueError):
+            return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
 
     def kill(self) -> None:
         """End its process, however it is."""

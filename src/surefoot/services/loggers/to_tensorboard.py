@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +24,13 @@ class TensorBoard(Logger):
     def __init__(self, about: About) -> None:
         # what TensorBoard has of later steps than the run goes on from, it forgets
         later = about.step + 1 if about.step else None
+        # files are named by the second in which they begin, and the last one of a name would be the only one
+        own = f".{about.step}.{uuid.uuid4().hex[:6]}"
         self._writer = SummaryWriter(
-            str(about.folder / "tensorboard"), purge_step=later, flush_secs=_FLUSHED_EVERY_S
+            str(about.folder / "tensorboard"),
+            purge_step=later,
+            flush_secs=_FLUSHED_EVERY_S,
+            filename_suffix=own,
         )
         for tag, facts in (("config", about.options), ("provenance", about.flat())):
             self._writer.add_text(tag, _table(facts), about.step)
