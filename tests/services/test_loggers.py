@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -259,6 +260,40 @@ def trackio(tmp_path: Path, run: Path) -> dict[str, dict[int, float]]:
     return found
 
 
+def test_mlflow_gets_the_newest_of_each_number_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from surefoot.services.loggers import to_mlflow
+
+    now, sent = 0.0, []
+
+    class Client:
+        """Has MLflow's methods; what they are given counts."""
+
+        def log_batch(self, run: str, *, metrics: list[Any] = (), **_: Any) -> None:
+            if metrics:
+                sent.append([(m.key, m.step, m.value) for m in metrics])
+
+        def create_run(self, *_: Any, **__: Any) -> Any:
+            return SimpleNamespace(info=SimpleNamespace(run_id="id"))
+
+        def get_experiment_by_name(self, _: str) -> Any:
+            return SimpleNamespace(experiment_id="0")
+
+        def set_terminated(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(to_mlflow, "MlflowClient", Client)
+    monkeypatch.setattr(to_mlflow.time, "monotonic", lambda: now)
+    logger = to_mlflow.open_run(About(tmp_path, {}, {}, 0, None))
+    for step in range(1, 11):  # 0.3 s each
+        now = 0.3 * step
+        logger.log(step, {"loss": float(step)} | ({"eval": 7.0} if step == 2 else {}))
+    assert sent == [[("loss", 4, 4.0), ("eval", 2, 7.0)]]
+    logger.close("finished")
+    assert sent[1:] == [[("loss", 8, 8.0), ("loss", 10, 10.0)]]
+
+
 def test_a_run_that_goes_on_within_the_second_keeps_what_tensorboard_had(tmp_path: Path) -> None:
     from surefoot.services.loggers.to_tensorboard import open_run
 
@@ -296,4 +331,7 @@ def test_a_logger_has_all_metrics_and_goes_on_in_the_same_run(
     for name in rows[0]:
         expected = {row["step"]: row[name] for row in rows if row[name] is not None}
         if name != "step" and expected:
+            if read is mlflow:  # the newest of a second, and the last
+                assert max(logged[name]) == max(expected), name
+                expected = {step: expected[step] for step in logged[name]}
             assert logged[name] == pytest.approx(expected, rel=1e-6), name

@@ -14,7 +14,9 @@ from surefoot.services.loggers.adapter import About, Logger
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _LONGEST = 500  # characters of a parameter or a tag that every store takes
 _MOST = 1000  # metrics that a store takes at once
-_EVERY_S = 2.0  # a transaction costs as much as the metrics of several iterations
+# its database takes 0.1 ms of a core for a number, and 15 ms for a transaction
+_POINT_EVERY_S = 1.0
+_WRITTEN_EVERY_S = 2.0
 
 
 class MLflow(Logger):
@@ -44,26 +46,33 @@ class MLflow(Logger):
             params = [Param(name, value) for name, value in options.items()]
         own = [RunTag(f"surefoot.{name}", value) for name, value in tags.items()]
         client.log_batch(self.id, params=params, tags=own)
+        self._newest: dict[str, Metric] = {}
         self._waiting: list[Metric] = []
-        self._wrote = time.monotonic()
+        self._took = self._wrote = time.monotonic()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """All of them at once, with those of the iterations of two seconds."""
-        now = int(1000 * time.time())
-        metrics = [Metric(name, float(value), now, step) for name, value in numbers.items()]
-        if len(self._waiting) + len(metrics) > _MOST:
+        """Of each number the newest of a second, those of two seconds at once."""
+        stamp, now = int(1000 * time.time()), time.monotonic()
+        self._newest |= {name: Metric(name, float(x), stamp, step) for name, x in numbers.items()}
+        if now - self._took >= _POINT_EVERY_S:
+            self._take()
+            self._took = now
+        if now - self._wrote >= _WRITTEN_EVERY_S:
             self._write()
-        self._waiting += metrics
-        if time.monotonic() - self._wrote > _EVERY_S:
-            self._write()
+            self._wrote = now
+
+    def _take(self) -> None:
+        self._waiting += self._newest.values()
+        self._newest = {}
 
     def _write(self) -> None:
-        metrics, self._waiting, self._wrote = self._waiting, [], time.monotonic()
+        metrics, self._waiting = self._waiting, []
         for begin in range(0, len(metrics), _MOST):
             self._client.log_batch(self.id, metrics=metrics[begin : begin + _MOST])
 
     def close(self, how: str) -> None:
         """Write what is left, and say how it ended."""
+        self._take()
         self._write()
         self._client.set_terminated(self.id, _STATUS[how])
 
