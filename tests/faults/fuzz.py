@@ -49,14 +49,27 @@ from surefoot.pages.charts import Charts, Series
 from surefoot.services import run_folder
 from surefoot.ship import latency, subjects
 from surefoot.ship.export import export
-from surefoot.study.jobs import RESULT, outcome
+from surefoot.study import executors
+from surefoot.study.jobs import EVALUATIONS, RESULT, Job, outcome
 from surefoot.study.plan import Study, write_study
 from surefoot.study.results import analyse
 from surefoot.study.run_study import reported_jobs
 from surefoot.training import Hook, Run, Trainer
+from surefoot.tune import search
 from surefoot.update import make_executors
 
 TASK, CONFIG = PROBE, TINY.replace(checkpoint_every=100)
+SPACE = """
+learning_rate = {low = 1e-4, high = 1e-2, log = true}
+num_epochs = {low = 1, high = 4}
+activation = ["tanh", "elu"]
+
+[options]
+num_envs = 4
+num_steps = 16
+num_minibatches = 2
+"""
+TUNE = ("--trials", "2", "--evaluations", "2", "--episodes", "1", "--total-steps", "200")
 MOST_SECONDS, MOST_MIB = 1.0, 200
 _DRAWN = 0.03  # share of the reports whose charts are drawn, which takes far longer than reading
 
@@ -258,6 +271,22 @@ def make_study(folder: Path, run: Path) -> Path:
     return made
 
 
+def trained(job: Job, path: Path, *_: Any) -> bool:
+    """What a training of a tuning leaves, with numbers made up."""
+    rates = [
+        (100 * k, {"episode_return_mean": float(k), "episode_length_mean": 9.0}) for k in (1, 2)
+    ]
+    ended = outcome(rates, path.parent / "run" / "metrics.jsonl", 2)
+    head = {"task": job.task, "arm": job.arm, "learning_rate": 3e-4, "seeds": list(job.seeds)}
+    (path / job.folder).mkdir(parents=True, exist_ok=True)
+    write_json(
+        path / job.folder / RESULT, {**head, "runs": {str(job.seeds[0]): ended}, "errors": {}}
+    )
+    lines = [json.dumps({"step": step, "return": float(step)}) for step in (100, 200)]
+    (path / job.folder / EVALUATIONS).write_text("\n".join(lines) + "\n")
+    return True
+
+
 class Readers:
     """Folders to damage, and verbs to read them with.
 
@@ -280,20 +309,30 @@ class Readers:
         self._executors = make_executors(CONFIG)
         self._trainer = Trainer(CONFIG, self._env, self._executors)
         self._facts = platform_info()
+        (self._plain / "space.toml").write_text(SPACE)
+        words = ["tune", TASK, "--space", str(self._plain / "space.toml"), *TUNE]
+        with self._light(), contextlib.redirect_stdout(io.StringIO()):
+            surefoot([*words, "--run-dir", str(self._plain / "tuning")])  # 1: nobody judges
+        tuning = self._plain / "tuning"
+        assert (tuning / "best.toml").exists()
         whole = sorted((run / "checkpoints").glob("step-*"))
         of_run = [x for x in run.iterdir() if x.is_file()]
         of_run += [x for step in whole for x in step.iterdir()] + [*run.glob("crash*/report.json")]
         of_study = [x for x in (self._plain / "study").rglob("*") if x.suffix in (".json", ".toml")]
         of_export = [x for x in exported.iterdir() if x.suffix != ".md"]
-        files = {"run": of_run, "study": of_study, "export": of_export}
+        of_tuning = [x for x in tuning.rglob("*") if x.suffix in (".toml", ".json", ".jsonl")]
+        files = {"run": of_run, "study": of_study, "export": of_export, "tuning": of_tuning}
         files["my.toml"] = [self._plain / "my.toml"]
         files["question.toml"] = [self._plain / "question.toml"]
+        files["space.toml"] = [self._plain / "space.toml"]
         verbs = {
             "run": ("resume run", "eval run", "doctor run", "report run", "export run"),
             "export": ("bench-policy export",),
             "study": ("report study", "study study"),
             "my.toml": ("train --config my.toml", "bench X --config my.toml"),
             "question.toml": ("study question.toml",),
+            "tuning": ("tune X --space space.toml --run-dir tuning", "report tuning"),
+            "space.toml": ("tune X --space space.toml --run-dir new",),
         }
         read = dict.fromkeys(("eval run", "export run"), ("policy", "config.toml"))
         self.places = [
@@ -309,6 +348,7 @@ class Readers:
                 str(folder / "made"),
             ),
             "bench-policy": ("--calls", "1"),
+            "tune": TUNE,
         }
         self.said: Counter[str] = Counter()
         self.renew()
@@ -331,7 +371,9 @@ class Readers:
                 if other != file.parent and choice.random() < 0.5:
                     shutil.rmtree(other)
         words = [TASK if w == "X" else w for w in verb.split()]
-        words[1:] = [str(self.work / w) if (self.work / w).exists() else w for w in words[1:]]
+        words[1:] = [
+            str(self.work / w) if w == "new" or (self.work / w).exists() else w for w in words[1:]
+        ]
         if words[0] == "report":
             words += ["--output", str(self.folder / "page.html")]
         words += self._flags.get(words[0], ())
@@ -360,7 +402,7 @@ class Readers:
             wrong.append(f"{took:.1f} s: {said[:300]}")
         if verb == "resume run" and file.name == "metrics.jsonl":
             wrong += self._lost(content)
-        if words[0] in ("resume", "study") or in_checkpoint:
+        if words[0] in ("resume", "study", "tune") or in_checkpoint:
             self.renew()
         else:
             shutil.copy(self._plain / place, file)
@@ -385,6 +427,10 @@ class Readers:
             (study, "shares_program"): lambda *_: False,
             (study, "_executor"): lambda _: mock.Mock(
                 run=lambda *_: iter(()), describe=lambda: "nobody"
+            ),
+            (search, "_train"): trained,
+            (executors, "LocalProcesses"): lambda _: mock.Mock(
+                run=lambda *_: iter(()), workers=1, describe=lambda: "nobody"
             ),
             (bench, "measure"): self._measured,
             (subjects, "from_observations"): lambda *_: self._subject,
