@@ -35,6 +35,7 @@ def found(name: str = "learning_rate") -> dict[str, Any]:
             }
             for k, state in enumerate(states)
         ],
+        "ended": "<b>all 12 combinations</b> have been tried",
         "best": 4,
         "default": {name: "0.0003"},
         "importance": {name: interval},
@@ -80,13 +81,14 @@ def test_before_the_judgment_it_says_that_nothing_is_known(tmp_path: Path) -> No
     assert "Not known yet" in text
     assert "at least 8 trials" in text
     nothing = {**early, "best": None, "trials": []}
+    assert "9 complete, 1 pruned, 1 failed, 1 refused." in write(tmp_path, early).read_text()
     assert "No trial has come to its end." in write(tmp_path, nothing).read_text()
 
 
 def test_a_default_that_nothing_beats_is_said(tmp_path: Path) -> None:
     results = found()
     del results["judged"]["arms"]["tuned"]
-    assert "No trial was better than the default" in write(tmp_path, results).read_text()
+    assert "No trial had a higher score than the default" in write(tmp_path, results).read_text()
 
 
 def test_the_page_is_written_again_or_refused_in_one_line(tmp_path: Path, capsys) -> None:

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = read(Arguments, "tune", argv)
     from surefoot.study.executors import LocalProcesses
     from surefoot.study.plan import slug
-    from surefoot.tune.by_optuna import Book, import_optuna
+    from surefoot.tune.by_optuna import Book, check_storage, import_optuna
     from surefoot.tune.plan import claim_folder
     from surefoot.tune.results import Found
     from surefoot.tune.search import search
@@ -73,11 +73,13 @@ def main(argv: Sequence[str]) -> int:
     path = user_path(arguments.run_dir or Path("tuning") / slug(arguments.task))
     executor = LocalProcesses(arguments.workers)
     progress = Progress(arguments, executor.workers)
+    if arguments.storage is not None:
+        check_storage(arguments.storage)
     claim_folder(path, tuning)
     book = Book(tuning, path, arguments.trials, arguments.storage)
     say(
-        f"{tuning.task}: {arguments.trials} trials of {', '.join(tuning.space)}, {tuning.seeds} "
-        f"seed(s) each, by {executor.describe()}; folder: {path}"
+        f"{tuning.task}: {arguments.trials} trial{'s' * (arguments.trials > 1)} of "
+        f"{', '.join(tuning.space)}, {tuning.seeds} seed(s) each, by {executor.describe()}; folder: {path}"
     )
     with StopOnSignal("stopping; what is finished is kept") as stop, book:
         search(
@@ -89,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
             should_stop=stop,
         )
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        found = Found(path, tuning, book.trials(), book.importance(), command)
+        found = Found(path, tuning, book.trials(), book.importance(), command, book.why_ended)
         found.write()
         return _conclude(found, arguments, executor, stop)
 
@@ -101,12 +103,10 @@ def _conclude(found: Found, arguments: Arguments, executor: Executor, stop: Stop
 
     path, best = found.path, found.best
     if best is not None:
-        say(f"\nBest: trial {best.number}, {best.score:.5g}; options: {path / BEST}")
-        if (best.score or 0.0) >= found.tuning.highest:
-            say(
-                "No options can do better: an episode cannot return more. A smaller --total-steps "
-                "tells which learn sooner."
-            )
+        whose = ", the default options" * best.is_default
+        say(f"\nBest: trial {best.number}{whose}, {best.score:.5g}; options: {path / BEST}")
+        if found.why_ended:
+            say(f"The search ended there: {found.why_ended}.")
     others = sum(trial.state == "running" for trial in found.trials)
     if stop():
         return _stopped(stop)
@@ -210,7 +210,7 @@ class Progress:
 
         if trial.state == "interrupted":
             return
-        ended = [t for t in trials if t.state in ("complete", "pruned", "failed")]
+        ended = [t for t in trials if t.counts and t.state != "running"]
         told = f"{trial.score:.5g}" if trial.state == "complete" else trial.state
         if trial.reason:
             told += f", {trial.reason.splitlines()[0]}"

@@ -33,6 +33,7 @@ from surefoot.reading import MOST_LINE, few, read_json, read_json_lines, read_te
 from surefoot.training import Hook, Run, TrainState
 
 CONFIG, META, METRICS, REPLACED = "config.toml", "meta.json", "metrics.jsonl", "replaced"
+_PASSWORD = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")  # of a database's address
 
 
 def default_run_dir(task: str, seed: int) -> Path:
@@ -279,10 +280,10 @@ def _check_row(row: Mapping[str, Any]) -> None:
 
 
 def describe(command: list[str], **facts: Any) -> dict[str, Any]:
-    """Versions, hardware and source of a run, as they go into meta.json."""
+    """Versions, hardware and source of a run, as they go into meta.json; passwords of addresses do not."""
     return {
         **facts,
-        "command": command,
+        "command": [_PASSWORD.sub(r"\1:***@", word) for word in command],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **platform_info(),
         "devices": [str(device) for device in jax.devices()],

@@ -176,7 +176,6 @@ class Evaluations(Hook):
         options = {} if self._job.as_it_comes else parse_options(run.config.env_options)
         self._env = make_environment(run.task, self._job.episodes, seed=stream, options=options)
         self._env.read_as(run.env.observations)
-        self._env.read_as(run.env.observations)
         self._collect = make_collector(self._env, num_steps=CHUNK_STEPS, deterministic=True)
 
     def on_iteration(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
@@ -291,6 +290,10 @@ def outcome(rows: Sequence[Played], metrics: Path, evaluations: int) -> dict[str
     The final score is the mean of the last tenth of the evaluations, at least of the last one.
     """
     returns = [found["episode_return_mean"] for _, found in rows]
+    if not returns:
+        raise UserError("the training ended before its policy was played")
+    if not np.isfinite(returns).all():
+        raise UserError(f"an evaluation's mean return is not finite: {returns}")
     return {
         "final": float(np.mean(last_tenth(returns))),
         "steps": [step for step, _ in rows],

@@ -59,7 +59,14 @@ class Tuning:
         Raises:
             ValueError: options that do not go together.
         """
-        return from_mapping(options, base=self.base)
+        config = from_mapping(options, base=self.base)
+        batch = config.num_envs * config.num_steps
+        if batch > config.total_steps:
+            raise UserError(
+                f"a batch of num_envs x num_steps = {batch:,} steps is more than the budget, --total-steps "
+                f"{config.total_steps:,}"
+            )
+        return config
 
     def job(self, trial: Trial, seed: int) -> Job:
         """The training of a trial with a seed."""
@@ -106,9 +113,11 @@ class Trial:
     Attributes:
         number: its number, from 0 on.
         options: what was chosen for it.
+        is_default: whether these are the task's own.
         state: `waiting`, `running`, `complete`, `pruned` (it fell behind), `failed` (a training could not
-            be done), `refused` (its options do not go together; nothing was trained) or `interrupted`
-            (put back, to be done as another trial).
+            be done), `refused` (its options do not go together; nothing was trained), `repeated` (its
+            options are those of another trial; nothing was trained) or `interrupted` (put back, to be
+            done as another trial).
         score: the mean over seeds of the final scores of one that is complete; else the last return
             that was seen; none: nothing was.
         reason: why it was refused, failed or pruned.
@@ -118,17 +127,28 @@ class Trial:
 
     number: int
     options: Options
+    is_default: bool
     state: str
     score: float | None
     reason: str
     folder: str
     seconds: float | None
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the trials that were asked for."""
+        return self.state in ("complete", "pruned", "failed", "running")
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether its options need not be tried again."""
+        return self.counts or self.state == "refused"
+
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The complete trial with the highest score; of equal ones the first."""
+    """The complete trial with the highest score; of equal ones the default, or the first."""
     done = [t for t in trials if t.state == "complete" and t.score is not None]
-    return max(done, key=lambda trial: trial.score or 0.0, default=None)
+    return max(done, key=lambda trial: (trial.score or 0.0, trial.is_default), default=None)
 
 
 def check(tuning: Tuning) -> Tuning:
@@ -142,6 +162,7 @@ def check(tuning: Tuning) -> Tuning:
             raise UserError(f"{name} = {getattr(tuning, name)} must be at least 1")
     if not 0 <= tuning.sampler_seed < 2**32:
         raise UserError(f"sampler_seed = {tuning.sampler_seed} must be in [0, 2^32)")
+    tuning.config({})
     return tuning
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def tuning_page(folder: Path) -> str:
             charts,
             found=found,
             steps=f"{int(found['total_steps']):,}",
+            counts=_counts(found),
             judged=[_judged(name, arm, form) for name, arm in judged["arms"].items()]
             if judged
             else [],
@@ -47,6 +49,12 @@ def tuning_page(folder: Path) -> str:
             trials=[_trial(trial, list(found["space"])) for trial in found["trials"]],
             facts=facts_of(read_json(folder / "provenance.json") | {"study": ""}),
         )
+
+
+def _counts(found: Found) -> str:
+    """E.g. `18 complete, 2 pruned`."""
+    states = Counter(str(trial["state"]) for trial in found["trials"])
+    return ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
 
 
 def _judged(name: str, arm: Found, form: str) -> list[str]:

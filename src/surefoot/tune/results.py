@@ -9,9 +9,11 @@ from typing import Any
 
 from surefoot.config_file import to_toml, toml_value
 from surefoot.files import write_json, write_text
+from surefoot.reading import read_json, read_text
 from surefoot.services.run_folder import describe
 from surefoot.study.executors import Executor, Stop
-from surefoot.study.run_study import Progress, StudyFolder, run_study
+from surefoot.study.plan import parse_study
+from surefoot.study.run_study import STUDY, Progress, StudyFolder, run_study
 from surefoot.study.statistics import Interval
 from surefoot.tune.plan import Trial, Tuning, best_of
 from surefoot.tune.report import tuning_page
@@ -33,6 +35,7 @@ class Found:
         trials: all of them.
         importance: of each option, as shares of one; empty: not known.
         command: the words of the command.
+        why_ended: why there are no more trials though more were asked for; empty: there are as many.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Found:
     trials: Sequence[Trial]
     importance: Mapping[str, Interval]
     command: Sequence[str]
+    why_ended: str = ""
 
     @property
     def best(self) -> Trial | None:
@@ -50,15 +54,24 @@ class Found:
         """Write best.toml, results.json and report.html, in place of what they held.
 
         Args:
-            judged: what the best one's study on fresh seeds shows (its results.json); none: not yet.
+            judged: what the best one's study on fresh seeds shows (its results.json); none: what an
+                earlier judgment of it has left, if anything.
         """
         path, tuning, best = self.path, self.tuning, self.best
+        left = path / JUDGMENT / f"trial-{best.number}" / RESULTS if best is not None else None
+        if judged is None and left is not None and left.is_file():
+            judged = read_json(left)
         found = {
             "task": tuning.task,
             "total_steps": tuning.base.total_steps,
             "seeds": tuning.seeds,
             "space": {name: part.in_words() for name, part in tuning.space.items()},
-            "trials": [_row(trial) for trial in self.trials if trial.state != "interrupted"],
+            "trials": [
+                _row(trial)
+                for trial in self.trials
+                if trial.state not in ("interrupted", "repeated")
+            ],
+            "ended": self.why_ended,
             "best": None if best is None else best.number,
             "default": {name: toml_value(getattr(tuning.base, name)) for name in tuning.space},
             "importance": {name: share._asdict() for name, share in self.importance.items()},
@@ -105,7 +118,7 @@ def judge(
     Args:
         found: what the tuning has found.
         best: its best trial.
-        seeds: 0, 1, ... so many.
+        seeds: 0, 1, ... so many; or more, where it was judged on more before.
         executor: who trains.
         shares_program: whether all seeds of a study's task can be trained in one program.
         progress: told of each finished training.
@@ -114,9 +127,14 @@ def judge(
     Returns:
         The study's folder and its results; None if it was stopped before its end.
     """
+    path = found.path / JUDGMENT / f"trial-{best.number}"
+    if (path / STUDY).is_file():
+        text, asked = read_text(path / STUDY), (found.tuning.task,)
+        before, _ = parse_study(text, where=str(path / STUDY), presets={}, asked=asked)
+        seeds = max(seeds, before.seeds)
     study = found.tuning.judgment(best, seeds)
     shares = shares_program(study, found.tuning.task)
-    with StudyFolder(found.path / JUDGMENT / f"trial-{best.number}", study) as folder:
+    with StudyFolder(path, study) as folder:
         done = run_study(
             folder,
             executor,

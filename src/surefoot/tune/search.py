@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def search(
     def serve() -> None:
         try:
             while not stop() and (trial := book.ask()) is not None:
-                _do(trial, book, tuning, path, stop)
+                record = _do(trial, book, tuning, path, stop)
                 with telling:
+                    record()
                     trials = book.trials()
                     progress(trials, trials[trial.number])
         except BaseException:
@@ -62,26 +64,24 @@ def search(
         one.result()
 
 
-def _do(trial: Trial, book: Book, tuning: Tuning, path: Path, stop: Stop) -> None:
-    """Train a trial with one seed after the other, and record how it ended."""
+def _do(trial: Trial, book: Book, tuning: Tuning, path: Path, stop: Stop) -> Callable[[], None]:
+    """Train a trial with one seed after the other; what records how it ended."""
     scores = []
     for place, seed in enumerate(tuning.every_seed()):
         job = tuning.job(trial, seed)
         watch = _Watch(book, trial, job, path, before=place * tuning.evaluations)
-        if _result(path, job) is None and not _train(job, path, watch, stop):
-            if watch.has_fallen_behind:
-                book.end(trial, "pruned", watch.reason)
-            else:
-                book.put_back(trial)
-            return
+        is_done = _result(path, job) is not None or _train(job, path, watch, stop)
+        # what came to its end before it was looked at is pruned too, so that no clock decides
+        if watch():
+            return partial(book.end, trial, "pruned", watch.reason)
+        if not is_done:
+            return partial(book.put_back, trial)
         result = _result(path, job)
         assert result is not None
         if result["errors"]:
-            book.end(trial, "failed", next(iter(result["errors"].values())))
-            return
-        watch()  # the last of its evaluations; it has come to its end and is not pruned for them
+            return partial(book.end, trial, "failed", next(iter(result["errors"].values())))
         scores.append(result["runs"][str(seed)]["final"])
-    book.complete(trial, sum(scores) / len(scores))
+    return partial(book.complete, trial, sum(scores) / len(scores))
 
 
 def _train(job: Job, path: Path, watch: _Watch, stop: Stop) -> bool:
@@ -118,10 +118,13 @@ class _Watch:
         self.has_fallen_behind, self.reason = False, ""
 
     def __call__(self) -> bool:
+        total, count = self._job.config.total_steps, self._job.evaluations
         for step, value in self._new():
-            share = min(step / self._job.config.total_steps, 1.0)
-            place = self._before + max(0, int(share * self._job.evaluations) - 1)
-            if self._book.tell(self._trial, place, value):
+            if self.has_fallen_behind:
+                break
+            place = self._before + max(0, min(step, total) * count // total - 1)
+            is_behind = self._book.tell(self._trial, place, value)
+            if is_behind and step < total:  # at its end there is nothing left to save
                 self.has_fallen_behind = True
                 self.reason = f"return {value:.5g} after {step:,} steps is below the median"
         return self.has_fallen_behind

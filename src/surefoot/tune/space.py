@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -71,6 +72,28 @@ class Choices:
 
 
 Space = Mapping[str, Range | Choices]
+
+
+def size(space: Space) -> float:
+    """How many combinations there are; infinite where a number need not be whole."""
+    return math.prod(
+        len(values) if (values := _listed(part)) else math.inf for part in space.values()
+    )
+
+
+def combinations(space: Space) -> Iterator[dict[str, Any]]:
+    """All of them, of a space whose size is finite."""
+    for values in itertools.product(*map(_listed, space.values())):
+        yield dict(zip(space, values, strict=True))
+
+
+def _listed(part: Range | Choices) -> Sequence[Any]:
+    if isinstance(part, Choices):
+        return part.values
+    if isinstance(part.low, int) and isinstance(part.high, int):
+        return range(part.low, part.high + 1)
+    return ()
+
 
 _LEARNING: dict[str, Range | Choices] = {
     "learning_rate": Range(5e-5, 3e-3, log=True),
@@ -169,8 +192,8 @@ def parse_space(text: str, *, where: str) -> tuple[Space, dict[str, Any]]:
             raise UserError(f"{name} in {where} cannot be tuned: {reasons[name]}")
     check_names(shared, option_names(), what=f"option in [{OPTIONS}] of {where}:")
     for name in shared:
-        if name == "seed":
-            raise UserError(f"seed among [{OPTIONS}] in {where}: {reasons['seed']}")
+        if name in ("seed", "stop_at_return", "stop_at_success"):
+            raise UserError(f"{name} among [{OPTIONS}] in {where}: {reasons[name]}")
     space = {name: _dimension(name, value, where) for name, value in table.items()}
     return space, {name: _from_toml(value) for name, value in shared.items()}
 
