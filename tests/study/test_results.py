@@ -44,6 +44,17 @@ def test_runs_are_compared_seed_by_seed_whichever_failed(failures: list[set[int]
         assert found[arm]["failed"] == len(failures[k])
 
 
+def test_how_many_seeds_it_takes_is_said_where_a_spread_was_seen() -> None:
+    base = {seed: 100.0 + seed for seed in range(SEEDS)}
+    alike = {seed: score + 8.0 for seed, score in base.items()}
+    apart = {seed: score + 8.0 * (-1) ** seed for seed, score in base.items()}
+    scores = {"Hopper-v5": {"base": base, "alike": alike, "apart": apart}}
+    found = analysed(scores, seeds=SEEDS)["tasks"]["Hopper-v5"]
+    assert "To show" not in found["alike"]["sentence"]
+    assert found["alike"]["seeds_to_show_10_percent"] is None
+    assert "To show a difference of 10% takes 8 seeds" in found["apart"]["sentence"]
+
+
 @settings(max_examples=25)
 @given(some.lists(failed, min_size=2, max_size=2))
 def test_over_all_tasks_too(failures: list[set[int]]) -> None:

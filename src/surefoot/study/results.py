@@ -137,7 +137,8 @@ def _compare(
     difference = st.paired_difference([differences]).within(-widest, widest)
     unit = abs(float(theirs.mean()))
     relative = difference.over(unit) if unit else None
-    needed = st.seeds_to_show(differences, EFFECT * unit) if unit else None
+    is_told = bool(unit) and np.ptp(differences) > 0.0  # seeds that are all alike tell of no spread
+    needed = st.seeds_to_show(differences, EFFECT * unit) if is_told else None
     verdict = verdict_of(difference, more_failed=len(own) < len(base))
     told = sentence(arm, study.baseline, task, difference, relative, len(seeds), verdict)
     if missing := study.seeds - len(own):
