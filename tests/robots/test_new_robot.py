@@ -176,6 +176,33 @@ def test_a_quadruped_stands_with_level_feet_around_its_centre_of_mass() -> None:
     assert found.home["abduction_front_left"] == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    "model", [BARKOUR, "unitree_go1/go1.xml", "unitree_g1/g1.xml", "robotis_op3/op3.xml"]
+)
+def test_joints_of_a_stride_move_the_foot_that_way_and_keep_it_level(model: str) -> None:
+    found = look(installed(model), free=True)
+    robot, before = found.robot, posed(found) if found.home else parts(found, found.robot.home)
+    trunk = before.body(found.trunk)
+    turned = trunk.xmat.reshape(3, 3)
+    for foot, (sole, at, stands) in enumerate(
+        zip(found.soles, found.soles.values(), found.stands, strict=True)
+    ):
+        there = before.body(sole).xpos + before.body(sole).xmat.reshape(3, 3) @ at
+        assert ((there - trunk.xpos) @ turned)[:2] == pytest.approx(stands, abs=2e-3)
+        for axis, step_m in enumerate((0.01, 0.01, found.swing_m)):
+            qpos = before.qpos.copy()
+            for name, (of, by) in found.strides.items():
+                if of == foot:
+                    qpos[robot.joint_slices(robot.id("joint", name))[0]] += step_m * by[axis]
+            after = parts(found, qpos)
+            now = after.body(sole).xpos + after.body(sole).xmat.reshape(3, 3) @ at
+            moved = (now - there) @ turned / step_m
+            assert moved == pytest.approx(np.eye(3)[axis], abs=0.15), (sole, axis)
+            if len(found.strides) > 3 * len(found.soles):
+                tilt = after.body(sole).xmat.reshape(3, 3).T @ before.body(sole).xmat.reshape(3, 3)
+                assert np.arccos(min(1.0, (np.trace(tilt) - 1) / 2)) < 0.2
+
+
 def test_a_biped_stands_with_knees_in_front_and_the_same_on_both_sides() -> None:
     found = look(installed("robotis_op3/op3.xml"))
     data = posed(found)

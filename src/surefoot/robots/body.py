@@ -50,6 +50,12 @@ def effort_of(robot: Robot, joint: int) -> float:
     return most
 
 
+def _quaternion(matrix: np.ndarray) -> np.ndarray:
+    found = np.zeros(4)
+    mujoco.mju_mat2Quat(found, np.ascontiguousarray(matrix).ravel())
+    return found
+
+
 class Body:
     """A robot's shape in a pose: the home pose, or one to find.
 
@@ -203,18 +209,97 @@ class Body:
         model, data, names, found = self._model, self.data, self._robot.names["body"], {}
         for geoms in self.feet().values():
             body = int(model.geom_bodyid[geoms[0]])
-            point = np.mean(data.geom_xpos[geoms], axis=0)
-            point[2] = min(map(self.bottom, geoms))
-            inside = data.xmat[body].reshape(3, 3).T @ (point - data.xpos[body])
+            inside = self._local(body).T @ (self._sole(geoms) - data.xpos[body])
             found[names[body] or self._names(geoms)[0]] = tuple(np.round(inside, 4).tolist())
         return found
 
+    def stands(self) -> tuple[tuple[float, float], ...]:
+        """Where the soles are, forward and to the left of the trunk, in m."""
+        places = [self._in_trunk(self._sole(geoms)) for geoms in self.feet().values()]
+        return tuple((round(float(x), 3) + 0.0, round(float(y), 3) + 0.0) for x, y, _ in places)
+
+    def strides(self, swing_m: float) -> dict[str, tuple[int, tuple[float, float, float]]]:
+        """By hinge of a leg the foot's number, and by how many rad it helps to move that foot 1 m forward, to
+        the left, or up, as far as a straight line tells.
+
+        From the sole's Jacobian; upward from the pose in which it is as high as in a stride, as a leg that
+        is straight has to bend first. Legs of more than three joints keep their feet level.
+
+        Args:
+            swing_m: how high that is.
+        """
+        names, found = self._robot.names["joint"], {}
+        legs = [self.leg(one) for one in self.feet()]
+        for foot, (geoms, joints) in enumerate(zip(self.feet().values(), legs, strict=True)):
+            own = np.array([j for j in joints if sum(j in leg for leg in legs) == 1], int)
+            body = int(self._model.geom_bodyid[geoms[0]])
+            inside = self._local(body).T @ (self._sole(geoms) - self.data.xpos[body])
+            along = self._solve(self._pull(body, inside, own), np.eye(3)[:, :2])
+            up = self._raised(body, inside, own, swing_m) / swing_m
+            angles = np.column_stack([along, up]).round(2) + 0.0
+            for joint, row in zip(own, angles.tolist(), strict=True):
+                found[names[self.scalars[joint]]] = (foot, tuple(row))
+        return found
+
+    def _pull(self, body: int, inside: np.ndarray, joints: np.ndarray) -> np.ndarray:
+        """[3 or 6, J] how joints move a point of a body in the trunk's frame, and turn it, in m a rad."""
+        moves, turns = np.zeros((2, 3, self._model.nv))
+        point = self.data.xpos[body] + self._local(body) @ inside
+        mujoco.mj_jac(self._model, self.data, moves, turns, point, body)
+        dofs = self._model.jnt_dofadr[self.scalars[joints]]
+        level = 0.1 * turns[:, dofs] if len(joints) > 3 else turns[:0, dofs]
+        return np.concatenate([self._local(self._root).T @ moves[:, dofs], level])
+
+    @staticmethod
+    def _solve(pull: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """Least squares; a joint that hardly helps is left alone."""
+        rows, joints = pull.shape
+        matrix = np.concatenate([pull, 0.02 * np.eye(joints)])
+        target = np.zeros((rows + joints, *asked.shape[1:]))
+        target[: len(asked)] = asked
+        return np.linalg.lstsq(matrix, target, rcond=None)[0]
+
+    def _raised(
+        self, body: int, inside: np.ndarray, joints: np.ndarray, height_m: float
+    ) -> np.ndarray:
+        """[J] by how much joints turn until a point of a body is that much higher."""
+        home, places = self.qpos.copy(), self.at[joints]
+        low, high = self.ends(joints)
+        before, turned = self.data.xpos[body] + self._local(body) @ inside, self._local(body)
+        aim = before + height_m * self._local(self._root)[:, 2]
+        self.qpos[places] += 0.1 * ((low + high) / 2 - self.qpos[places])  # out of a singular pose
+        for _ in range(50):
+            self.pose()
+            off = aim - self.data.xpos[body] - self._local(body) @ inside
+            away = np.zeros(3)
+            mujoco.mju_subQuat(away, _quaternion(turned), _quaternion(self._local(body)))
+            asked = np.concatenate(
+                [self._local(self._root).T @ off, 0.1 * self._local(body) @ away]
+            )
+            pull = self._pull(body, inside, joints)
+            step = self._solve(pull, asked[: len(pull)])
+            self.qpos[places] = np.clip(self.qpos[places] + 0.5 * step, low, high)
+        found = self.qpos[places] - home[places]
+        self.qpos = home
+        self.pose()
+        return found
+
+    def _local(self, body: int) -> np.ndarray:
+        return self.data.xmat[body].reshape(3, 3)
+
+    def _sole(self, geoms: list[int]) -> np.ndarray:
+        """The middle of a foot's geoms that are lowest, on their lowest point."""
+        point = np.mean(self.data.geom_xpos[geoms], axis=0)
+        point[2] = min(map(self.bottom, geoms))
+        return point
+
+    def _in_trunk(self, point: np.ndarray) -> np.ndarray:
+        return (point - self.data.xpos[self._root]) @ self._local(self._root)
+
     def rhythm(self) -> tuple[float, ...]:
         """Phases of the feet in a gait: neighbours on a side, and across, take turns."""
-        data = self.data
-        turned = data.xmat[self._root].reshape(3, 3)
         places = [
-            (np.mean(data.geom_xpos[geoms], axis=0) - data.xpos[self._root]) @ turned
+            self._in_trunk(np.mean(self.data.geom_xpos[geoms], axis=0))
             for geoms in self.feet().values()
         ]
         left = [place[1] > 0 for place in places]

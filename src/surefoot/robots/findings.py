@@ -58,6 +58,9 @@ class Findings:
         feet: names of geoms, or of bodies, that may touch the ground.
         soles: a body and a point in its frame for each foot, what is lowest of it.
         rhythm: phases of these feet in a gait.
+        stands: where they are, forward and to the left of the trunk, in m.
+        strides: by joint of a leg the foot's number, and the rad that move it 1 m forward, to the left, up.
+        swing_m: how high feet are lifted in a stride.
         start_m: height of the trunk, feet just on the ground.
         effector: kind and name of what is to reach: a site or a body.
         workspace: of the effector, [3, 2] in m.
@@ -81,6 +84,9 @@ class Findings:
     feet: tuple[str, ...] = ()
     soles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rhythm: tuple[float, ...] = ()
+    stands: tuple[tuple[float, float], ...] = ()
+    strides: Mapping[str, tuple[int, tuple[float, float, float]]] = field(default_factory=dict)
+    swing_m: float = 0.0
     start_m: float = 0.0
     effector: tuple[str, str] = ("body", "")
     workspace: np.ndarray = field(default_factory=lambda: np.zeros((3, 2)))
@@ -143,7 +149,9 @@ def look(file: Path, *, free: bool | None = None) -> Findings:
         "notes": (*_notes(robot, gains, kind, drives), *body.leaning()),
     }
     if free:
-        walk = {"soles": body.soles(), "rhythm": body.rhythm()}
+        walk: dict[str, Any] = {"soles": body.soles(), "rhythm": body.rhythm()}
+        swing = round(min(0.1, 0.2 * body.start_m()), 3)
+        walk |= {"stands": body.stands(), "strides": body.strides(swing), "swing_m": swing}
         return Findings(**common, feet=body.foot_names(), start_m=round(body.start_m(), 3), **walk)
     effector = body.effector()
     return Findings(**common, effector=effector, workspace=body.workspace(effector))

@@ -45,11 +45,17 @@ def text_of(found: Findings, model: str, physics_s: float, file: str) -> str:
         else "actions from -1 to 1 are the controls of the model's own actuators, over their ranges",
         "kind": found.effector[0],
         "height": _height_at(found),
-        "swing": f"{min(0.1, 0.2 * found.start_m):.2g}",
+        "swing": f"{found.swing_m:g}",
+        "scale": 'self.actuation.scale["*"]' if _slides(found) else "self.actuation.scale",
         "episodes": '"episode_s=10.0",' if found.free else "",
         "edit": textwrap.indent("\n".join(_edit(found)), 8 * " "),
     }
-    return Template(_HEAD + (_STAND if found.free else _REACH)).substitute(words)
+    body = _REACH if not found.free else _STAND.replace("$gait", _GAIT if _has_gait(found) else "")
+    return Template(_HEAD + body).substitute(words)
+
+
+def _has_gait(found: Findings) -> bool:
+    return found.kind == "position" and bool(found.strides)
 
 
 def _table(found: Findings) -> Iterable[str]:
@@ -100,6 +106,8 @@ def _constants(found: Findings) -> Iterable[str]:
         }
         yield f"SOLES = {_dict(points)}"
         yield f"RHYTHM = {found.rhythm}  # phases of them in a stride"
+        if _has_gait(found):
+            yield from _legs(found)
     else:
         kind, name = found.effector
         yield f"EFFECTOR = {quoted(name)}  # the {kind} that is to reach the target, guessed: the last one"
@@ -116,6 +124,36 @@ def _constants(found: Findings) -> Iterable[str]:
         yield ""
         yield from _gains_words(found)
         yield f"GAINS = {_dict({n: f'({g[0]:g}, {g[1]:g}, {g[2]:g})' for n, g in found.gains.items()})}"
+
+
+def _legs(found: Findings) -> Iterable[str]:
+    """What a nominal gait is made of."""
+    yield "STANDS = (  # where they are, in m forward and to the left of the trunk"
+    yield from (f"    {place}," for place in found.stands)
+    yield ")"
+    yield "# by joint: its place among the actions, its foot, rad that move that 1 m forward, to the left, up"
+    driven = _driven(found)
+    rows = {
+        name: f"({driven.index(name)}, {foot}, ({', '.join(f'{x:g}' for x in by)}))"
+        for name, (foot, by) in found.strides.items()
+        if name in driven
+    }
+    yield f"LEGS = {_dict(rows)}"
+
+
+def _driven(found: Findings) -> list[str]:
+    """Names of the joints that actions drive, in their order."""
+    return [n for n in found.robot.names["joint"] if n in found.gains or n in found.drives]
+
+
+def _slides(found: Findings) -> dict[str, str]:
+    """What an action of 1 moves each driven slide by."""
+    robot, model = found.robot, found.robot.model
+    return {
+        name: f"{np.ptp(model.jnt_range[robot.id('joint', name)]) / 2 or 0.1:.2g}"
+        for name in _driven(found)
+        if model.jnt_type[robot.id("joint", name)] == 2
+    }
 
 
 def _gains_words(found: Findings) -> Iterable[str]:
@@ -141,15 +179,9 @@ def _width(found: Findings) -> float:
 
 def _actuation(found: Findings) -> str:
     """The expression that says what an action means."""
-    robot, model = found.robot, found.robot.model
     if found.kind == "ctrl":
         return 'Actuation(kind="ctrl")'
-    driven = [n for n in robot.names["joint"] if n in found.gains or n in found.drives]
-    slides = {
-        name: f"{np.ptp(model.jnt_range[robot.id('joint', name)]) / 2 or 0.1:.2g}"
-        for name in driven
-        if model.jnt_type[robot.id("joint", name)] == 2
-    }
+    slides = _slides(found)
     scale = _dict(slides | {"*": "0.5"}, 2) if slides else "0.5"
     lines = [f"scale={scale},"]
     if found.gains:
@@ -157,7 +189,7 @@ def _actuation(found: Findings) -> str:
             f"{what}={{name: gains[{i}] for name, gains in GAINS.items()}},"
             for i, what in enumerate(Gains._fields)
         ]
-        if not model.nu:
+        if not found.robot.model.nu:
             lines.insert(0, "joints=tuple(GAINS),")
     return "\n".join(["Actuation(", *(f"        {line}" for line in lines), "    )"])
 
@@ -321,6 +353,27 @@ $edit
 '''
 
 
+_GAIT = '''\
+    def control(self, s: State, action: jax.Array) -> jax.Array:
+        """The action, and the nominal gait that it adds to: strides as long as the command asks."""
+        phases, (forward, left, turning) = self.phases(s), s.command
+        # a foot goes back on the ground and forth in the air: 1 in front, where it lands, -1 behind
+        sweep = -jnp.cos(2 * jnp.pi * phases) * 0.25 / self.frequency_hz
+        for place, foot, by in LEGS.values():
+            x, y = STANDS[foot]
+            move = jnp.stack(
+                [
+                    (forward - turning * y) * sweep[foot],
+                    (left + turning * x) * sweep[foot],
+                    terms.swing_height(phases[foot], self.swing_m),
+                ]
+            )
+            action = action.at[place].add(jnp.dot(move, jnp.array(by)) / $scale)
+        return action
+
+'''
+
+
 _STAND = (
     '''\
     """It stands upright in its home pose. Its fields are options: `--env-options upright=-2.0`.
@@ -370,7 +423,7 @@ _STAND = (
         phases = terms.phases(s.time_s, self.frequency_hz, RHYTHM)
         return jnp.where(terms.norm(s.command) > 0.1, phases, 0.75)
 
-    def soles(self, s: State) -> tuple[jax.Array, jax.Array]:
+$gait    def soles(self, s: State) -> tuple[jax.Array, jax.Array]:
         """[F, 3] where the feet's soles are, in m, and [F, 3] how they move, in m/s."""
         places, speeds = [], []
         for name, point in SOLES.items():
