@@ -125,7 +125,7 @@ def test_an_installed_robot_gets_a_file_that_runs(robot: Known, tmp_path: Path) 
     assert (found.feet if found.free else found.effector[1:]) == robot.end
     is_in_style(file)
     task = f"{file}:{found.name}"
-    assert own_options(task).num_envs == 64
+    assert own_options(task).num_envs == (128 if found.free else 64)
     env: Any = make_environment(task, 2, seed=np.random.SeedSequence(0))
     ended = np.zeros(2, bool)
     for step, _ in played(env, 20, 1.0)[1:]:

@@ -238,7 +238,8 @@ class Body:
             up = self._raised(body, inside, own, swing_m) / swing_m
             angles = np.column_stack([along, up]).round(2) + 0.0
             for joint, row in zip(own, angles.tolist(), strict=True):
-                found[names[self.scalars[joint]]] = (foot, tuple(row))
+                if name := names[self.scalars[joint]]:
+                    found[name] = (foot, tuple(row))
         return found
 
     def _pull(self, body: int, inside: np.ndarray, joints: np.ndarray) -> np.ndarray:

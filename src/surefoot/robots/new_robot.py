@@ -46,8 +46,11 @@ def text_of(found: Findings, model: str, physics_s: float, file: str) -> str:
         "kind": found.effector[0],
         "height": _height_at(found),
         "swing": f"{found.swing_m:g}",
+        "frequency": f"{1.6 / np.sqrt(found.start_m or 1.0):.1f}",  # short legs take quick steps
         "scale": 'self.actuation.scale["*"]' if _slides(found) else "self.actuation.scale",
         "episodes": '"episode_s=10.0",' if found.free else "",
+        "envs": "128" if found.free else "64",
+        "std": "0.4" if found.free else "0.6",
         "edit": textwrap.indent("\n".join(_edit(found)), 8 * " "),
     }
     body = _REACH if not found.free else _STAND.replace("$gait", _GAIT if _has_gait(found) else "")
@@ -325,13 +328,13 @@ class $name(RobotTask):
 _TRAINING = '''\
     training: ClassVar[Config] = Config(
         total_steps=500_000,  # about a minute; ten times as many are a training
-        num_envs=64,
+        num_envs=$envs,
         num_steps=32,
         env_options=($episodes),
         actor_hidden=(128, 128),
         critic_hidden=(128, 128),
         activation="elu",
-        initial_std=0.6,
+        initial_std=$std,
         min_std=0.1,
         gamma=0.985,
         gae_lambda=0.95,
@@ -403,9 +406,10 @@ _STAND = (
     gait: float = 0.5  # to walk: 2.0
     action_rate: float = -0.01
 
-    frequency_hz: float = 2.0
+    frequency_hz: float = $frequency
     swing_m: float = $swing
 
+    command_names: ClassVar[tuple[str, ...]] = ("forward m/s", "left m/s", "turning rad/s")
     # $action
     actuation: ClassVar[Actuation] = $actuation
 '''
@@ -438,6 +442,7 @@ $gait    def soles(self, s: State) -> tuple[jax.Array, jax.Array]:
         trunk, joints, angle = s.body(TRUNK), s.joints(), 2 * jnp.pi * self.phases(s)[0]
         return jnp.concatenate(
             [
+                trunk.local_velocity,  # a robot has to estimate it
                 trunk.local_angular_velocity,
                 trunk.gravity,
                 s.command,
