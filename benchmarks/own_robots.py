@@ -1,6 +1,6 @@
 """Robots that nobody prepared: from a description to standing, then walking with the documented edits only.
 
-    python benchmarks/own_robots.py [--robots barkour apollo] [--walking-steps 5000000]
+    python benchmarks/own_robots.py [--robots barkour apollo] [--walking-steps 3000000]
 
 `surefoot new-robot` writes the task file, which is trained as it is: the robot is to stand. Then each line
 with `# to walk: VALUE` gets that value, nothing else is changed, and the file is trained again. Prints the
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--robots", nargs="+", default=list(ROBOTS), choices=list(ROBOTS))
     parser.add_argument("--standing-steps", type=int, default=500_000)
-    parser.add_argument("--walking-steps", type=int, default=5_000_000)
+    parser.add_argument("--walking-steps", type=int, default=3_000_000)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--folder", type=Path, default=Path("own_robots"))
     options = parser.parse_args()

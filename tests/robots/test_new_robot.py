@@ -203,6 +203,45 @@ def test_joints_of_a_stride_move_the_foot_that_way_and_keep_it_level(model: str)
                 assert np.arccos(min(1.0, (np.trace(tilt) - 1) / 2)) < 0.2
 
 
+def test_a_joint_that_moves_both_feet_is_not_a_leg_s(tmp_path: Path) -> None:
+    leg = """<body pos="0 {y} 0"><joint name="{n}_hip" axis="0 1 0"/>
+      <geom type="capsule" fromto="0 0 0 .1 0 -.3" size=".03" mass=".3" contype="0" conaffinity="0"/>
+      <body pos=".1 0 -.3"><joint name="{n}_knee" axis="0 1 0"/>
+        <geom name="{n}" type="capsule" fromto="0 0 0 -.1 0 -.3" size=".03" mass=".1"/></body></body>"""
+    legs = "".join(leg.format(n=n, y=y) for n, y in (("left", 0.1), ("right", -0.1)))
+    file = tmp_path / "waist.xml"
+    file.write_text(
+        f"""<mujoco><worldbody><body name="chest" pos="0 0 1"><freejoint/><geom size=".1" mass="2"
+        contype="0" conaffinity="0"/><body><joint name="waist" axis="0 0 1"/><geom size=".05" mass="1"
+        contype="0" conaffinity="0"/>{legs}</body></body></worldbody></mujoco>"""
+    )
+    found = look(file)
+    assert found.feet == ("left", "right")
+    feet = {name: foot for name, (foot, _) in found.strides.items()}
+    assert feet == {"left_hip": 0, "left_knee": 0, "right_hip": 1, "right_knee": 1}
+
+
+@pytest.mark.parametrize(("axis", "least"), [(0, 1.0), (1, 0.8), (2, 1.4)])
+def test_the_nominal_gait_alone_goes_where_it_is_told(
+    axis: int, least: float, tmp_path: Path
+) -> None:
+    found, file = written(BARKOUR, tmp_path, free=True)
+    drawn = "most * jax.random.uniform(key, (3,), minval=-1.0)"
+    text, went = file.read_text(), []
+    assert drawn in text
+    for sign in (1, -1):  # it drifts, one way as the other
+        command = [0.5 * sign * (k == axis) for k in range(3)]
+        told = tmp_path / f"told_{sign + 1}.py"  # a module is loaded once
+        told.write_text(text.replace(drawn, f"most + jnp.array({command})"))
+        env: Any = make_environment(f"{told}:{found.name}", 1, seed=np.random.SeedSequence(0))
+        rows = played(env, 150, 0.0)
+        assert not any(step.terminated.any() for step, _ in rows[1:])
+        at = env.robot.model.jnt_qposadr[0] + 1  # the time is first
+        x, y, _, w, _, _, z = rows[-1][1][0, at : at + 7]
+        went.append((x, y, 2 * np.arctan2(z, w))[axis])
+    assert went[0] - went[1] > least  # of 3 m, or rad
+
+
 def test_a_biped_stands_with_knees_in_front_and_the_same_on_both_sides() -> None:
     found = look(installed("robotis_op3/op3.xml"))
     data = posed(found)

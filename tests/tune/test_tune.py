@@ -185,6 +185,16 @@ def test_what_was_judged_stays_judged(tuned: tuple[Path, str]) -> None:
     assert three["seeds"] == 3
     here(*stops)  # asks for two
     assert results(again)["judged"] == three
+    shown = again / "run" / "judgment" / f"trial-{results(again)['best']}" / "results.json"
+    for damage in (
+        "",
+        "{}",
+        '{"tasks": []}',
+        '{"seeds": 3, "tasks": {"' + PROBE + '": {"default": 1}}}',
+    ):
+        shown.write_text(damage)
+        here(*stops)  # shows it again from what the runs have left
+        assert results(again)["judged"] == three
 
 
 def test_no_password_is_left_in_the_folder(tmp_path: Path) -> None:

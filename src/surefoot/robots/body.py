@@ -206,10 +206,9 @@ class Body:
 
         A body without a name is called as its foot's geom.
         """
-        model, data, names, found = self._model, self.data, self._robot.names["body"], {}
+        names, found = self._robot.names["body"], {}
         for geoms in self.feet().values():
-            body = int(model.geom_bodyid[geoms[0]])
-            inside = self._local(body).T @ (self._sole(geoms) - data.xpos[body])
+            body, inside = self._sole_on(geoms)
             found[names[body] or self._names(geoms)[0]] = tuple(np.round(inside, 4).tolist())
         return found
 
@@ -232,8 +231,7 @@ class Body:
         legs = [self.leg(one) for one in self.feet()]
         for foot, (geoms, joints) in enumerate(zip(self.feet().values(), legs, strict=True)):
             own = np.array([j for j in joints if sum(j in leg for leg in legs) == 1], int)
-            body = int(self._model.geom_bodyid[geoms[0]])
-            inside = self._local(body).T @ (self._sole(geoms) - self.data.xpos[body])
+            body, inside = self._sole_on(geoms)
             along = self._solve(self._pull(body, inside, own), np.eye(3)[:, :2])
             up = self._raised(body, inside, own, swing_m) / swing_m
             angles = np.column_stack([along, up]).round(2) + 0.0
@@ -286,6 +284,7 @@ class Body:
         return found
 
     def _local(self, body: int) -> np.ndarray:
+        """A body's frame in the world, its axes in columns."""
         return self.data.xmat[body].reshape(3, 3)
 
     def _sole(self, geoms: list[int]) -> np.ndarray:
@@ -293,6 +292,11 @@ class Body:
         point = np.mean(self.data.geom_xpos[geoms], axis=0)
         point[2] = min(map(self.bottom, geoms))
         return point
+
+    def _sole_on(self, geoms: list[int]) -> tuple[int, np.ndarray]:
+        """The body of a foot, and where the sole is in its frame."""
+        body = int(self._model.geom_bodyid[geoms[0]])
+        return body, self._local(body).T @ (self._sole(geoms) - self.data.xpos[body])
 
     def _in_trunk(self, point: np.ndarray) -> np.ndarray:
         return (point - self.data.xpos[self._root]) @ self._local(self._root)

@@ -410,6 +410,7 @@ _STAND = (
     swing_m: float = $swing
 
     command_names: ClassVar[tuple[str, ...]] = ("forward m/s", "left m/s", "turning rad/s")
+
     # $action
     actuation: ClassVar[Actuation] = $actuation
 '''

@@ -54,8 +54,6 @@ class Book:
             the trials in the folder.
     """
 
-    why_ended: str = ""
-
     def __init__(self, tuning: Tuning, path: Path, trials: int, url: str | None = None) -> None:
         self._optuna = import_optuna()
         self._tuning, self._path, self._most = tuning, path, trials
@@ -63,6 +61,7 @@ class Book:
             name: part.by_name() for name, part in tuning.space.items() if isinstance(part, Choices)
         }
         self._distributions = {name: self._distribution(name) for name in tuning.space}
+        self.why_ended = ""
         self._me = uuid.uuid4().hex
         self._asked: dict[int, Any] = {}
         self._turn = FileLock(path / f"{JOURNAL}.turn")
@@ -127,8 +126,8 @@ class Book:
                 "throughout the second half of its training; a smaller --total-steps tells which options "
                 "learn sooner"
             )
-        elif len(_tried(known)) >= (combinations := size(self._tuning.space)):
-            self.why_ended = f"all {combinations:,.0f} combinations of the space have been tried"
+        elif len(_tried(known)) >= (count := size(self._tuning.space)):
+            self.why_ended = f"all {count:,.0f} combinations of the space have been tried"
         return bool(self.why_ended)
 
     def _stays_highest(self, frozen: Any) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.config_file import to_toml, toml_value
+from surefoot.errors import UserError
 from surefoot.files import write_json, write_text
 from surefoot.reading import read_json, read_text
 from surefoot.services.run_folder import describe
@@ -58,9 +59,7 @@ class Found:
                 earlier judgment of it has left, if anything.
         """
         path, tuning, best = self.path, self.tuning, self.best
-        left = path / JUDGMENT / f"trial-{best.number}" / RESULTS if best is not None else None
-        if judged is None and left is not None and left.is_file():
-            judged = read_json(left)
+        shown = self._judged_before() if judged is None else _judged(judged, tuning.task)
         found = {
             "task": tuning.task,
             "total_steps": tuning.base.total_steps,
@@ -75,13 +74,28 @@ class Found:
             "best": None if best is None else best.number,
             "default": {name: toml_value(getattr(tuning.base, name)) for name in tuning.space},
             "importance": {name: share._asdict() for name, share in self.importance.items()},
-            "judged": None if judged is None else _judged(judged, tuning.task),
+            "judged": shown,
         }
         if best is not None:
             write_text(path / BEST, to_toml(tuning.config(best.options), task=tuning.task))
         write_json(path / RESULTS, found)
         write_json(path / PROVENANCE, describe(list(self.command), tuning=tuning.task))
         write_text(path / REPORT, tuning_page(path))
+
+    def judgment(self, best: Trial) -> Path:
+        """The folder of the study in which the best trial is judged."""
+        return self.path / JUDGMENT / f"trial-{best.number}"
+
+    def _judged_before(self) -> dict[str, Any] | None:
+        """What an earlier judgment shows; None where there is none, or what is there is damaged: it is
+        written again by the next one.
+        """
+        if self.best is None:
+            return None
+        try:
+            return _judged(read_json(self.judgment(self.best) / RESULTS), self.tuning.task)
+        except (UserError, AttributeError, LookupError, TypeError):
+            return None
 
 
 def _row(trial: Trial) -> dict[str, Any]:
@@ -127,7 +141,7 @@ def judge(
     Returns:
         The study's folder and its results; None if it was stopped before its end.
     """
-    path = found.path / JUDGMENT / f"trial-{best.number}"
+    path = found.judgment(best)
     if (path / STUDY).is_file():
         text, asked = read_text(path / STUDY), (found.tuning.task,)
         before, _ = parse_study(text, where=str(path / STUDY), presets={}, asked=asked)

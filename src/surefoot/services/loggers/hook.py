@@ -32,9 +32,7 @@ _PACKAGES = {
 _PROGRAM = (sys.executable, "-P", "-m", "surefoot.services.loggers.process")
 _WAITING = 4096  # rows that may wait for a logger; some ten megabytes
 PATIENCE_S = 30.0  # that the end of a run waits for its loggers: most need two
-_LONGEST = (
-    10  # times that, where others have the cores, as a logger steps back for whoever needs them
-)
+_LONGEST = 10  # times that, where others have the cores: a logger steps back for whoever needs them
 
 
 class Loggers(Hook):
