@@ -6,8 +6,6 @@ import contextlib
 import json
 import sqlite3
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 from tests.helpers import PROBE, TINY, Recorder, flags
 
+from surefoot import processes
 from surefoot.cli.main import main
 from surefoot.errors import UserError
 from surefoot.services.loggers import hook
@@ -110,25 +109,10 @@ def test_a_logger_that_gets_no_core_is_waited_for_longer(
     policy, (said,) = trained(tmp_path / "impatient", "tensorboard", patience_s=0.5)
     assert "did not come to its end in time" in said
     began = time.monotonic()
-    monkeypatch.setattr(hook._Queue, "_starved_s", lambda _: time.monotonic() - began)
+    monkeypatch.setattr(processes, "starved_s", lambda _: time.monotonic() - began)
     policy, said = trained(tmp_path / "run", "tensorboard", patience_s=1.0)
     assert policy == without
     assert said == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_a_process_waits_for_a_core_is_known(tmp_path: Path) -> None:
-    one = hook._Queue("tensorboard", tmp_path, 0, 1)
-    words = ["taskset", "-c", "0", sys.executable, "-c", "while True: pass"]
-    both = [subprocess.Popen(words) for _ in range(2)]
-    one._process = both[0]
-    try:
-        while one._starved_s() < 0.2:
-            time.sleep(0.05)
-    finally:
-        for process in both:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.extended

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from surefoot.agent import Policy, save_policy
 from surefoot.config_file import to_toml
 from surefoot.errors import UserError
 from surefoot.files import new_staging, remove_staging, write_text
-from surefoot.processes import how_it_ended
+from surefoot.processes import Patience, how_it_ended
 from surefoot.training import Hook, Run, TrainState, crosses
 
 FOLDER = "videos"
@@ -92,11 +93,15 @@ class Videos(Hook):
         if self._process is None:
             return
         if finished:
-            self._run.log(f"waiting for the video of step {self._step:,}, {PATIENCE_S:g} s at most")
+            self._run.log(
+                f"waiting for the video of step {self._step:,}, {PATIENCE_S:g} s at most, but for time in "
+                "which others have the cores"
+            )
             with contextlib.suppress(AttributeError):  # a system without it
                 self._process.send_signal(signal.SIGCONT)  # it need not rest any more
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(PATIENCE_S)
+            patience = Patience(self._process.pid, PATIENCE_S)
+            while self._process.poll() is None and not patience.is_over():
+                time.sleep(0.1)
             self._look()
         if self._process is not None:
             self._process.kill()

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from surefoot.errors import UserError
 from surefoot.files import write_json
+from surefoot.processes import Patience
 from surefoot.reading import read_json
 from surefoot.training import Hook, Run, TrainState
 
@@ -32,7 +32,6 @@ _PACKAGES = {
 _PROGRAM = (sys.executable, "-P", "-m", "surefoot.services.loggers.process")
 _WAITING = 4096  # rows that may wait for a logger; some ten megabytes
 PATIENCE_S = 30.0  # that the end of a run waits for its loggers: most need two
-_LONGEST = 10  # times that, where others have the cores: a logger steps back for whoever needs them
 
 
 class Loggers(Hook):
@@ -121,7 +120,7 @@ class _Queue:
         self._thread = threading.Thread(target=self._hand_over, daemon=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._has_failed, self._has_ended, self._is_full = False, False, False
-        self._patience_s, self._end_began = 0.0, (0.0, 0.0)
+        self._patience: Patience | None = None  # once the run has ended
         self.says: deque[str] = deque()
 
     def start(self) -> None:
@@ -155,7 +154,8 @@ class _Queue:
 
     def end(self, how: str, patience_s: float) -> None:
         """Let it end the run, once it has taken what waits."""
-        self._patience_s, self._end_began = patience_s, (time.monotonic(), self._starved_s())
+        assert self._process is not None
+        self._patience = Patience(self._process.pid, patience_s)
         while self._is_waited_for():
             with contextlib.suppress(queue.Full):
                 self._rows.put({"end": how}, timeout=0.1)
@@ -169,18 +169,8 @@ class _Queue:
             self._fail("it did not come to its end in time and was ended")
 
     def _is_waited_for(self) -> bool:
-        """Whether it is at work, and may be: time in which it got no core counts little."""
-        began, starved = self._end_began
-        took = time.monotonic() - began
-        had_a_core = max(took - (self._starved_s() - starved), took / _LONGEST)
-        return self._thread.is_alive() and had_a_core < self._patience_s
-
-    def _starved_s(self) -> float:
-        """Seconds that its process could have worked and had no core; 0 where the system does not say."""
-        assert self._process is not None
-        with contextlib.suppress(OSError, LookupError, ValueError):
-            return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[1]) / 1e9
-        return 0.0
+        assert self._patience is not None
+        return self._thread.is_alive() and not self._patience.is_over()
 
     def kill(self) -> None:
         """End its process, however it is."""
