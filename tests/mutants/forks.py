@@ -1,5 +1,7 @@
 """pytest in forks of one process that has imported what no mutant changes: a third of a mutant's time.
 
+Programs are compiled with little optimization, which takes half of the time and is undone by no test.
+
 `Forks` is used by run.py, one by each thread; as a program this is the process that forks. It reads a line
 of JSON for each run, and answers with a line, the exit code: below 0 the signal that ended it.
 """
@@ -14,7 +16,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+FOUND_BY = "found by "  # and the first test that failed: a line of the output
 IMPORTED_BEFORE = ("jax.numpy", "equinox", "optax", "gymnasium", "hypothesis.strategies", "rich")
 
 
@@ -30,7 +34,13 @@ class Forks:
         self._process: subprocess.Popen[str] | None = None
 
     def pytest(
-        self, arguments: Sequence[str], *, path: Sequence[str], output: Path, patience: int = 0
+        self,
+        arguments: Sequence[str],
+        *,
+        path: Sequence[str],
+        output: Path,
+        patience: int = 0,
+        first: Sequence[str] = (),
     ) -> int:
         """Exit code of a run.
 
@@ -39,6 +49,7 @@ class Forks:
             path: where modules are looked for first.
             output: a file for what it says.
             patience: seconds after which it is ended; 0: never.
+            first: tests that are run before the others, where they are among them.
 
         Raises:
             RuntimeError: the process that forks is gone.
@@ -47,7 +58,8 @@ class Forks:
         assert process.stdin is not None
         assert process.stdout is not None
         asked = {"arguments": list(arguments), "path": list(path), "output": str(output)}
-        process.stdin.write(json.dumps({**asked, "patience": patience}) + "\n")
+        asked |= {"patience": patience, "first": list(first)}
+        process.stdin.write(json.dumps(asked) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
@@ -58,7 +70,11 @@ class Forks:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.mutants.forks"],
             cwd=self._cwd,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -68,6 +84,29 @@ class Forks:
         """End the process."""
         if self._process is not None:
             self._process.communicate()
+
+
+class Finders:
+    """A plugin of pytest: some tests come first, and the first that fails is told at the end.
+
+    Args:
+        first: node ids, in order.
+    """
+
+    def __init__(self, first: Sequence[str]) -> None:
+        self._rank = {test: rank for rank, test in enumerate(first)}
+        self._failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items.sort(key=lambda item: self._rank.get(item.nodeid, len(self._rank)))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self._failed = self._failed or report.nodeid
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._failed:
+            terminalreporter.write_line(f"{FOUND_BY}{self._failed}")
 
 
 def run(asked: dict) -> int:
@@ -82,7 +121,7 @@ def run(asked: dict) -> int:
 
     # it cannot rewrite the assertions of what was imported before; there are none to be rewritten
     quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main([*quiet, *asked["arguments"]]))
+    return int(pytest.main([*quiet, *asked["arguments"]], plugins=[Finders(asked["first"])]))
 
 
 def main() -> None:

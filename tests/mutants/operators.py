@@ -54,10 +54,18 @@ _CALLED = {
 
 
 class Mutation(NamedTuple):
-    """One change: "LINE: what", and what makes the whole changed source."""
+    """One change.
+
+    Attributes:
+        name: "LINE: what".
+        make: makes the whole changed source.
+        where: the function or class that it is in, as code without comments, and its place there: what stays
+            the same while the rest of the file is edited.
+    """
 
     name: str
     make: Callable[[], str]
+    where: str
 
 
 def mutations(source: str) -> Iterator[Mutation]:
@@ -70,6 +78,11 @@ def mutations(source: str) -> Iterator[Mutation]:
     lines = source.splitlines()
     told: Counter[str] = Counter()
     left_alone = _left_alone(tree)
+    places = {
+        id(node): (text, place)
+        for top, text in [(top, ast.unparse(top)) for top in tree.body]
+        for place, node in enumerate(_nodes(top))
+    }
     for index, node in enumerate(_nodes(tree)):
         if id(node) in left_alone:
             continue
@@ -79,7 +92,11 @@ def mutations(source: str) -> Iterator[Mutation]:
             told[what] += 1
             if told[what] > 1:
                 what += f" ({told[what]})"
-            yield Mutation(f"{node.lineno}: {what}", partial(_changed, source, index, number))
+            text, place = places[id(node)]
+            where = f"{place} {number} {text}"
+            yield Mutation(
+                f"{node.lineno}: {what}", partial(_changed, source, index, number), where
+            )
 
 
 def _changed(source: str, index: int, number: int) -> str:

@@ -8,8 +8,9 @@ comparison, number and selection is changed, one at a time (operators.py); those
 to change nothing that could be noticed.
 
 First the tests run on the source as it is: what fails there finds nothing. With `--results` each mutant is
-written down as soon as it was tried, and what stands there is not tried again unless its file has changed
-since, or, where no test found it, one of its tests. So hours of mutants can be interrupted, done in pieces
+written down as soon as it was tried, and what stands there is not tried again unless the function or class
+that it is in has changed since, or, where no test found it, one of its tests. Tests that found others of
+the same file come first. So hours of mutants can be interrupted, done in pieces
 (`--minutes`), or shared out (`--shard`: the files of all shards put together are the file of the whole).
 `--minutes 0` tries none and tells what is left. `make mutants MUTANTS=update
 RESULTS=FILE SHARD=1/4 MINUTES=50` says the same: what make is told, it hands on in the environment.
@@ -28,7 +29,8 @@ import signal
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -37,7 +39,7 @@ from typing import Any, NamedTuple
 
 from tests.mutants.catalogue import CATALOGUE, Mutant
 from tests.mutants.floors import FLOORS
-from tests.mutants.forks import Forks
+from tests.mutants.forks import FOUND_BY, Forks
 from tests.mutants.operators import mutations
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +48,8 @@ PATIENCE = 600  # seconds; a mutant that takes longer is found, too
 EXPLAINED = Path(__file__).with_name("explained.toml")
 KINDS = ("catalogue", *FLOORS)
 
-Record = dict[str, Any]  # key, kind, name, found, seconds, tests
+Record = dict[str, Any]  # key, kind, name, found, by (a test, where it is known), seconds, tests
+Finders = dict[str, Counter[str]]  # by file, the tests that found its mutants
 
 
 class Job(NamedTuple):
@@ -85,9 +88,9 @@ def jobs_of(kind: str) -> Iterator[Job]:
     for module, tests in FLOORS[kind].items():
         file = f"{kind}/{module}.py"
         source = (SOURCE / file).read_text(encoding="utf-8")
-        for where, make in mutations(source):
-            name = f"{file}:{where}"
-            yield Job(kind, name, file, make, tests, digest(name, source, *tests))
+        for change in mutations(source):
+            key = digest(file, change.where, *tests)
+            yield Job(kind, f"{file}:{change.name}", file, change.make, tests, key)
 
 
 def put_back(mutant: Mutant) -> str:
@@ -151,9 +154,13 @@ def share(jobs: list[Job], shard: str) -> list[Job]:
 
 
 def pytest(
-    tests: Iterable[str], shared: Path, forks: Forks, job: Job | None = None
+    tests: Iterable[str],
+    shared: Path,
+    forks: Forks,
+    job: Job | None = None,
+    first: Sequence[str] = (),
 ) -> tuple[int, str]:
-    """Exit code and output of tests on the source, or on a copy with one file changed."""
+    """Exit code and output of tests on the source, or on a copy with one file changed; some come first."""
     # the tests keep compiled programs beside their folder: all mutants share those that stay the same
     with tempfile.TemporaryDirectory(prefix="mutant-", dir=shared) as folder:
         copy, output = Path(folder) / "surefoot", Path(folder) / "output"
@@ -167,7 +174,7 @@ def pytest(
         patience = PATIENCE if job else 0
         path = [folder, str(ROOT)]
         try:
-            code = forks.pytest(arguments, path=path, output=output, patience=patience)
+            code = forks.pytest(arguments, path=path, output=output, patience=patience, first=first)
             said = output.read_text(encoding="utf-8", errors="replace")
         finally:
             shutil.rmtree(f"{folder}-made", ignore_errors=True)
@@ -204,35 +211,47 @@ def failures_without(
     return ""
 
 
-def attempt(job: Job, shared: Path, free: Queue[Forks], deadline: float) -> Record | None:
+def attempt(
+    job: Job, shared: Path, free: Queue[Forks], finders: Finders, deadline: float
+) -> Record | None:
     """Try a mutant, with forks that are free; None if it is too late to begin."""
     if time.monotonic() > deadline:
         return None
     began = time.monotonic()
     forks = free.get()
     try:
-        code, _ = pytest(job.tests, shared, forks, job)
+        first = [test for test, _ in finders[job.file].most_common()]
+        code, said = pytest(job.tests, shared, forks, job, first)
     finally:
         free.put(forks)
+    found_by = re.search(rf"(?m)^{FOUND_BY}(.+)", said)
+    finders[job.file].update(found_by.groups() if found_by else ())
     return {
         "key": job.key,
         "kind": job.kind,
         "name": job.name,
         "found": code != 0,
+        "by": found_by[1] if found_by else "",
         "seconds": round(time.monotonic() - began, 1),
         "tests": content_of(job.tests),
     }
 
 
 def try_all(
-    jobs: list[Job], shared: Path, *, processes: int, deadline: float, results: Path | None
+    jobs: list[Job],
+    shared: Path,
+    finders: Finders,
+    *,
+    processes: int,
+    deadline: float,
+    results: Path | None,
 ) -> Iterator[Record]:
     """Try them as long as there is time, write each down, say what became of it."""
     with ThreadPoolExecutor(processes) as pool, contextlib.ExitStack() as at_end:
         free: Queue[Forks] = Queue()
         for _ in range(processes):
             free.put(at_end.enter_context(contextlib.closing(Forks(ROOT))))
-        waiting = [pool.submit(attempt, job, shared, free, deadline) for job in jobs]
+        waiting = [pool.submit(attempt, job, shared, free, finders, deadline) for job in jobs]
         try:
             for number, done in enumerate(as_completed(waiting), start=1):
                 record = done.result()
@@ -326,9 +345,11 @@ def main() -> int:
                 return 1
             deadline = time.monotonic() + 60 * asked.minutes
             print(f"{len(left)} mutants to try", flush=True)
-            for record in try_all(
-                left, shared, processes=asked.processes, deadline=deadline, results=results
-            ):
+            finders: Finders = defaultdict(Counter)
+            for job in jobs:
+                finders[job.file].update(filter(None, [records.get(job.key, {}).get("by")]))
+            how = {"processes": asked.processes, "deadline": deadline, "results": results}
+            for record in try_all(left, shared, finders, **how):
                 records[record["key"]] = record
     hold = {job.key: records[job.key] for job in jobs if is_done(job, records)}
     explained = tomllib.loads(EXPLAINED.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import pytest
 from tests.mutants import run
 from tests.mutants.catalogue import CATALOGUE
 from tests.mutants.floors import FLOORS
-from tests.mutants.forks import Forks
+from tests.mutants.forks import FOUND_BY, Forks
 from tests.mutants.operators import mutations
 from tests.mutants.run import (
     EXPLAINED,
@@ -132,7 +132,11 @@ def test_tests_that_passed_without_a_mutant_are_not_run_again(
     assert len(read_results(file)) == 2
 
 
-def test_a_mutants_key_is_that_of_its_file_its_change_and_its_tests() -> None:
+def test_a_mutants_key_is_that_of_its_function_its_change_and_its_tests() -> None:
+    before = {change.where for change in mutations(SHORT)}
+    assert len(before) == 6
+    assert before == {change.where for change in mutations("X = y(z)  # new\n" + SHORT)}
+    assert not before & {change.where for change in mutations(SHORT.replace("x / 2", "x / 3"))}
     keys = [job.key for floor in FLOORS for job in jobs_of(floor)]
     assert len({*keys}) == len(keys)
     assert [job.key for job in jobs_of("agent")] == [job.key for job in jobs_of("agent")]
@@ -179,3 +183,19 @@ def test_a_run_in_a_fork_finds_modules_and_tells_as_one_of_its_own(tmp_path: Pat
             arguments = ["-p", "no:cacheprovider", str(tmp_path / "test_it.py"), "-k", only]
             assert forks.pytest(arguments, path=path, output=output) == code
     assert "1 passed" in output.read_text()
+
+
+def test_tests_that_found_others_come_first_and_the_one_that_failed_is_told(tmp_path: Path) -> None:
+    file, output = tmp_path / "test_it.py", tmp_path / "output"
+    order = "open(__file__ + '.ran', 'a').write"
+    names = ("a", "b", "c d", "e")
+    file.write_text(
+        f"import pytest\n@pytest.mark.parametrize('name', {names})\n"
+        f"def test_it(name):\n    {order}(name + ' ')\n    assert name in 'ab'\n"
+    )
+    arguments = ["-p", "no:cacheprovider", "-q", f"--rootdir={tmp_path}", str(file)]
+    first = ["test_it.py::test_it[e]", "test_gone.py::test", "test_it.py::test_it[c d]"]
+    with contextlib.closing(Forks(run.ROOT)) as forks:
+        assert forks.pytest(arguments, path=[], output=output, first=first) == 1
+    assert Path(f"{file}.ran").read_text() == "e c d a b "
+    assert f"{FOUND_BY}test_it.py::test_it[e]\n" in output.read_text()
