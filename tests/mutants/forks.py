@@ -89,6 +89,8 @@ class Forks:
 class Finders:
     """A plugin of pytest: some tests come first, and the first that fails is told at the end.
 
+    An example that fails is not made smaller: that it fails is enough.
+
     Args:
         first: node ids, in order.
     """
@@ -96,6 +98,13 @@ class Finders:
     def __init__(self, first: Sequence[str]) -> None:
         self._rank = {test: rank for rank, test in enumerate(first)}
         self._failed = ""
+
+    def pytest_sessionstart(self) -> None:  # the profile of tests/conftest.py is there by now
+        from hypothesis import Phase, settings
+
+        phases = [phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)]
+        settings.register_profile("found", settings(), phases=phases)
+        settings.load_profile("found")
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         items.sort(key=lambda item: self._rank.get(item.nodeid, len(self._rank)))

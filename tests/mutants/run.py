@@ -169,7 +169,7 @@ def pytest(
             (copy / job.file).write_text(job.make(), encoding="utf-8")
         arguments = [
             *("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"),
-            *("--basetemp", f"{folder}-made", *(["-x"] if job else []), *tests),
+            *("--basetemp", f"{folder}-made", *(["-x", "--tb=no"] if job else []), *tests),
         ]
         patience = PATIENCE if job else 0
         path = [folder, str(ROOT)]
