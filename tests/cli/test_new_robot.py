@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from surefoot.cli.main import main
-from surefoot.cli.new_robot import snake
+from surefoot.cli.new_robot import file_name
 
 ARM = """
 <mujoco><worldbody><body name="arm" pos="0 0 1"><joint name="hip" axis="0 1 0" damping=".01"/>
@@ -135,9 +135,20 @@ def test_it_trains_until_the_time_is_up(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_files_are_called_as_their_classes() -> None:
-    assert [snake(name) for name in ("Go1", "BarkourVb", "H1", "Robot2f85")] == [
+    assert [file_name(name) for name in ("Go1", "BarkourVb", "H1", "Robot2f85")] == [
         "go1",
         "barkour_vb",
         "h1",
         "robot2f85",
     ]
+
+
+def test_no_file_hides_a_module_that_programs_beside_it_import() -> None:
+    assert [file_name(name) for name in ("Jax", "Json", "Mujoco", "Surefoot")] == [
+        "jax_robot",
+        "json_robot",
+        "mujoco_robot",
+        "surefoot_robot",
+    ]
+    Path("go1.py").write_text("")
+    assert file_name("Go1") == "go1"  # which is there already, as the command then says

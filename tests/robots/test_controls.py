@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from surefoot.errors import UserError
 from surefoot.robots import Actuation, Robot, RobotEnvironment, RobotTask, Sensing, Start, State
-from surefoot.robots.actuation import Controls
+from surefoot.robots.actuation import Controls, kind_of
 from surefoot.robots.model import compile_spec
 
 laws = settings(max_examples=25)
@@ -115,7 +115,7 @@ def test_torque_actions_are_torques(actuators: str) -> None:
 
 
 def test_ctrl_actions_are_the_actuators_controls_mapped_onto_their_ranges() -> None:
-    model, controls = driven(MOTORS, kind="ctrl", scale=9.0)
+    model, controls = driven(MOTORS, kind="ctrl")
     close(controls.ctrl(jnp.asarray(ACTION)), ACTION)  # as they are, in the actuators' order
     assert controls.spec.low == (-1, -1, -math.inf)
     assert controls.spec.high == (1, 0.5, math.inf)
@@ -616,3 +616,162 @@ GRIPPER = """
 <actuator><position name="wrist" joint="wrist" kp="10" ctrlrange="-1 1"/>
   <position name="grip" tendon="split" kp="10" ctrlrange="0 200"/></actuator></mujoco>
 """
+
+
+# what models have --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gear", [1.0, 3.0, -2.0])
+@pytest.mark.parametrize("damped", ['dampratio="1"', 'dampratio=".4"', 'kv="2"', ""])
+def test_a_gear_changes_units_and_not_how_a_servo_moves(gear: float, damped: str) -> None:
+    servo = f'<position name="of_knee" joint="knee" kp="5" {damped} gear="{gear}"/>'
+    model, controls = driven(servo, key='ctrl="0"', joints="knee")
+    plain = mujoco.MjModel.from_xml_string(
+        ARM.format(actuators=servo, key='ctrl="0"', tendon="cable")
+    )
+    paths = []
+    for one, ctrl in (
+        (model, controls.ctrl(jnp.array([0.4], jnp.float32))),
+        (plain, [gear * (HOME[1] + 0.5 * 0.4)]),  # its length is that of the joint times the gear
+    ):
+        data = mujoco.MjData(one)
+        data.qpos[:], data.ctrl[:] = HOME, ctrl
+        for _ in range(40):
+            mujoco.mj_step(one, data)
+        paths.append(data.qpos.copy())
+    close(*paths)
+    assert abs(paths[0][1] - HOME[1]) > 0.01
+
+
+FILTERED = """
+  <position name="of_hip" joint="hip" kp="30" kv="1" timeconst=".1" ctrlrange="-1 1"/>
+  <general name="of_knee" joint="knee" dyntype="filterexact" dynprm=".1" gainprm="20" biastype="affine"
+    biasprm="0 -20 -1" actlimited="true" actrange="-.4 1"/>
+  <motor name="of_rail" joint="rail"/>
+"""
+
+
+@dataclass(frozen=True)
+class Filtered(RobotTask):
+    """The arm, whose targets are filtered."""
+
+    act: Any = None
+
+    actuation: ClassVar[Actuation] = Actuation(joints=("hip", "knee"))
+
+    def edit(self, spec: mujoco.MjSpec) -> None:
+        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT
+
+    def reset(self, robot: Robot, key: jax.Array, level: jax.Array) -> Start:
+        return Start(act=self.act)
+
+    def observe(self, s: State) -> Any:
+        return s.qpos
+
+    def rewards(self, s: State) -> Any:
+        return {"none": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "act", "expected"),
+    [
+        ("", None, [0.3, -0.4]),  # what the filters come to, within their ranges
+        ('ctrl="9 9 9"', None, [0.3, -0.4]),  # the targets are the home pose's
+        ('act=".1 -.2"', None, [0.1, -0.2]),  # the keyframe's
+        ('act=".1 -.2"', jnp.array([0.5, 0.6]), [0.5, 0.6]),  # the task's
+    ],
+)
+def test_activations_begin_settled(key: str, act: Any, expected: list[float]) -> None:
+    spec = mujoco.MjSpec.from_string(ARM.format(actuators=FILTERED, key=key, tendon="cable"))
+    env = RobotEnvironment(Filtered(model=spec, act=act), 2)
+    (_, physics), _ = env.reset(jax.random.key(0))
+    model, data = env.robot.model, mujoco.MjData(env.robot.model)
+    mujoco.mj_setState(model, data, physics.rows[1], mujoco.mjtState.mjSTATE_INTEGRATION)
+    close(data.act, expected)
+
+
+def test_an_action_of_0_leaves_filtered_servos_at_home() -> None:
+    text = ARM.format(actuators=FILTERED, key="", tendon="cable").replace('actrange="-.4 1"', "")
+    spec = mujoco.MjSpec.from_string(text.replace('actlimited="true"', ""))
+    env = RobotEnvironment(Filtered(model=spec), 1)
+    state, _ = env.reset(jax.random.key(0))
+    for _ in range(10):
+        state, step = env.step(state, np.zeros((1, 2), np.float32))
+    close(step.observation["observation"][0], HOME, tolerance=1e-4)
+
+
+POSITION, SPEED = '<position name="p{}" joint="hip" kp="50"/>', '<velocity name="v" joint="hip"/>'
+PUSH = '<motor name="m" joint="hip"/>'
+
+
+@pytest.mark.parametrize(
+    ("actuators", "options", "left"),
+    [
+        ([POSITION, SPEED], {}, ["position", "velocity"]),  # the speed of 0 damps it
+        ([SPEED, POSITION], {}, ["velocity", "position"]),
+        ([PUSH, POSITION], {}, ["torque", "position"]),
+        ([SPEED, PUSH], {"kind": "torque"}, ["velocity", "torque"]),
+        ([POSITION, SPEED], {"stiffness": 30.0, "damping": 1.0}, ["position"]),
+        ([POSITION, POSITION], {"stiffness": 30.0}, ["position"]),
+        ([PUSH, SPEED, POSITION], {"kind": "velocity", "damping": 1.0}, ["velocity"]),
+    ],
+)
+def test_a_joint_with_several_actuators_is_driven_by_the_one_that_is_meant(
+    actuators: list[str], options: dict[str, Any], left: list[str]
+) -> None:
+    text = "".join(one.format(i) for i, one in enumerate(actuators))
+    model, controls = driven(text, joints="hip", **options)
+    assert [kind_of(model.actuator(i)) for i in range(model.nu)] == left
+    kind = options.get("kind", "position")
+    assert controls.actuators.tolist() == [left.index(kind)]
+    ctrl = np.asarray(controls.ctrl(jnp.array([0.2], jnp.float32)))
+    assert np.flatnonzero(ctrl).tolist() == [left.index(kind)]
+    if options.get("stiffness"):
+        close(forces(model, ctrl, HOME)[0], 30 * 0.5 * 0.2)
+
+
+@pytest.mark.parametrize(
+    ("actuators", "options", "says"),
+    [
+        (
+            [POSITION, POSITION],
+            {},
+            r"2 actuators: position \(p0\), position \(p1\); give stiffness",
+        ),
+        ([POSITION, PUSH], {"kind": "torque"}, r"position \(p0\), torque \(m\); leave one in"),
+        ([POSITION, SPEED], {"kind": "velocity"}, r"position \(p0\), velocity \(v\)"),
+        ([SPEED], {}, "the actuator of joint 'hip' of arm takes no position"),
+    ],
+)
+def test_actuators_that_would_fight_are_refused(
+    actuators: list[str], options: dict[str, Any], says: str
+) -> None:
+    text = "".join(one.format(i) for i, one in enumerate(actuators))
+    with pytest.raises(UserError, match=says):
+        driven(text, joints="hip", **options)
+
+
+@pytest.mark.parametrize("name", ["arm[1]", "a*", "[hip", "hip?", "(x)", "a.b"])
+def test_a_name_that_is_just_so_comes_before_patterns(name: str) -> None:
+    other = "axx" if name == "a*" else "hipp"
+    text = ARM.replace('"hip"', f'"{name}"').replace('"knee"', f'"{other}"')
+    text = text.format(actuators="", key="", tendon="cable")
+    spec = mujoco.MjSpec.from_string(text)
+    actuation = Actuation(stiffness={"*": 5.0, name: 30.0}, joints=(name, other))
+    actuation.prepare(spec, "arm")
+    robot = Robot(compile_spec(spec, "arm"), "arm")
+    assert robot.model.actuator_gainprm[:, 0].tolist() == [30.0, 5.0]
+    assert robot.ids("joint", name).tolist() == [0]
+
+
+def test_an_actuator_in_the_parents_frame_is_the_joints() -> None:
+    servo = '<position name="of_hip" jointinparent="hip" kp="30"/>'
+    model, controls = driven(servo, joints="hip")
+    assert (model.nu, controls.actuators.tolist()) == (1, [0])
+
+
+def test_a_joint_without_a_name_cannot_get_an_actuator() -> None:
+    text = ARM.replace('name="rail" ', "").replace('<joint joint="rail" coef="2"/>', "")
+    spec = mujoco.MjSpec.from_string(text.format(actuators="", key="", tendon="cable"))
+    with pytest.raises(UserError, match=r"a joint of the body 'hand' of arm .* has no name"):
+        Actuation(stiffness=5.0).prepare(spec, "arm")

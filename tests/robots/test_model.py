@@ -28,11 +28,23 @@ LOOKS = """
     [
         ({}, 4),  # what collides, what has a name, and what gives a body its mass stay
         ({"sensor": '<rangefinder site="eye"/>'}, 5),
+        ({"sensor": '<distance geom1="hull" body2="world" cutoff="9"/>'}, 5),
+        ({"sensor": '<normal geom1="hull" body2="world" cutoff="9"/>'}, 5),
+        ({"sensor": '<fromto geom1="hull" body2="world" cutoff="9"/>'}, 5),
         ({"option": 'density="1000"'}, 5),
         ({"option": 'viscosity=".001"'}, 5),
         ({"compiler": 'inertiafromgeom="true"'}, 5),
     ],
-    ids=["alone", "rangefinder", "density", "viscosity", "masses from geoms"],
+    ids=[
+        "alone",
+        "rangefinder",
+        "distance",
+        "normal",
+        "fromto",
+        "density",
+        "viscosity",
+        "masses from geoms",
+    ],
 )
 def test_what_only_looks_is_left_out_and_the_robot_weighs_the_same(
     changed: dict[str, str], left: int

@@ -623,10 +623,126 @@ def test_a_robot_without_geoms_cannot_stand(tmp_path: Path) -> None:
         ("a/state.xml", "", "StateTask"),
         ("a/x.urdf", "my arm-2", "MyArm2"),
         ("a/---.xml", "", "MyRobot"),
+        ("a/None.xml", "", "NoneTask"),
+        ("a/true.xml", "", "TrueTask"),
+        ("a/HOME.xml", "", "HOMETask"),
+        ("a/exception.xml", "", "ExceptionTask"),
     ],
 )
 def test_a_class_is_called_as_its_robot(file: str, given: str, name: str) -> None:
     assert class_name(Path(file), given) == name
+
+
+DOG = """
+<mujoco><worldbody>
+  {before}
+  <body name="trunk" pos="0 0 .45"><freejoint/><geom type="box" size=".25 .1 .05" mass="4"/>
+    {legs}
+  </body>
+  {behind}
+</worldbody><actuator>{motors}</actuator></mujoco>
+"""
+BALL = '<body name="ball" pos="1 0 .05"><freejoint/><geom size=".05" mass=".1"/></body>'
+
+
+def dog(before: str = "", behind: str = "") -> str:
+    legs, motors = "", ""
+    for name, x, y in (("FR", 0.2, -0.1), ("FL", 0.2, 0.1), ("RR", -0.2, -0.1), ("RL", -0.2, 0.1)):
+        bone = '<geom type="capsule" fromto="0 0 0 0 0 -.2" size=".02" mass=".2"/>'
+        legs += (
+            f'<body pos="{x} {y} 0"><joint name="{name}_hip" axis="0 1 0" range="-60 60"/>{bone}'
+            f'<body pos="0 0 -.2"><joint name="{name}_knee" axis="0 1 0" range="-120 0"/>{bone}'
+            f'<geom name="{name}" size=".03" pos="0 0 -.2" mass=".05"/></body></body>'
+        )
+        motors += "".join(f'<motor joint="{name}_{part}"/>' for part in ("hip", "knee"))
+    return DOG.format(before=before, behind=behind, legs=legs, motors=motors)
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_things_beside_the_robot_stay_where_they_are_and_can_be_touched(
+    place: str, tmp_path: Path
+) -> None:
+    model, file = tmp_path / "dog.xml", tmp_path / "dog.py"
+    model.write_text(dog(**{place: BALL}))
+    found = look(model)
+    assert (found.trunk, found.others, found.feet) == ("trunk", ("ball",), ("FR", "FL", "RR", "RL"))
+    file.write_text(text_of(found, '"dog.xml"', 0.005, "dog.py"))
+    is_in_style(file)
+    env: Any = make_environment(f"{file}:Dog", 1, seed=np.random.SeedSequence(0))
+    state, _ = env.reset(jax.random.key(0))
+    for _ in range(50):
+        state, _ = env.step(state, np.zeros((1, 8), np.float32))
+    model, data = env.robot.model, mujoco.MjData(env.robot.model)
+    mujoco.mj_setState(model, data, state[1].rows[0], mujoco.mjtState.mjSTATE_INTEGRATION)
+    mujoco.mj_forward(model, data)
+    assert data.body("ball").xpos[2] == pytest.approx(0.05, abs=0.01)
+    assert data.body("trunk").xpos[2] == pytest.approx(found.start_m, abs=0.05)
+
+
+def test_of_two_arms_the_one_that_is_driven_is_the_robot(tmp_path: Path) -> None:
+    arm = (
+        '<body name="{0}"><geom size=".05" mass="1"/><body pos="0 0 .1"><joint name="{0}_j" axis="0 1 0"/>'
+        '<geom type="capsule" fromto="0 0 0 0 0 .3" size=".03"/><site name="{0}_tip" pos="0 0 .3"/></body>'
+        "</body>"
+    )
+    file = tmp_path / "arms.xml"
+    file.write_text(
+        f"<mujoco><worldbody>{arm.format('idle')}{arm.format('own')}</worldbody>"
+        '<actuator><motor joint="own_j"/></actuator></mujoco>'
+    )
+    found = look(file)
+    assert (found.trunk, found.effector) == ("own", ("site", "own_tip"))
+    assert "nothing of its own drives idle_j" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("actuator", "kind"),
+    [
+        ('<velocity joint="j" kv="1"/>', "ctrl"),  # a wheel is no servo
+        ('<muscle joint="j" ctrllimited="true" ctrlrange="0 1"/>', "ctrl"),
+        ('<intvelocity joint="j" kp="1" actrange="-1 1"/>', "ctrl"),
+        ('<motor joint="j"/>', "position"),
+        ('<position joint="j" kp="9"/>', "position"),
+    ],
+)
+def test_what_drives_a_joint_is_said_as_it_is(actuator: str, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "one.xml"
+    body = '<body name="b"><joint name="j" axis="0 1 0" range="-1 1"/><geom size=".1" pos=".2 0 0"/></body>'
+    file.write_text(
+        f"<mujoco><worldbody>{body}</worldbody><actuator>{actuator}</actuator></mujoco>"
+    )
+    found = look(file)
+    assert found.kind == kind
+    assert any("take torques" in lack for lack in found.lacks) == ("motor" in actuator)
+    if kind == "ctrl":
+        ranged = (
+            "over their ranges" if "range=" in actuator.replace("actrange", "") else "no ranges"
+        )
+        assert ranged in found.notes[-1]
+
+
+def test_what_flies_needs_a_task_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "drone.xml"
+    file.write_text(
+        '<mujoco><worldbody><body name="d"><freejoint/><geom size=".1"/><site name="s"/></body></worldbody>'
+        '<actuator><motor site="s" gear="0 0 1 0 0 0"/></actuator></mujoco>'
+    )
+    with pytest.raises(UserError, match=r"drive no joint .* legs and arms alone.*kind='ctrl'"):
+        look(file)
+
+
+def test_a_robot_that_lies_on_its_base_has_it_as_its_foot(tmp_path: Path) -> None:
+    file = tmp_path / "up.xml"
+    up = '<body pos="0 0 .3"><joint name="j" axis="0 1 0" range="-90 90"/>'
+    up += '<geom type="capsule" fromto="0 0 0 0 0 .3" size=".03" mass="1"/></body>'
+    base = f'<body name="base"><freejoint/><geom type="box" size=".1 .1 .05" mass="1"/>{up}</body>'
+    file.write_text(
+        f'<mujoco><worldbody>{base}</worldbody><actuator><motor joint="j"/></actuator></mujoco>'
+    )
+    found = look(file)
+    assert (found.feet, found.start_m) == (("base",), pytest.approx(0.051))
+    assert found.gains["j"].stiffness > 0
+    text_of(found, '"up.xml"', 0.005, "up.py")
 
 
 def test_a_home_pose_takes_the_place_of_keyframes(tmp_path: Path) -> None:

@@ -269,6 +269,26 @@ def test_names_that_are_not_there_are_refused_with_near_matches(read: Any, says:
         read(state_of(robot, Reads(robot)))
 
 
+@pytest.mark.parametrize(("geoms", "both"), [("", False), ("<geom size='.1' pos='1 0 0'/>", True)])
+def test_what_touches_a_geom_or_a_body_of_one_name_has_to_be_said_where_it_differs(
+    geoms: str, both: bool
+) -> None:
+    looks = "<geom size='.2' contype='0' conaffinity='0'/>"
+    body = f"<body name='box'><freejoint/><geom name='box' size='.1'/>{looks}{geoms}</body>"
+    spec = mujoco.MjSpec.from_string(f"<mujoco><worldbody>{body}</worldbody></mujoco>")
+    robot = Robot(spec.compile(), "box")
+    reads = Reads(robot)
+    s = state_of(robot, reads)
+    for kind in ("geom", "body"):
+        s.contact("box", kind)
+        assert reads.sensors.popitem()[0] == f"contact of {kind} box"
+    if both:
+        with pytest.raises(UserError, match=r"a geom and a body 'box'.*contact\('box', 'body'\)"):
+            s.contact("box")
+    else:
+        s.contact("box")
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
     [

@@ -121,9 +121,15 @@ class Wide(Pole):
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("reward", r"Wide: reward near has shape \(1,\); of one environment it must be one number"),
-        ("end", r"Wide: terminated has shape \(1,\)"),
-        ("measure", r"Wide: measure speed has shape \(1,\)"),
+        (
+            "reward",
+            r"Wide.rewards\(\) \(.*test_task.py:\d+\): near has shape \(1,\); of one environment",
+        ),
+        (
+            "end",
+            r"Wide.terminated\(\) .* returned bool of shape \(1,\), where it must return one bool",
+        ),
+        ("measure", r"Wide.metrics\(\) .*: speed has shape \(1,\)"),
     ],
 )
 def test_what_is_no_single_number_is_named_before_a_step(what: str, says: str) -> None:

@@ -116,6 +116,11 @@ def test_one_episode_that_says_so_is_enough_for_a_rate() -> None:
     assert of_rollout(truncated=TRUNCATED, info=info)["rollout/success_rate"] == 1.0
 
 
+def test_what_no_step_says_anything_of_has_no_mean() -> None:
+    info = {"measure_far": np.full((T, N), np.nan, np.float32)}
+    assert math.isnan(of_rollout(info=info)["measure/far"])
+
+
 def test_reward_terms_are_means_over_the_steps_that_say_something() -> None:
     info = {
         "reward_alive": rows(1.0, 50.0, np.nan, 3.0, 5.0, 7.0).astype(np.float32),

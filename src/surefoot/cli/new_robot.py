@@ -4,8 +4,10 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
+import shlex
 import sys
 import time
 import types
@@ -74,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
     free = arguments.free_base if arguments.free_base or arguments.fixed_base else None
     found = look(file, free=free)
-    out = arguments.out or Path(f"{snake(found.name)}.py")
+    out = arguments.out or Path(f"{file_name(found.name)}.py")
     check_free(out)
     text, physics_s, broke = draft(found, expression(file, package, out), out.name)
     with out.open("x", encoding="utf-8") as opened:
@@ -82,14 +84,14 @@ def main(argv: Sequence[str]) -> int:
     for line in report(found, physics_s):
         say(line)
     say(f"\nWrote {out}.")
-    task = f"{out}:{found.name}"
+    task = shlex.quote(f"{out}:{found.name}")
     if broke:
         say(
             f"The simulation becomes unstable at {broke}, even with steps of {physics_s:g} s. Are its motors "
             f"too strong for what they move? When it is mended: surefoot doctor {task}"
         )
         return 1
-    fine, lines = tried(task, found)
+    fine, lines = tried(f"{out}:{found.name}", found)
     say("\n".join(lines))
     if not fine:
         say("A finer physics_dt_s in the file may help; then: surefoot doctor " + task)
@@ -137,9 +139,12 @@ def check_free(out: Path | None) -> None:
         raise UserError(f"--out {out}: there is no folder {out.parent}")
 
 
-def snake(name: str) -> str:
-    """A class's name as a file's."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+def file_name(name: str) -> str:
+    """A class's name as a file's that no module is hidden by which other programs here may import."""
+    stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    found = importlib.util.find_spec(stem)
+    installed = found is not None and "-packages" in str(found.origin)
+    return f"{stem}_robot" if installed or stem in {"surefoot", *sys.stdlib_module_names} else stem
 
 
 def expression(file: Path, package: str, out: Path) -> str:
@@ -202,7 +207,10 @@ def simulated(
     actions = env.spec.action.to_env(drawn)
     data, trunk = mujoco.MjData(model), robot.id("body", found.trunk)
     data.qpos[:] = task.reset(robot, to_start, jax.numpy.zeros(())).qpos
-    mujoco.mj_forward(model, data)
+    try:
+        mujoco.mj_forward(model, data)
+    except mujoco.FatalError as error:
+        raise UserError(f"MuJoCo cannot simulate {found.file.name}: {error}") from error
     up = 1.0
     for ctrl in np.asarray(jax.vmap(env.controls.ctrl)(actions)):
         data.ctrl[:] = ctrl
@@ -324,10 +332,10 @@ def smoke(found: Findings, out: Path, seconds: float) -> int:
 
 def following(found: Findings, out: Path, *, run: Path | None) -> None:
     """Say what to do next."""
-    task = f"{out}:{found.name}"
+    task = shlex.quote(f"{out}:{found.name}")
     say("Next:")
     if run is not None:
-        say(f"  surefoot eval {run} --task {task}")
+        say(f"  surefoot eval {shlex.quote(str(run))} --task {task}")
     parts = ["FEET", *(["HOME"] if found.home else []), *(["GAINS"] if found.gains else [])]
     parts = parts if found.free else ["EFFECTOR", "WORKSPACE", *parts[1:]]
     say(f"  look over what was guessed in {out}: {', '.join(parts)}")

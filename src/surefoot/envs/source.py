@@ -47,6 +47,20 @@ def source_fingerprint(task: Any) -> str | None:
     return hashlib.sha256(b"\0".join(content)).hexdigest()[:12]
 
 
+def said(value: Any) -> str:
+    """A value in short, the same in every process as long as it is the same."""
+    plain = (bool, int, float, str)
+    parts = value if isinstance(value, tuple) else (value,)
+    if all(part is None or type(part) in plain for part in parts):
+        return repr(value)
+    found = _Found()
+    found.add(value)
+    if not isinstance(value, _MAKERS):
+        found.add(getattr(value, "__dict__", None))
+    content = [*sorted(found.sources), *(part.encode() for part in found.values)]
+    return hashlib.sha256(b"\0".join(content)).hexdigest()
+
+
 class _Found:
     """What a task is made of.
 

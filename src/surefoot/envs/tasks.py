@@ -6,6 +6,7 @@ A task is an EnvPool id, `envpool:ID`, `gymnasium:ID`, `gymnax:ID`, `robot:NAME`
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import importlib
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +47,7 @@ PREFIXES = ("envpool", "gymnasium", "gymnax", "robot", "probe")
 
 def is_import_path(task: str) -> bool:
     """Whether the task names user code, `module:attribute` or `FILE.py:attribute`."""
-    return ":" in task and task.split(":", 1)[0] not in PREFIXES
+    return (":" in task and task.split(":", 1)[0] not in PREFIXES) or task.endswith(".py")
 
 
 def names_code(task: str) -> bool:
@@ -313,6 +315,12 @@ def _search_here() -> None:
 def _imported(task: str) -> Any:
     """The attribute that `module:attribute` names; what lies in the current folder comes first."""
     module_name, _, attribute = task.rpartition(":")
+    if attribute.endswith(".py"):
+        named = [f"{task}:{name}" for name in _named_in(_file(Path(task)))]
+        raise UserError(
+            f"task {task!r}: say which class or function of the file: "
+            f"{' or '.join(named[:5]) or 'it has none yet'}"
+        )
     if module_name.endswith(".py"):
         return _attribute(task, _module_of(Path(module_name)), module_name, attribute)
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
@@ -363,13 +371,28 @@ def _attribute(task: str, module: Any, where: str, attribute: str) -> Any:
     return getattr(module, attribute)
 
 
-def _module_of(file: Path) -> Any:
-    """The module in a file, imported as Python would from its folder; once."""
+def _file(file: Path) -> Path:
     file = user_path(file).resolve()
     if not file.is_file():
         siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
         near = near_matches(file.name, siblings)
         raise UserError(f"there is no file {file.name!r} in {file.parent}{near}")
+    return file
+
+
+def _named_in(file: Path) -> list[str]:
+    """Classes and functions of a file that can be a task, without importing it."""
+    try:
+        parts = ast.parse(file.read_text(encoding="utf-8")).body
+    except (OSError, ValueError, SyntaxError):  # importing it will say what is wrong
+        return []
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    return [part.name for part in parts if isinstance(part, kinds) and part.name[0] != "_"]
+
+
+def _module_of(file: Path) -> Any:
+    """The module in a file, imported as Python would from its folder; once."""
+    file = _file(file)
     loaded = sys.modules.get(file.stem)
     if loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() == file:
         return loaded
@@ -403,6 +426,14 @@ def _is_robot(task: Any, *, a_class: bool = False) -> bool:
     return isinstance(task, type) and issubclass(task, kind) if a_class else isinstance(task, kind)
 
 
+def _makes_robots(task: Any) -> bool:
+    """Whether it is a function of a file that knows robots' tasks: called, it says whether it makes one."""
+    is_function = isinstance(task, types.FunctionType)
+    return is_function and any(
+        _is_robot(x) or _is_robot(x, a_class=True) for x in [*task.__globals__.values()]
+    )
+
+
 def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
     """The `RobotTask` that a task is or names, with some of its fields changed; else None."""
     name = task_name(task)
@@ -415,6 +446,8 @@ def robot_task(task: Any, options: Mapping[str, Any] | None = None) -> Any:
             task = _imported(task)
     if _is_robot(task, a_class=True):
         task = _call(cast("Any", task), {}, name)
+    elif _makes_robots(task):
+        task, options = _call(cast("Any", task), dict(options or {}), name), {}
     return _with_options(task, dict(options or {}), name) if _is_robot(task) else None
 
 

@@ -4,11 +4,10 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,16 @@ import mujoco
 import numpy as np
 
 from surefoot.envs.contract import ActionSpec
-from surefoot.errors import UserError, near_matches
-from surefoot.robots.model import Robot
+from surefoot.errors import UserError, check_names, near_matches
+from surefoot.robots.model import Robot, matching
+from surefoot.robots.sensing import check_delay
 
 ByName = float | Mapping[str, float]
+Kind = Literal["position", "velocity", "torque", "ctrl"]
+_BY_NAME = ("scale", "offset", "stiffness", "damping", "effort")
+_DYNAMICS = mujoco.mjtDyn
+# of a hinge or slide they are the same
+ON_JOINTS = (mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT)
 
 
 class Delayed(NamedTuple):
@@ -39,13 +44,16 @@ class Actuation:
     `ctrl` the model's actuators get it as it is, mapped from [-1, 1] onto their ranges. Controls end at
     `ctrlrange` and, as targets, at the joints' ranges; forces at the actuators' own limits.
 
+    Tables are by joint: by its name, or by a pattern in which `*` and `?` stand for anything; a name that is
+    just so comes before patterns, and of patterns the first.
+
     Attributes:
         kind: what an action means.
-        joints: names of the joints that are driven (`*` and `?` stand for anything).
+        joints: names or patterns of the joints that are driven.
         scale: of an action, for all joints or by name; 1 of a joint that no name matches.
         offset: what an action of 0 asks for, for all joints or by name; none: the home pose, or 0.
-        stiffness: Nm/rad of position control, for all joints or by name; none: the model's actuators stay,
-            which have to be of this kind.
+        stiffness: Nm/rad of position control, for all joints or by name, in place of whatever drove them;
+            none: the model's actuators stay, which have to be of this kind.
         damping: Nms/rad of position and velocity control, likewise.
         effort: largest torque, for all joints or by name; none: the model's limit.
         delay_steps: fewest and most control steps until an action is heard, drawn for each episode.
@@ -55,7 +63,7 @@ class Actuation:
             each, behind the actions of the joints.
     """
 
-    kind: Literal["position", "velocity", "torque", "ctrl"] = "position"
+    kind: Kind = "position"
     joints: str | tuple[str, ...] = "*"
     scale: ByName = 0.5
     offset: ByName | None = None
@@ -68,16 +76,37 @@ class Actuation:
     others: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        low, high = self.delay_steps
-        if not 0 <= low <= high:
-            raise UserError(
-                f"delay_steps = {self.delay_steps}: it must be (fewest, most), from 0 on"
-            )
+        check_names([self.kind], get_args(Kind), what="kind of actuation:")
+        check_delay(self.delay_steps, "actuation")
         if not 0 <= self.smoothing < 1:
-            raise UserError(f"smoothing = {self.smoothing}: it must be in [0, 1)")
+            raise UserError(f"actuation: smoothing = {self.smoothing}: it must be in [0, 1)")
+        if not self.bound > 0:
+            raise UserError(f"actuation: bound = {self.bound}: it must be above 0")
+        for name in _BY_NAME:
+            value = getattr(self, name)
+            numbers = [*value.values()] if isinstance(value, Mapping) else [value]
+            if not all(
+                isinstance(x, (int, float, np.number)) for x in numbers if value is not None
+            ):
+                raise UserError(
+                    f"actuation: {name} = {value!r}: it must be one number for all joints, or a dict of "
+                    "numbers by joint"
+                )
 
-    def _check_gains(self) -> None:
-        """Raise ValueError for gains that this kind does not read."""
+    def _check_read(self) -> None:
+        """Raise ValueError for options that this kind does not read."""
+        if self.kind == "ctrl":
+            unread = [
+                field.name
+                for field in fields(self)
+                if field.name not in ("kind", "delay_steps", "smoothing")
+                and getattr(self, field.name) != field.default
+            ]
+            if unread:
+                raise UserError(
+                    "actuation: kind = 'ctrl' hands actions to the model's actuators as they are: leave out "
+                    f"{' and '.join(unread)}, or choose another kind"
+                )
         unread = {
             "position": () if self.stiffness is not None else ("damping",),
             "velocity": ("stiffness",),
@@ -94,37 +123,32 @@ class Actuation:
 
     def prepare(self, spec: mujoco.MjSpec, name: str) -> None:
         """Give driven joints of a spec actuators of this kind, where gains ask for it or none are there."""
-        self._check_gains()
+        self._check_read()
         if self.kind == "ctrl":
-            asked = (self.stiffness, self.damping, self.effort, self.offset, self.others or None)
-            if any(x is not None for x in asked):
-                raise UserError(
-                    "actuation: kind = 'ctrl' hands actions to the model's actuators as they are; leave out "
-                    "stiffness, damping, effort, offset and others"
-                )
             if not spec.actuators:
                 raise UserError(f"{name} has no actuators to control: choose another kind")
             return
-        joint_trn = mujoco.mjtTrn.mjTRN_JOINT
-        driven = {a.target: a for a in spec.actuators if a.trntype == joint_trn}
+        driven: dict[str, list[Any]] = {}
+        for actuator in spec.actuators:
+            if actuator.trntype in ON_JOINTS:
+                driven.setdefault(actuator.target, []).append(actuator)
         known = [joint.name for joint in spec.joints]
         scalar = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
         patterns = (self.joints,) if isinstance(self.joints, str) else self.joints
         for pattern in patterns:
-            if not fnmatch.filter(known, pattern):
+            if not matching(known, pattern):
                 raise UserError(
                     f"actuation: {name} has no joint that matches {pattern!r}{near_matches(pattern, known)}"
                 )
         gains = {"position": self.stiffness, "velocity": self.damping, "torque": 1.0}[self.kind]
         needed = "stiffness and damping" if self.kind == "position" else "damping"
+        chosen = {known[i] for pattern in patterns for i in matching(known, pattern)}
         for joint in spec.joints:
-            if joint.type not in scalar or not any(
-                fnmatch.fnmatchcase(joint.name, p) for p in patterns
-            ):
+            if joint.type not in scalar or joint.name not in chosen:
                 continue
             own = math.isnan(by_name(gains, joint.name, math.nan))
-            actuator = driven.get(joint.name)
-            if actuator is None:
+            drivers = driven.get(joint.name, [])
+            if not drivers:
                 if own:
                     if driven and self.joints == "*":
                         continue  # a joint that the model leaves passive
@@ -132,12 +156,21 @@ class Actuation:
                         f"actuation: the joint {joint.name!r} of {name} has no actuator; give {needed}, and "
                         "it gets one"
                     )
-                actuator = spec.add_actuator(name=joint.name, target=joint.name, trntype=joint_trn)
-            if own and kind_of(actuator) != self.kind:
-                raise UserError(
-                    f"actuation: the actuator of joint {joint.name!r} of {name} takes no {self.kind}; give "
-                    f"{needed}, and it does, or choose another kind"
+                if not joint.name:
+                    raise UserError(
+                        f"actuation: a joint of the body {joint.parent.name!r} of {name} is to get an "
+                        "actuator and has no name: give it one, or say which joints are driven"
+                    )
+                added = spec.add_actuator(
+                    name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT
                 )
+                drivers = [added]
+            if own or (len(drivers) > 1 and self.kind == "torque"):  # which dampers work against
+                actuator = self._driver(drivers, joint.name, name, needed)
+            else:
+                actuator, *others = drivers
+                for other in others:
+                    spec.delete(other)
             _leave_gear_out(actuator)
             if not own:
                 self._tune(actuator, joint.name)
@@ -145,6 +178,25 @@ class Actuation:
             if math.isfinite(effort):
                 actuator.forcerange = (-effort, effort)
                 actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
+
+    def _driver(self, drivers: list[Any], joint: str, name: str, needed: str) -> Any:
+        """The one of a joint's actuators that takes what actions mean; others may damp it."""
+        kinds = [kind_of(actuator) for actuator in drivers]
+        if kinds.count(self.kind) == 1 and {*kinds} <= {self.kind, "velocity", "torque"}:
+            return drivers[kinds.index(self.kind)]
+        if len(drivers) == 1:
+            raise UserError(
+                f"actuation: the actuator of joint {joint!r} of {name} takes no {self.kind}; give {needed}, "
+                "and it does, or choose another kind"
+            )
+        said = ", ".join(
+            f"{kind or 'another'} ({a.name})" for kind, a in zip(kinds, drivers, strict=True)
+        )
+        way = f"give {needed}, and one that takes a {self.kind} stands in their place, or "
+        raise UserError(
+            f"actuation: joint {joint!r} of {name} has {len(drivers)} actuators: {said}; "
+            f"{way if self.kind != 'torque' else ''}leave one in the model"
+        )
 
     def _tune(self, actuator: Any, joint: str) -> None:
         """Set gains of one actuator; what limited its torque goes on to."""
@@ -196,24 +248,26 @@ class Controls:
         limited = model.actuator_ctrllimited.astype(bool)
         self._low = np.where(limited, model.actuator_ctrlrange[:, 0], -np.inf)
         self._high = np.where(limited, model.actuator_ctrlrange[:, 1], np.inf)
-        self._home = robot.home_ctrl
+        self._home, self._home_act, self._model = robot.home_ctrl, robot.home_act, model
         if options.kind == "ctrl":
             self.joints = self.actuators = np.array([], int)
             low, high = (tuple(map(float, x)) for x in (self._low, self._high))
             self.spec = ActionSpec("continuous", (model.nu,), low, high, (model.nu,))
             return
-        on_joints = np.flatnonzero(model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT)
-        by_joint = {int(model.actuator_trnid[i, 0]): int(i) for i in on_joints}
+        on_joints = np.flatnonzero(np.isin(model.actuator_trntype, ON_JOINTS))
+        by_joint: dict[int, int] = {}
+        for i in sorted(on_joints, key=lambda i: kind_of(model.actuator(i)) != options.kind):
+            by_joint.setdefault(int(model.actuator_trnid[i, 0]), int(i))
         joints = robot.scalar_joints(options.joints)
         self.joints = np.array([joint for joint in joints if joint in by_joint], int)
         if not len(self.joints):
             raise UserError(f"{robot.name}: no actuator drives a joint of {options.joints!r}")
         self.actuators = np.array([by_joint[joint] for joint in self.joints])
         names = [robot.names["joint"][joint] for joint in self.joints]
-        for option in ("scale", "offset", "stiffness", "damping", "effort"):
+        for option in _BY_NAME:
             if isinstance(table := getattr(options, option), Mapping):
                 for pattern in table:
-                    if not fnmatch.filter(names, pattern):
+                    if not matching(names, pattern):
                         raise UserError(
                             f"actuation: {option} names {pattern!r}, which is no driven joint of "
                             f"{robot.name}{near_matches(pattern, names)}"
@@ -304,6 +358,21 @@ class Controls:
             return jnp.asarray(self._home)
         return self.ctrl_of(self.offset)
 
+    def settled(self, ctrl: Any) -> jax.Array:
+        """Activations [na] of actuators that have some, such as filters, where controls [nu] held for long.
+
+        They are the home keyframe's where it has any.
+        """
+        model, act = self._model, jnp.asarray(self._home_act)
+        if self._home_act.any():
+            return act
+        settles = (_DYNAMICS.mjDYN_FILTER, _DYNAMICS.mjDYN_FILTEREXACT, _DYNAMICS.mjDYN_MUSCLE)
+        follow = np.flatnonzero(np.isin(model.actuator_dyntype, settles))
+        last = model.actuator_actadr + model.actuator_actnum - 1
+        limited = model.actuator_actlimited[follow].astype(bool)
+        low, high = np.where(limited, model.actuator_actrange[follow].T, [[-np.inf], [np.inf]])
+        return act.at[last[follow]].set(jnp.clip(jnp.asarray(ctrl)[follow], low, high))
+
     def ctrl_of(self, targets: Any) -> jax.Array:
         """MuJoCo's controls [nu] for targets of the driven joints, within their ranges."""
         ctrl = jnp.asarray(self._home, jnp.result_type(targets)).at[self.actuators].set(targets)
@@ -336,15 +405,19 @@ def _leave_gear_out(actuator: Any) -> None:
         return
     for name, scale in (("ctrlrange", 1 / gear), ("actrange", 1 / gear), ("forcerange", gear)):
         setattr(actuator, name, np.sort(scale * np.asarray(getattr(actuator, name))))
+    # a damping ratio, which MuJoCo turns into a damping as it compiles, is the same with any gear
+    is_ratio = actuator.biasprm[2] > 0 and actuator.gainprm[0] == -actuator.biasprm[1]
     actuator.gainprm[0] *= gear**2
-    actuator.biasprm[:3] *= (gear, gear**2, gear**2)
+    actuator.biasprm[:3] *= (gear, gear**2, 1.0 if is_ratio else gear**2)
     actuator.gear = (1.0, *np.zeros(5))
 
 
 def by_name(values: ByName | None, name: str, default: float) -> float:
-    """A number for all, or that of the first pattern which the name matches."""
+    """A number for all, or that of the name, else of the first pattern which it fits."""
     if values is None:
         return default
     if not isinstance(values, Mapping):
         return float(values)
-    return next((float(x) for p, x in values.items() if fnmatch.fnmatchcase(name, p)), default)
+    if name in values:
+        return float(values[name])
+    return next((float(x) for p, x in values.items() if matching([name], p)), default)

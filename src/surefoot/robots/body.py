@@ -155,6 +155,10 @@ class Body:
         bottoms = {
             one: min(map(self.bottom, mine)) for one, mine in geoms.items() if one not in inner
         }
+        if (
+            min(bottoms.values()) > self.data.subtree_com[self._root, 2]
+        ):  # it lies on something else
+            bottoms = {one: min(map(self.bottom, mine)) for one, mine in geoms.items()}
         lowest = min(bottoms.values())
         near = 0.15 * (self.data.xpos[self._root, 2] - lowest)
         return {
@@ -328,6 +332,12 @@ class Body:
         lowest = min(self.bottom(geom) for geoms in self.feet().values() for geom in geoms)
         return float(self.data.xpos[self._root, 2]) - lowest + ground + 0.001
 
+    def height_m(self) -> float:
+        """Of the base above the lowest foot; of the centre of mass, where the base is lower."""
+        lowest = min(self.bottom(geom) for geoms in self.feet().values() for geom in geoms)
+        height = float(self.data.xpos[self._root, 2]) - lowest
+        return height if height > 0 else float(self.data.subtree_com[self._root, 2]) - lowest
+
     # the pose
 
     def stand(self) -> None:
@@ -383,7 +393,7 @@ class Body:
         legs = {int(self.scalars[place]) for one in feet for place in self.leg(one)}
         mass, gravity = float(model.body_subtreemass[self._root]), 9.81
         lowest = min((self.bottom(g) for geoms in feet.values() for g in geoms), default=0.0)
-        load = mass * gravity * (float(data.xpos[self._root, 2]) - lowest) / max(len(feet), 1)
+        load = mass * gravity * (self.height_m() if feet else 0.0) / max(len(feet), 1)
         tipping = (
             mass * gravity * (float(data.subtree_com[self._root, 2]) - lowest) / max(len(feet), 1)
         )

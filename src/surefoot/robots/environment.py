@@ -36,17 +36,21 @@ from surefoot.envs.contract import (
     Symmetry,
     as_groups,
 )
-from surefoot.envs.source import source_fingerprint
+from surefoot.envs.source import said, source_fingerprint
 from surefoot.errors import UserError, check_names
 from surefoot.machine import usable_cores
+from surefoot.robots import checks
 from surefoot.robots.actuation import Controls
+from surefoot.robots.checks import refuse
 from surefoot.robots.looks import dress, leave_out_looks
 from surefoot.robots.model import Robot, compile_spec
 from surefoot.robots.pictures import Pictures
-from surefoot.robots.state import Added, Episode, Reads, State, refuse, stage_of
+from surefoot.robots.state import Added, Episode, Reads, State, stage_of
 from surefoot.robots.symmetry import find_symmetry
-from surefoot.robots.task import RobotTask, edited_spec
+from surefoot.robots.task import RobotTask, Start, edited_spec
 
+_LOOKS = 256  # at randomized models, in which a field must differ once
+_DRAWS = 8  # of a start that is not finite, before it is an error
 _NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
 _BROKEN = tuple(
     int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}"))
@@ -131,8 +135,8 @@ class RobotEnvironment(HostPhysics):
         random_ages: bool = False,
         camera: Camera | None = None,
     ) -> None:
-        check_fields(task)
-        check_times(task)
+        checks.check_fields(task)
+        checks.check_times(task)
         self.task, self._count, self._random_ages = task, num_envs, random_ages
         self._limit = max(1, round(task.episode_s / task.control_dt_s))
         self.symmetry: Symmetry | None = None
@@ -146,7 +150,12 @@ class RobotEnvironment(HostPhysics):
             raise UserError(f"{task.name}: reflect() needs a mirror = Mirror(...) to reflect in")
         self._substeps = substeps_of(task, self.robot.model)
         threads = threads or min(num_envs, usable_cores())
-        self._batch = task.engine(self.robot.model, num_envs, threads)
+        try:
+            self._batch = task.engine(self.robot.model, num_envs, threads)
+        except ValueError as error:
+            raise UserError(
+                f"{task.name}: MuJoCo does not step many copies of it: {error}"
+            ) from error
         self._live = Physics(self._batch.state, {})
         self._stage = _NOTHING if task.stale else stage_of(self.robot, self._reads.fields)
         self._bound = {name: self._batch.bind(name) for name in sorted(self._reads.fields)}
@@ -177,8 +186,6 @@ class RobotEnvironment(HostPhysics):
         try:
             with jax.enable_x64(self.task.float64):
                 self._learn()
-        except UserError:
-            raise
         except Exception as error:
             raise refuse(self.task.name, error) from error
 
@@ -186,12 +193,18 @@ class RobotEnvironment(HostPhysics):
 
     def reset(self, key: jax.Array) -> tuple[tuple[Carried, Physics], Step]:
         """Start every copy with its own stream split from `key`."""
+        try:
+            return self._reset(key)
+        except jax.errors.UnexpectedTracerError as error:
+            raise checks.kept(self.task, error) from error
+
+    def _reset(self, key: jax.Array) -> tuple[tuple[Carried, Physics], Step]:
         count = self._count
         to_keys, to_ages = jax.random.split(key)
         with jax.enable_x64(self.task.float64):
-            begun = self._begin(jax.random.split(to_keys, count), jnp.zeros(count))
-            self._batch.reset(stage=_NOTHING)
             everywhere = np.ones(count, bool)
+            begun = self._drawn(jax.random.split(to_keys, count), jnp.zeros(count), everywhere)
+            self._batch.reset(stage=_NOTHING)
             self._start(begun, everywhere)
             episodes = begun.episodes
             if self._random_ages:
@@ -220,7 +233,7 @@ class RobotEnvironment(HostPhysics):
         episodes = self._blank
         if begun.any():
             with jax.enable_x64(self.task.float64):
-                fresh = self._begin(keys, levels)
+                fresh = self._drawn(keys, levels, begun)
             self._start(fresh, begun)
             episodes = fresh.episodes
         lost = self._step(np.flatnonzero(running) if begun.any() else None)
@@ -285,14 +298,14 @@ class RobotEnvironment(HostPhysics):
         task, robot = self.task, self.robot
         # behind every step's own key, which are fold_in(key, steps)
         key, *keys = jax.random.split(jax.random.fold_in(key, 2**31), 6)
-        start = task.reset(robot, keys[0], level)
+        start: Start = checks.start(task, task.reset(robot, keys[0], level), Start)
         size = self.controls.spec.sizes[0]
         episode = Episode(
             key=key,
             steps=jnp.zeros((), jnp.int32),
             level=jnp.asarray(level, jnp.float32),
-            command=jax.tree.map(jnp.asarray, task.command(keys[1], level)),
-            carry=jax.tree.map(jnp.asarray, start.carry),
+            command=checks.tree(task, "command", task.command(keys[1], level)),
+            carry=checks.tree(task, "reset", start.carry),
             action=jnp.zeros(size, jnp.float32),
             last_action=jnp.zeros(size, jnp.float32),
             control=self.controls.init(keys[2]),
@@ -301,52 +314,59 @@ class RobotEnvironment(HostPhysics):
                 for i, (name, sensing) in enumerate(sorted(task.sensing.items()))
             },
         )
+        ctrl = self.controls.rest if start.ctrl is None else start.ctrl
         state = {
             "qpos": robot.home if start.qpos is None else start.qpos,
             "qvel": np.zeros(robot.model.nv) if start.qvel is None else start.qvel,
-            "ctrl": self.controls.rest if start.ctrl is None else start.ctrl,
+            "ctrl": ctrl,
         }
-        model = {name: jnp.asarray(x) for name, x in task.randomize(robot, keys[4]).items()}
+        if robot.model.na:
+            state["act"] = self.controls.settled(ctrl) if start.act is None else start.act
+        drawn = task.randomize(robot, keys[4])
+        model = checks.table(task, "randomize", drawn, "model fields")
         return Begun(episode, {name: jnp.asarray(x) for name, x in state.items()}, model)
 
     def _command_one(self, episode: Episode, fields: Any, action: jax.Array) -> tuple[Episode, Any]:
         task = self.task
         if task.overrides("reflect"):
-            reflected = task.reflect(self._state(fields, episode))
+            reflected = checks.flag(task, "reflect", task.reflect(self._state(fields, episode)))
             if self.symmetry:  # not yet, when the functions are looked at
                 action = jnp.where(reflected, self.symmetry.action(action), action)
         episode = episode._replace(last_action=episode.action, action=action)
         control, heard = self.controls.hear(episode.control, action)
         episode = episode._replace(control=control)
         s = self._state(fields, episode)
-        writes = {"ctrl": self.controls.ctrl(task.control(s, heard))}
+        heard = checks.like(task, "control", task.control(s, heard), action)
+        writes = {"ctrl": self.controls.ctrl(heard)}
         if task.overrides("events"):
             key = jax.random.fold_in(s.step_key, 1)
-            writes |= {name: jnp.asarray(x) for name, x in task.events(s, key).items()}
+            writes |= checks.table(task, "events", task.events(s, key), "state fields")
         return episode, writes
 
     def _judge_one(self, episode: Episode, fields: Any, begun: Any, lost: Any) -> Any:
         task = self.task
         if task.overrides("remember"):
             carry = task.remember(self._state(fields, episode))
-            carry = jax.tree.map(jnp.asarray, carry)
+            carry = checks.carried(task, episode.carry, carry)
             episode = episode._replace(carry=_where_one(begun, episode.carry, carry))
         s = self._state(fields, episode)
-        terms = {f"reward_{name}": jnp.asarray(x) for name, x in task.rewards(s).items()}
+        given = checks.numbers(task, "rewards", task.rewards(s), "terms")
+        terms = {f"reward_{name}": x for name, x in given.items()}
+        if odd := [*{*terms} & {*SUCCESS}]:
+            raise UserError(
+                f"{checks.method_of(task, 'rewards')}: no term may be called "
+                f"{odd[0].removeprefix('reward_')!r}, which is whether an episode succeeded and comes from "
+                "metrics(): call it 'bonus', say"
+            )
         reward = sum(terms.values(), jnp.zeros(()))
         if task.reward_floor is not None:
             reward = jnp.maximum(reward, task.reward_floor)
-        terminated = jnp.asarray(task.terminated(s), bool)
-        measures = {_measure(name): jnp.asarray(x) for name, x in task.metrics(s).items()}
-        for name, x in {**terms, **measures, "terminated": terminated}.items():
-            if x.shape:
-                raise UserError(
-                    f"{task.name}: {name.replace('_', ' ', 1)} has shape {x.shape}; of one environment it "
-                    "must be one number"
-                )
+        terminated = checks.flag(task, "terminated", task.terminated(s))
+        given = checks.numbers(task, "metrics", task.metrics(s), "numbers")
+        measures = {_measure(name): x for name, x in given.items()}
         if task.overrides("next_level"):
             ends = terminated | (episode.steps >= self._limit)
-            level = jnp.asarray(task.next_level(s), jnp.float32)
+            level = checks.number(task, "next_level", task.next_level(s)).astype(jnp.float32)
             counts = ends & ~begun & ~lost & jnp.isfinite(level)
             level = jnp.where(counts, level, episode.level)
             episode = episode._replace(level=level.astype(jnp.float32))
@@ -354,21 +374,24 @@ class RobotEnvironment(HostPhysics):
         if task.command_s is not None:
             to_whether, to_command = jax.random.split(jax.random.fold_in(s.step_key, 2))
             anew = jax.random.bernoulli(to_whether, min(1.0, task.control_dt_s / task.command_s))
-            command = jax.tree.map(jnp.asarray, task.command(to_command, episode.level))
+            command = checks.tree(task, "command", task.command(to_command, episode.level))
             episode = episode._replace(command=_where_one(anew & ~begun, command, episode.command))
             s = self._state(fields, episode)
-        groups, sensing = as_groups(task.observe(s)), dict(episode.sensing)
+        groups, sensing = self._observe(s), dict(episode.sensing)
         for i, (name, how) in enumerate(sorted(task.sensing.items())):
             key = jax.random.fold_in(jax.random.fold_in(s.step_key, 3), i)
             truth = jnp.ravel(groups[name])
             sensing[name], groups[name] = how(sensing[name], truth, key, first=begun)
         groups = {name: jnp.ravel(x).astype(jnp.float32) for name, x in groups.items()}
         if task.overrides("reflect"):
-            reflected = task.reflect(s)
+            reflected = checks.flag(task, "reflect", task.reflect(s))
             if self.symmetry:
                 there = self.symmetry.observations
                 groups = {n: jnp.where(reflected, there[n](x), x) for n, x in groups.items()}
         return episode._replace(sensing=sensing), groups, reward, terminated, info
+
+    def _observe(self, s: State) -> dict[str, Any]:
+        return as_groups(checks.groups(self.task, "observe", self.task.observe(s)))
 
     # the engine ----------------------------------------------------------------------------------
 
@@ -404,6 +427,28 @@ class RobotEnvironment(HostPhysics):
         step = round(state[0] / self.task.control_dt_s) + 1
         self._report(Breakdown(what, index, step, self._substeps, state, model))
 
+    def _drawn(self, keys: jax.Array, levels: jax.Array, rows: np.ndarray) -> Begun:
+        """Episodes drawn anew; those of `rows` until they are finite, which MuJoCo would replace silently."""
+        begun = self._begin(keys, levels)
+        for draw in range(1, _DRAWS + 1):
+            odd = {
+                name: ~np.isfinite(np.asarray(x)).reshape(len(rows), -1).all(axis=1) & rows
+                for name, x in {**begun.state, **begun.model}.items()
+            }
+            odd = {name: bad for name, bad in odd.items() if bad.any()}
+            if not odd:
+                break
+            name, bad = next(iter(odd.items()))
+            method = checks.method_of(self.task, "randomize" if name in begun.model else "reset")
+            text = f"environment {np.flatnonzero(bad)[0]}: {name} of {method} is not finite"
+            if draw == _DRAWS:
+                raise UserError(f"{self.task.name}, {text}, {draw} times one after the other")
+            self._log(f"{self.task.name}, {text}; drawn again")
+            other_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 2**31 + draw)
+            others = self._begin(other_keys, levels)
+            begun = _where(np.any([*odd.values()], axis=0), others, begun)
+        return begun
+
     def _start(self, begun: Begun, rows: np.ndarray) -> None:
         """Write starts into the rows that begin anew, and make what follows from them current."""
         ids = np.flatnonzero(rows)
@@ -415,7 +460,11 @@ class RobotEnvironment(HostPhysics):
             self._set_model(model, ids)
             drawn = {name: np.array(self._batch.expand(name)) for name in model}
             self._live = Physics(self._live.rows, drawn)
-        self._batch.forward(ids)
+        try:
+            self._batch.forward(ids)
+        except SimulationError as error:
+            said = " ".join(str(error).split())
+            raise UserError(f"{self.task.name}: an episode cannot begin: {said}") from error
 
     def _set_model(self, model: Mapping[str, np.ndarray], ids: np.ndarray) -> None:
         for name, values in model.items():
@@ -446,11 +495,13 @@ class RobotEnvironment(HostPhysics):
         level = jax.ShapeDtypeStruct((), jnp.float32)
         begun = jax.eval_shape(self._begin_one, key, level)
         seen = jax.eval_shape(
-            lambda episode: as_groups(task.observe(self._state(self._reads, episode))),
+            lambda episode: self._observe(self._state(self._reads, episode)),
             begun.episodes,
         )
         check_names(task.sensing, seen, what=f"observation group in {task.name}.sensing:")
         self._sizes = {name: seen[name].size for name in task.sensing}
+        for name, sensing in task.sensing.items():
+            sensing.check_size(name, self._sizes[name])
         begun = jax.eval_shape(self._begin_one, key, level)
         self._check_written("reset", begun.state)
         self._check_randomized(begun.model)
@@ -459,12 +510,11 @@ class RobotEnvironment(HostPhysics):
             lambda e, a: self._command_one(e, self._reads, a), begun.episodes, action
         )
         self._check_written("events", writes)
-        after, groups, *_, info = jax.eval_shape(
+        _, groups, *_, info = jax.eval_shape(
             lambda e, b: self._judge_one(e, self._reads, b, b),
             begun.episodes,
             jax.ShapeDtypeStruct((), jnp.bool_),
         )
-        _check_same(f"{task.name}.remember", begun.episodes.carry, after.carry)
         self._info, self._writes = tuple(info), tuple(writes)
         self._observations = {name: ObservationSpec((x.size,)) for name, x in groups.items()}
         self._blank = jax.tree.map(
@@ -496,11 +546,11 @@ class RobotEnvironment(HostPhysics):
                 )
         if not model:
             return
-        draw = jax.jit(lambda key: self._begin_one(key, jnp.zeros(())).model)
-        drawn = [draw(jax.random.key(seed)) for seed in range(8)]
+        draw = jax.jit(jax.vmap(lambda key: self._begin_one(key, jnp.zeros(())).model))
+        drawn = draw(jax.random.split(jax.random.key(0), _LOOKS))
         for name in model:
             own = _model_field(self.robot.model, name)
-            if all(np.allclose(x[name], own, rtol=1e-6, atol=0) for x in drawn):
+            if np.allclose(drawn[name], own, rtol=1e-6, atol=0):
                 raise UserError(
                     f"{self.task.name}.randomize(): {name} never differs from the model's own: leave it out"
                 )
@@ -519,34 +569,13 @@ def fingerprint(task: RobotTask, robot: Robot | None = None) -> str:
     digest = hashlib.sha256(content.tobytes())
     for field in dataclasses.fields(task):
         if field.name != "model":  # it is compiled in
-            digest.update(f"{field.name}={getattr(task, field.name)!r}".encode())
+            digest.update(f"{field.name}={said(getattr(task, field.name))}".encode())
     for kind in type(task).__mro__[:-1]:
         if kind is not RobotTask:
             with contextlib.suppress(OSError, TypeError):  # made where there is no file
                 digest.update(inspect.getsource(inspect.getmodule(kind) or kind).encode())
     digest.update(str(source_fingerprint(type(task))).encode())  # what it imports
     return digest.hexdigest()[:12]
-
-
-def check_fields(task: RobotTask) -> None:
-    """Raise ValueError if a class sets an option that the dataclass does not know of."""
-    for field in dataclasses.fields(task):
-        own = getattr(type(task), field.name, field.default)
-        if own is not field.default and own != field.default:
-            raise UserError(
-                f"{task.name} sets {field.name} = {own!r}, but its default stays {field.default!r}: write "
-                f"`@dataclass(frozen=True)` over the class, and a type, as in `{field.name}: Any = ...`"
-            )
-
-
-def check_times(task: RobotTask) -> None:
-    """Raise ValueError for times that cannot be."""
-    for name in ("control_dt_s", "physics_dt_s", "episode_s", "command_s"):
-        value = getattr(task, name)
-        if value is None and name in ("physics_dt_s", "command_s"):
-            continue
-        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise UserError(f"{task.name}: {name} = {value!r}, it must be seconds above 0")
 
 
 def physics_pace(task: RobotTask, num_envs: int, seconds: float = 0.5) -> float:
@@ -601,19 +630,6 @@ def substeps_of(task: RobotTask, model: mujoco.MjModel) -> int:
 def _model_field(model: mujoco.MjModel, name: str) -> np.ndarray:
     part, _, option = name.rpartition(".")
     return np.asarray(getattr(getattr(model, part) if part else model, option))
-
-
-def _check_same(what: str, before: Any, after: Any) -> None:
-    """Raise ValueError unless two trees have the same structure and shapes."""
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise UserError(
-            f"{what}() returns {jax.tree.structure(after)}, reset() began with {jax.tree.structure(before)}"
-        )
-    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        if a.shape != b.shape:
-            raise UserError(
-                f"{what}() returns an array of shape {b.shape}, reset() began with {a.shape}"
-            )
 
 
 def _measure(name: str) -> str:

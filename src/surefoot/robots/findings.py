@@ -7,6 +7,8 @@ Feet are what is lowest in the home pose; gains follow from masses, lengths and 
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import builtins
+import keyword
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +66,7 @@ class Findings:
         start_m: height of the trunk, feet just on the ground.
         effector: kind and name of what is to reach: a site or a body.
         workspace: of the effector, [3, 2] in m.
+        others: names of moving bodies that are no part of the robot, such as a ball.
         lacks: what the model lacks and the file adds, in words.
         notes: what the user should know, in words.
     """
@@ -90,6 +93,7 @@ class Findings:
     start_m: float = 0.0
     effector: tuple[str, str] = ("body", "")
     workspace: np.ndarray = field(default_factory=lambda: np.zeros((3, 2)))
+    others: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -116,6 +120,12 @@ def look(file: Path, *, free: bool | None = None) -> Findings:
             geom.name = ""
     leave_out_looks(spec)
     if not any(_moves(body) for body in spec.worldbody.bodies):
+        if spec.actuators:
+            raise UserError(
+                f"the actuators of {file} drive no joint that turns or slides: new-robot writes tasks for "
+                "legs and arms alone. A task of your own can drive it, with Actuation(kind='ctrl'): "
+                "docs/robots.md"
+            )
         raise UserError(
             f"{file} has no joint that turns or slides, so there is nothing to control: is it a scene or an "
             "object? Give the robot's own file"
@@ -145,12 +155,13 @@ def look(file: Path, *, free: bool | None = None) -> Findings:
         "drives": drives | dict.fromkeys(gains, "GAINS"),
         "home": None if robot.model.nkey else body.positions(),
         "key": (robot.names["key"][_key(robot)] or "the first") if robot.model.nkey else "",
+        "others": tuple(_others(robot, trunk)),
         "lacks": tuple(_lacks(spec, robot, add_base, gains, free)),
         "notes": (*_notes(robot, gains, kind, drives), *body.leaning()),
     }
     if free:
         walk: dict[str, Any] = {"soles": body.soles(), "rhythm": body.rhythm()}
-        swing = round(min(0.1, 0.2 * body.start_m()), 3)
+        swing = round(min(0.1, 0.2 * body.height_m()), 3)
         walk |= {"stands": body.stands(), "strides": body.strides(swing), "swing_m": swing}
         return Findings(**common, feet=body.foot_names(), start_m=round(body.start_m(), 3), **walk)
     effector = body.effector()
@@ -162,7 +173,9 @@ def class_name(file: Path, given: str = "") -> str:
     word = given or (file.parent.name if file.stem.lower() in _NAMELESS else file.stem)
     parts = re.findall(r"[A-Za-z0-9]+", word)
     name = "".join(part[0].upper() + part[1:] for part in parts) or "MyRobot"
-    return f"{name}Task" if name in _TAKEN else name if not name[0].isdigit() else f"Robot{name}"
+    name = f"Robot{name}" if name[0].isdigit() else name
+    taken = name in _TAKEN or name.isupper() or hasattr(builtins, name) or keyword.iskeyword(name)
+    return f"{name}Task" if taken else name
 
 
 def _moves(body: Any) -> bool:
@@ -170,9 +183,18 @@ def _moves(body: Any) -> bool:
     return any(j.type in scalar for j in body.joints) or any(map(_moves, body.bodies))
 
 
+def _joints(body: Any) -> Iterable[Any]:
+    yield from body.joints
+    for inner in body.bodies:
+        yield from _joints(inner)
+
+
 def _base(spec: Any, file: Path, free: bool | None) -> tuple[str, bool]:
     """The body that the rest hangs on, and whether it has a free joint."""
     tops = [body for body in spec.worldbody.bodies if _moves(body)]
+    targets = {actuator.target for actuator in spec.actuators}
+    driven = [body for body in tops if any(j.name in targets for j in _joints(body))]
+    tops = driven or tops
     floats = [b for b in tops if any(j.type == mujoco.mjtJoint.mjJNT_FREE for j in b.joints)]
     if free is None and not floats and file.suffix.lower() == ".urdf":
         is_bolted = re.search(r"<link[^>]*\sname=[\"']world[\"']", file.read_text(errors="replace"))
@@ -200,7 +222,9 @@ def _drives(spec: Any, robot: Robot) -> tuple[str, list[str], dict[str, str]]:
             by_joint.setdefault(actuator.target, []).append((index, actuator))
     scalars = [names[j] for j in robot.scalar_joints() if names[j]]
     twice = any(len(drivers) > 1 for drivers in by_joint.values())
-    if model.nu and (twice or len(by_joint) <= model.nu / 2):
+    others = {kind_of(a) for drivers in by_joint.values() for _, a in drivers}
+    others -= {"position", "torque"}  # wheels that turn, muscles
+    if model.nu and (twice or others or len(by_joint) <= model.nu / 2):
         words = {n: "ctrl of its own actuators" for n in scalars if n in by_joint}
         return "ctrl", [], words
     if not model.nu:  # a coupled joint follows another one
@@ -217,6 +241,15 @@ def _drives(spec: Any, robot: Robot) -> tuple[str, list[str], dict[str, str]]:
             most = f", up to {short(effort)}" if math.isfinite(effort) else ""
             drives[name] = f"position, {short(gain * gear**2)}{most}"
     return "position", unkept, drives
+
+
+def _others(robot: Robot, trunk: str) -> Iterable[str]:
+    """Names of bodies that move and do not hang on the trunk."""
+    model, root = robot.model, robot.id("body", trunk)
+    for body, name in enumerate(robot.names["body"]):
+        moves = model.body_weldid[body] != 0
+        if name and moves and model.body_rootid[body] != model.body_rootid[root]:
+            yield name
 
 
 def _key(robot: Robot) -> int:
@@ -266,14 +299,23 @@ def _notes(
         if 1.1 * gains[name].effort < effort < math.inf:
             yield f"a limit of {effort:g} ({name}) is no motor's: what masses ask for stands in the file"
             break
-    passive = [names[j] for j in robot.scalar_joints() if names[j] not in (*gains, *drives)]
+    idle = [names[j] for j in robot.scalar_joints() if names[j] not in (*gains, *drives)]
+    passive = [name for name in idle if name]
+    if nameless := len(idle) - len(passive):
+        passive.append(
+            f"{nameless} joints without a name" if nameless > 1 else "a joint without a name"
+        )
     if passive and kind == "position":
         yield f"nothing of its own drives {some(passive)}"
     others = model.nu - int((model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).sum())
     if others and kind == "position":
         yield f"{others} actuator(s) of tendons or sites stay as they are in the home pose"
     if kind == "ctrl":
-        yield "actions are the controls of the model's own actuators, from -1 to 1 over their ranges"
+        ranged = model.actuator_ctrllimited.astype(bool)
+        over = "from -1 to 1 over their ranges" if ranged.any() else "which have no ranges"
+        yield f"actions are the controls of the model's own actuators, {over}"
+        if ranged.any() and not ranged.all():
+            yield f"{(~ranged).sum()} actuators have no range: they get actions as they are"
 
 
 def some(names: Sequence[str], most: int = 4) -> str:

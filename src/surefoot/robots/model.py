@@ -4,7 +4,6 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import fnmatch
 import importlib.util
 import itertools
 import os
@@ -84,12 +83,17 @@ def read_spec(source: ModelSource, folders: Sequence[Path] = ()) -> mujoco.MjSpe
     if not isinstance(source, (str, os.PathLike)):
         if not callable(source):
             raise UserError(
-                f"model = {source!r}: it must be a path, a mujoco.MjSpec or a function that returns one"
+                f"model is a {type(source).__name__}: it must be a path, a mujoco.MjSpec, which can be "
+                "edited, or a function that returns one"
             )
         made = source()
         if not isinstance(made, mujoco.MjSpec):
             raise UserError(f"model: the function returned a {type(made).__name__}, not an MjSpec")
         return made.copy()
+    if isinstance(source, str) and source.lstrip().startswith("<"):
+        raise UserError(
+            "model is text of XML: give mujoco.MjSpec.from_string(...) of it, or its file"
+        )
     path = _find(Path(source), folders)
     try:
         is_urdf = path.suffix.lower() == ".urdf"
@@ -203,7 +207,11 @@ def compile_spec(spec: mujoco.MjSpec, name: str) -> mujoco.MjModel:
 
 
 def set_home(
-    spec: mujoco.MjSpec, joints: Mapping[str, float], *, height_m: float | None = None
+    spec: mujoco.MjSpec,
+    joints: Mapping[str, float],
+    *,
+    height_m: float | None = None,
+    body: str | None = None,
 ) -> None:
     """Give a spec the keyframe `home` in place of its own: the pose where episodes begin and actions are 0.
 
@@ -212,10 +220,11 @@ def set_home(
     Args:
         spec: the model.
         joints: positions of hinges and slides by name, rad or m; of others as the model has them.
-        height_m: of the first free joint's body; none: as the model has it.
+        height_m: of the free body; none: as the model has it.
+        body: the free body, where there are others, such as things to grasp; none: the first.
 
     Raises:
-        ValueError: there is no hinge or slide of a name; with near matches.
+        ValueError: there is no hinge or slide of a name, or no such body; with near matches.
     """
     for key in list(spec.keys):
         spec.delete(key)
@@ -227,6 +236,8 @@ def set_home(
             raise UserError(f"home pose: the joint {name!r} is no hinge or slide")
         qpos[places] = position
     free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
+    if body is not None:
+        free = free[model.jnt_bodyid[free] == robot.id("body", body)]
     if height_m is not None and len(free):
         qpos[model.jnt_qposadr[free[0]] + 2] = height_m
     data = mujoco.MjData(model)
@@ -303,6 +314,20 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def matching(names: Sequence[str], pattern: str) -> list[int]:
+    """The numbers of the names that a pattern means: those that are just so, else those that it fits.
+
+    Args:
+        names: of objects.
+        pattern: a name, in which `*` and `?` stand for anything; nothing else is special.
+    """
+    if pattern in names:
+        return [i for i, name in enumerate(names) if name == pattern]
+    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    fits = re.compile(expression, re.DOTALL).fullmatch
+    return [i for i, name in enumerate(names) if fits(name)]
+
+
 class Robot:
     """A compiled model with its names; numbers of the model are numpy arrays in MuJoCo's units.
 
@@ -314,6 +339,7 @@ class Robot:
         model: the compiled model.
         home: qpos of the keyframe `home`, else of the first keyframe, else of the model.
         home_ctrl: ctrl of that keyframe; zeros where there is none.
+        home_act: activations of that keyframe, of actuators that have some; zeros where there is none.
     """
 
     def __init__(self, model: mujoco.MjModel, name: str) -> None:
@@ -329,6 +355,7 @@ class Robot:
         self.home_ctrl: np.ndarray = (
             model.key_ctrl[key].copy() if model.nkey else np.zeros(model.nu)
         )
+        self.home_act: np.ndarray = model.key_act[key].copy() if model.nkey else np.zeros(model.na)
 
     def count(self, kind: str) -> int:
         """How many of a kind the model has."""
@@ -352,7 +379,7 @@ class Robot:
 
         Args:
             kind: one of `KINDS`.
-            patterns: names, in which `*` and `?` stand for anything (as in a shell).
+            patterns: names, in which `*` and `?` stand for anything; a name that is just so means itself.
 
         Raises:
             ValueError: a pattern matches nothing.
@@ -360,11 +387,11 @@ class Robot:
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
         known, chosen = self.names[kind], set()
         for pattern in patterns:
-            found = {i for i, name in enumerate(known) if fnmatch.fnmatchcase(name, pattern)}
+            found = matching(known, pattern)
             if not found:
                 near = near_matches(pattern.strip("*?"), filter(None, known))
                 raise UserError(f"{self.name} has no {kind} that matches {pattern!r}{near}")
-            chosen |= found
+            chosen |= {*found}
         return np.array(sorted(chosen), int)
 
     def joint_slices(self, joint: int) -> tuple[slice, slice]:

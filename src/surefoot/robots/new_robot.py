@@ -46,7 +46,8 @@ def text_of(found: Findings, model: str, physics_s: float, file: str) -> str:
         "kind": found.effector[0],
         "height": _height_at(found),
         "swing": f"{found.swing_m:g}",
-        "frequency": f"{1.6 / np.sqrt(found.start_m or 1.0):.1f}",  # short legs take quick steps
+        # short legs take quick steps
+        "frequency": f"{1.6 / np.sqrt(max(found.start_m, 5 * found.swing_m) or 1.0):.1f}",
         "scale": 'self.actuation.scale["*"]' if _slides(found) else "self.actuation.scale",
         "episodes": '"episode_s=10.0",' if found.free else "",
         "envs": "128" if found.free else "64",
@@ -215,7 +216,8 @@ def _edit(found: Findings) -> Iterable[str]:
     for name in (name for name in found.soles if name not in found.robot.names["body"]):
         yield f"spec.geom({quoted(name)}).parent.name = {quoted(name)}  # SOLES needs one"
     if found.home:
-        yield f"set_home(spec, HOME{', height_m=START_M' if found.free else ''})"
+        whose = ", body=TRUNK" if found.others else ""
+        yield f"set_home(spec, HOME{f', height_m=START_M{whose}' if found.free else ''})"
     yield from _contacts(found)
     if not has_ground(found.robot):
         yield "spec.worldbody.add_geom("
@@ -250,6 +252,9 @@ def _contacts(found: Findings) -> Iterable[str]:
         return
     yield "# feet touch the ground, nothing else touches anything: without the loop all does, and slowly"
     yield "for geom in spec.geoms:"
+    if found.others:
+        yield f"    if geom.parent.name in {_tuple(found.others)}:  # no part of the robot: as they were"
+        yield "        continue"
     yield "    collides = geom.contype or geom.conaffinity"
     yield '    ground = geom.parent.name == "world" and collides'
     yield "    foot = geom.name in FEET or (geom.parent.name in FEET and collides)"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from surefoot.errors import UserError
 
@@ -29,6 +30,17 @@ class Readings(NamedTuple):
     delay: jax.Array
 
 
+def check_delay(steps: Any, where: str) -> None:
+    """Raise ValueError unless it is the fewest and the most steps of a delay."""
+    is_pair = isinstance(steps, (tuple, list)) and len(steps) == 2
+    if not is_pair or not all(isinstance(n, (int, np.integer)) for n in steps):
+        raise UserError(
+            f"{where}: delay_steps = {steps!r}: it must be (fewest, most), such as (0, 2)"
+        )
+    if not 0 <= steps[0] <= steps[1]:
+        raise UserError(f"{where}: delay_steps = {steps!r}: it must be (fewest, most), from 0 on")
+
+
 @dataclass(frozen=True)
 class Sensing:
     """How a group of observations is measured.
@@ -48,15 +60,21 @@ class Sensing:
     history: int = 1
 
     def __post_init__(self) -> None:
-        low, high = self.delay_steps
-        if not 0 <= low <= high:
-            raise UserError(
-                f"delay_steps = {self.delay_steps}: it must be (fewest, most), from 0 on"
-            )
+        check_delay(self.delay_steps, "sensing")
         if not 0 <= self.drop < 1:
-            raise UserError(f"drop = {self.drop}: a chance in [0, 1)")
+            raise UserError(f"sensing: drop = {self.drop}: a chance in [0, 1)")
         if self.history < 1:
-            raise UserError(f"history = {self.history}: at least 1")
+            raise UserError(f"sensing: history = {self.history}: at least 1")
+
+    def check_size(self, group: str, size: int) -> None:
+        """Raise ValueError for numbers that a group of that size has no use for."""
+        for name in ("noise", "bias"):
+            given = np.shape(getattr(self, name))
+            if given not in ((), (size,)):
+                raise UserError(
+                    f"sensing: {name} of the group {group!r} has shape {given}; it has {size} numbers, so "
+                    f"it must be one number or {size}"
+                )
 
     def init(self, size: int, key: jax.Array) -> Readings:
         """What is remembered where an episode begins, before its first reading."""

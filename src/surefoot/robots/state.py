@@ -203,11 +203,27 @@ class State:
         at, size = self.robot.model.sensor_adr[index], self.robot.model.sensor_dim[index]
         return self._fields["sensordata"][at : at + size]
 
-    def contact(self, name: str) -> Contact:
-        """What touches a geom, or any geom of a body."""
-        for kind in ("geom", "body"):
-            if name and name in self.robot.names[kind]:
-                return Contact(self, kind, name)
+    def contact(self, name: str, kind: str = "") -> Contact:
+        """What touches a geom, or any geom of a body.
+
+        Args:
+            name: of the geom or body.
+            kind: `geom` or `body`, where both are called so.
+        """
+        kinds = [kind] if kind in ("geom", "body") else ["geom", "body"]
+        found = [kind for kind in kinds if name and name in self.robot.names[kind]]
+        if len(found) > 1:
+            model, body = self.robot.model, self.robot.id("body", name)
+            first, count = int(model.body_geomadr[body]), int(model.body_geomnum[body])
+            geoms = np.arange(first, first + count)
+            collide = geoms[(model.geom_contype | model.geom_conaffinity)[geoms] != 0]
+            if {*collide.tolist()} != {self.robot.id("geom", name)}:
+                raise UserError(
+                    f"{self.robot.name} has a geom and a body {name!r}, whose geoms are others: say "
+                    f"contact({name!r}, 'geom') or contact({name!r}, 'body')"
+                )
+        if found:
+            return Contact(self, found[0], name)
         known = filter(None, (*self.robot.names["geom"], *self.robot.names["body"]))
         raise UserError(
             f"{self.robot.name} has no geom or body {name!r}{near_matches(name, known)}"
@@ -412,17 +428,3 @@ _OF_ACCELERATION = (
     *("qacc", "actuator_force", "qfrc_actuator", "qfrc_constraint", "qfrc_smooth"),
     *("qacc_smooth", "cacc", "cfrc_int", "cfrc_ext", "act_dot"),
 )
-
-
-def refuse(where: str, error: Exception) -> UserError:
-    """What went wrong in a function of the task, with the line that it went wrong in."""
-    trace, line = error.__traceback__, ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if (
-            "surefoot/robots/" not in code.co_filename.replace("\\", "/")
-            and "/jax/" not in code.co_filename
-        ):
-            line = f" ({code.co_filename}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return UserError(f"{where}{line}: {' '.join(str(error).split())}")

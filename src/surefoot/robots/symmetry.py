@@ -44,6 +44,18 @@ class Mirror:
     swap: tuple[tuple[str, str], ...]
     tolerance: float = 0.1
 
+    def __post_init__(self) -> None:
+        is_pairs = isinstance(self.swap, (tuple, list)) and all(
+            isinstance(pair, (tuple, list))
+            and len(pair) == 2
+            and all(isinstance(part, str) and part for part in pair)
+            for pair in self.swap
+        )
+        if not is_pairs:
+            raise UserError(
+                f"mirror: swap = {self.swap!r}: it must be pairs of parts of names, such as (('FL', 'FR'),)"
+            )
+
 
 class ModelSymmetry:
     """A robot's reflection.

@@ -8,8 +8,10 @@ all environments and compiled around the physics. A method whose name is not ove
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,10 @@ from mujoco.batch import Batch
 from surefoot.config import Config
 from surefoot.errors import UserError
 from surefoot.robots.actuation import Actuation
+from surefoot.robots.checks import method_of, refuse
 from surefoot.robots.model import ModelSource, Robot, read_spec
 from surefoot.robots.sensing import Sensing
-from surefoot.robots.state import State, refuse
+from surefoot.robots.state import State
 from surefoot.robots.symmetry import Mirror
 
 
@@ -36,6 +39,8 @@ class Start(NamedTuple):
         qpos: positions [nq].
         qvel: velocities [nv].
         ctrl: controls [nu] until the first action.
+        act: activations [na] of actuators that have some; left out: the home keyframe's if it has any other
+            than 0, else what filters and muscles come to under these controls.
         carry: what the task remembers at first; any arrays.
     """
 
@@ -43,6 +48,7 @@ class Start(NamedTuple):
     qvel: Any = None
     ctrl: Any = None
     carry: Any = ()
+    act: Any = None
 
 
 @dataclass(frozen=True)
@@ -181,18 +187,27 @@ def edited_spec(task: RobotTask) -> mujoco.MjSpec:
     Raises:
         ValueError: there is no such model, or the task cannot edit it.
     """
+    beside: list[Path] = []
+    for kind in itertools.takewhile(lambda kind: kind is not RobotTask, type(task).__mro__):
+        with contextlib.suppress(OSError, TypeError):  # made where there is no file
+            beside.append(Path(inspect.getfile(kind)).resolve().parent)
     try:
-        beside = [Path(inspect.getfile(type(task))).resolve().parent]
-    except (OSError, TypeError):  # made where there is no file
-        beside = []
-    spec = read_spec(task.model, beside)
+        spec = read_spec(task.model, [*dict.fromkeys(beside)])
+    except UserError:
+        raise
+    except Exception as error:
+        raise refuse(f"{task.name}.model", error) from error
     if task.physics_dt_s is not None:
         spec.option.timestep = task.physics_dt_s
     task.actuation.prepare(spec, task.name)
     try:
-        task.edit(spec)
-    except UserError:
-        raise
+        edited: Any = task.edit(spec)
     except Exception as error:
         raise refuse(f"{task.name}.edit()", error) from error
+    if edited is not None and edited is not spec:
+        raise UserError(
+            f"{method_of(task, 'edit')} returns something: it is to change `spec` itself"
+        )
+    if task.physics_dt_s is not None:  # an option comes before what the edit says
+        spec.option.timestep = task.physics_dt_s
     return spec

@@ -88,7 +88,7 @@ class Measured(State):
         size = self.robot.model.sensor_dim[self.robot.id("sensor", name)]
         return self._read(name, (int(size),))
 
-    def contact(self, name: str) -> Any:
+    def contact(self, name: str, kind: str = "") -> Any:
         """Whether and how hard something is touched."""
         return _Contact(self, name)
 

@@ -93,17 +93,21 @@ def rollout_metrics(rollout: Rollout, *, exact: bool) -> dict[str, jax.Array]:
         finite = jnp.isfinite(values)  # NaN: this step says nothing of it
         if name in SUCCESS:
             finite = finite & ended
-            rate = F.masked_mean((values > 0).astype(jnp.float32), finite)
-            rate = jnp.where(finite.any(), rate, jnp.nan)
-            metrics["rollout/success_rate"] = rate
+            succeeded = (values > 0).astype(jnp.float32)
+            metrics["rollout/success_rate"] = _mean(succeeded, finite)
         if mean := logged_as(name):
-            metrics[mean] = F.masked_mean(values, rollout.valid & finite)
+            metrics[mean] = _mean(values, rollout.valid & finite)
     metrics["rollout/masked_steps"] = rollout.masked.sum()
     metrics["rollout/lost_episodes"] = (rollout.ended & ~rollout.valid).sum()
     if not exact:
         lost = rollout.truncated & ~rollout.terminated & rollout.valid
         metrics["rollout/inexact_truncations"] = lost.sum()
     return metrics
+
+
+def _mean(values: jax.Array, counted: jax.Array) -> jax.Array:
+    """A masked mean; NaN where nothing counts."""
+    return jnp.where(counted.any(), F.masked_mean(values, counted), jnp.nan)
 
 
 def batch_metrics(

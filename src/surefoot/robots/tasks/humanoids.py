@@ -4,7 +4,6 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import fnmatch
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import mujoco
 
 from surefoot.config import Config
 from surefoot.robots.actuation import Actuation
-from surefoot.robots.model import installed, lock, read_spec, set_home
+from surefoot.robots.model import installed, lock, matching, read_spec, set_home
 from surefoot.robots.symmetry import Mirror
 from surefoot.robots.tasks.legged import WALKING, LeggedWalk
 
@@ -63,7 +62,7 @@ class G1Walk(LeggedWalk):
             {
                 name: next((angle for part, angle in arms.items() if part in name), 0.0)
                 for name in driven
-                if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.driven)
+                if not any(matching([name], pattern) for pattern in self.driven)
             },
         )
         legs = {"hip_pitch": -0.312, "knee": 0.669, "ankle_pitch": -0.363}
