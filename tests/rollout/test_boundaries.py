@@ -23,11 +23,14 @@ from surefoot.envs import (
     SingleStep,
     Step,
 )
+from surefoot.envs.contract import HostPhysics
 from surefoot.rollout import CollectorState, Rollout, make_collector, start
+from surefoot.rollout.rollout import Transition, assemble, lost_rows, start_episodes
 
 BOX = ActionSpec("continuous", (1,), low=(-1.0,), high=(1.0,), shape=(1,))
 KEY = jax.random.key(0)
 each_side = pytest.mark.parametrize("side", ["graph", "host"])
+every_side = pytest.mark.parametrize("side", ["graph", "host", "physics"])
 
 
 class Counting(eqx.Module):
@@ -99,6 +102,31 @@ class Scripted(Environment):
         return (row + 1, time), step
 
 
+class Physical(Scripted, HostPhysics):
+    """The same, stepped on the host between two halves that are traced."""
+
+    def reset(self, key: jax.Array) -> tuple[Any, Step]:
+        state, step = super().reset(key)
+        return ((), state), step
+
+    def command(self, carried: Any, action: Any) -> tuple[Any, Any]:
+        return carried, action
+
+    def advance(self, physics: Any, told: Any) -> tuple[Any, Any]:
+        return Scripted.step(self, physics, told)
+
+    def judge(self, carried: Any, sensed: Any) -> tuple[Any, Step]:
+        return carried, sensed
+
+    step = HostPhysics.step
+
+
+def scripted(
+    script: Script, side: str, final: np.ndarray | None = None, **options: Any
+) -> Scripted:
+    return (Physical if side == "physics" else Scripted)(script, side, final, **options)
+
+
 def collected(
     env: Environment, lengths: tuple[int, ...], policy: Any = None
 ) -> list[tuple[CollectorState, Rollout]]:
@@ -133,21 +161,21 @@ SAME_FIRST = np.array(
 )
 
 
-@each_side
+@every_side
 @pytest.mark.parametrize("lengths", [(8,), (3, 5), (4, 4), (1, 1, 1, 5)], ids=str)
 def test_first_marks_the_observation_of_each_reset_row_and_no_other(
     side: str, lengths: tuple[int, ...]
 ) -> None:
-    rollouts = [x for _, x in collected(Scripted(NEXT_STEP, side), lengths)]
+    rollouts = [x for _, x in collected(scripted(NEXT_STEP, side), lengths)]
     np.testing.assert_array_equal(joined(rollouts), FIRST)
 
 
-@each_side
+@every_side
 @pytest.mark.parametrize("lengths", [(6,), (3, 3), (2, 4)], ids=str)
 def test_first_marks_the_observation_of_each_end_where_the_reset_is_in_the_same_step(
     side: str, lengths: tuple[int, ...]
 ) -> None:
-    env = Scripted(SAME_STEP, side, autoreset="same_step")
+    env = scripted(SAME_STEP, side, autoreset="same_step")
     rollouts = [x for _, x in collected(env, lengths)]
     np.testing.assert_array_equal(joined(rollouts), SAME_FIRST)
 
@@ -161,7 +189,7 @@ def joined(rollouts: list[Rollout]) -> np.ndarray:
 
 
 def test_rows_that_are_left_out_of_a_lost_episode_begin_none() -> None:
-    _, rollout = collected(Scripted(NEXT_STEP, "host"), (8,))[0]
+    _, rollout = collected(scripted(NEXT_STEP, "host"), (8,))[0]
     # the second environment loses its first episode, two rows, and its second one
     np.testing.assert_array_equal(rollout.valid[:, 1], [0, 0, 0, 0, 0, 0, 1, 1])
     np.testing.assert_array_equal(rollout.first[:, 1], FIRST[:, 1])
@@ -191,12 +219,12 @@ def test_an_observation_is_the_first_where_its_time_is_zero(num_steps: int) -> N
         np.testing.assert_array_equal(rollout.first, rollout.observations["time"][..., 0] == 0)
 
 
-@each_side
+@every_side
 @pytest.mark.parametrize("lengths", [(8,), (3, 5), (4, 4)], ids=str)
 def test_what_a_policy_remembers_goes_from_step_to_step_and_from_rollout_to_rollout(
     side: str, lengths: tuple[int, ...]
 ) -> None:
-    done = collected(Scripted(NEXT_STEP, side), lengths)
+    done = collected(scripted(NEXT_STEP, side), lengths)
     told = np.concatenate([rollout.log_probs for _, rollout in done])
     seen = np.concatenate([rollout.observations["observation"][:-1, :, 0] for _, rollout in done])
     assert seen.max() == 3
@@ -220,11 +248,11 @@ class Noted(Counting):
 TRACES: list[int] = []
 
 
-@each_side
+@every_side
 def test_a_collector_goes_on_with_environments_made_anew(side: str) -> None:
-    other = Scripted(Script(NEXT_STEP.rows[::-1]), side)
+    other = scripted(Script(NEXT_STEP.rows[::-1]), side)
     begun = start(other, jnp.zeros(3), KEY)
-    own = make_collector(Scripted(NEXT_STEP, side), num_steps=8)
+    own = make_collector(scripted(NEXT_STEP, side), num_steps=8)
     moved = own.on(other)
     TRACES.clear()
     _, rollout = own(Noted(), begun, KEY)
@@ -253,12 +281,12 @@ SPOILT = np.float32(
 )
 
 
-@each_side
+@every_side
 def test_the_last_observations_of_a_same_step_simulator_are_kept_beside_the_first_ones(
     side: str,
 ) -> None:
     final = np.arange(18, dtype=np.float32).reshape(6, 3)
-    env = Scripted(SAME_STEP, side, final, autoreset="same_step")
+    env = scripted(SAME_STEP, side, final, autoreset="same_step")
     _, rollout = collected(env, (6,))[0]
     np.testing.assert_array_equal(rollout.final_observations["observation"][..., 0], final)
     time = np.asarray(rollout.observations["observation"][..., 0])
@@ -267,9 +295,9 @@ def test_the_last_observations_of_a_same_step_simulator_are_kept_beside_the_firs
     np.testing.assert_array_equal(rollout.ended, ended)
     np.testing.assert_array_equal(rollout.first[1:], ended)
     # there is no reset row: what is not lost is experience
-    lost = lost_in(SAME_STEP) if side == "host" else SAME_STEP.flags("L")
+    lost = lost_in(SAME_STEP) if side != "graph" else SAME_STEP.flags("L")
     np.testing.assert_array_equal(rollout.valid, ~lost)
-    without = collected(Scripted(SAME_STEP, side, autoreset="same_step"), (6,))[0][1]
+    without = collected(scripted(SAME_STEP, side, autoreset="same_step"), (6,))[0][1]
     assert without.final_observations is None
 
 
@@ -281,13 +309,13 @@ def lost_in(script: Script) -> np.ndarray:
     return lost
 
 
-@each_side
+@every_side
 def test_a_last_observation_that_is_not_finite_spoils_the_row_that_it_ends_and_no_other(
     side: str,
 ) -> None:
-    env = Scripted(SAME_STEP, side, SPOILT, autoreset="same_step")
+    env = scripted(SAME_STEP, side, SPOILT, autoreset="same_step")
     _, rollout = collected(env, (6,))[0]
-    clean = Scripted(SAME_STEP, side, np.zeros((6, 3), np.float32), autoreset="same_step")
+    clean = scripted(SAME_STEP, side, np.zeros((6, 3), np.float32), autoreset="same_step")
     _, expected = collected(clean, (6,))[0]
     # rows whose episode goes on are not read: of the ends, two are spoilt, and one is lost anyway
     spoilt = SAME_STEP.flags("TC") & ~np.isfinite(SPOILT)
@@ -407,3 +435,77 @@ def wide_action(side: str) -> Any:
 def test_a_simulator_gets_actions_of_its_own_dtype(side: str) -> None:
     assert wide_action(side).dtype == np.float64
     assert wide_action(side).shape == (2, 1)
+
+
+# numbers that are not finite ---------------------------------------------------------------------
+
+
+def spoilt(rng: np.random.Generator, shape: tuple[int, ...], share: float) -> np.ndarray:
+    """Random numbers, some of which are not finite."""
+    rows = rng.normal(size=shape).astype(np.float32)
+    return np.where(rng.random(shape) < share, rng.choice([np.nan, np.inf, -np.inf], shape), rows)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("final", [False, True])
+def test_a_row_is_experience_if_all_numbers_around_it_are_finite(seed: int, final: bool) -> None:
+    rng, (length, count, width) = np.random.default_rng(seed), (7, 3, 2)
+    observations = spoilt(rng, (length + 1, count, width), 0.08)
+    actions = spoilt(rng, (length, count, 2), 0.03)
+    log_probs, rewards = (spoilt(rng, (length, count), 0.05) for _ in range(2))
+    terminated, truncated = (rng.random((length, count)) < 0.2 for _ in range(2))
+    valid = rng.random((length, count)) < 0.8
+    finals = spoilt(rng, (length, count, width), 0.2) if final else None
+    step = Step(
+        None, rewards, terminated, truncated, valid, {}, None if finals is None else {"o": finals}
+    )
+    before = CollectorState(
+        None, {"o": observations[0]}, jnp.ones(count, bool), (), start_episodes(count), ()
+    )
+    after = before._replace(observation={"o": observations[-1]})
+    rows = jax.tree.map(jnp.asarray, Transition({"o": observations[:-1]}, actions, log_probs, step))
+    rollout, _ = assemble(rows, before, after, "next_step")
+
+    sound, faults = valid.copy(), {}
+    for t, n in itertools.product(range(length), range(count)):
+        ends = terminated[t, n] or truncated[t, n]
+        seen = [*observations[t, n], *observations[t + 1, n]]
+        seen += [*finals[t, n]] if finals is not None and ends else []
+        parts = {
+            "observation 'o'": seen,
+            "reward": [rewards[t, n]],
+            "action": [*actions[t, n], log_probs[t, n]],
+        }
+        for name, numbers in parts.items():
+            odd = not np.isfinite(numbers).all()
+            faults.setdefault(name, np.zeros(count, int))[n] += odd and valid[t, n]
+            sound[t, n] &= not odd
+    np.testing.assert_array_equal(rollout.valid, sound)
+    assert {*faults} == {*rollout.faults}
+    for name, counts in faults.items():
+        np.testing.assert_array_equal(rollout.faults[name], counts, name)
+    np.testing.assert_array_equal(rollout.masked, (valid & ~sound).sum(axis=0))
+    for rows, kept in (
+        (observations, rollout.observations["o"]),
+        (actions, rollout.raw_actions),
+        (log_probs, rollout.log_probs),
+        (rewards, rollout.rewards),
+    ):
+        np.testing.assert_array_equal(kept, np.where(np.isfinite(rows), rows, 0.0))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_rows_of_a_lost_episode_are_those_from_its_beginning_in_the_rollout(seed: int) -> None:
+    rng, shape = np.random.default_rng(seed), (9, 4)
+    terminated, truncated = (rng.random(shape) < 0.2 for _ in range(2))
+    valid = rng.random(shape) < 0.6
+    nothing = np.zeros(shape)
+    step = Step(None, nothing, terminated, truncated, valid, {})
+    lost = lost_rows(step)
+    for n in range(shape[1]):
+        began = 0
+        for t in range(shape[0]):
+            if terminated[t, n] or truncated[t, n]:
+                np.testing.assert_array_equal(lost[began : t + 1, n], not valid[t, n])
+                began = t + 1
+        assert not lost[began:, n].any()
