@@ -74,7 +74,13 @@ def test_a_shared_trunk_wants_equal_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"distribution": "beta"}, {"state_dependent_std": True}, {"noise_color": 0.5}]
+    "options",
+    [
+        {"distribution": "beta"},
+        {"state_dependent_std": True},
+        {"noise_color": 0.5},
+        {"gsde": True},
+    ],
 )
 def test_options_of_continuous_policies_are_refused_on_discrete_actions(options: dict) -> None:
     with pytest.raises(ValueError, match="discrete actions"):
@@ -120,6 +126,13 @@ def test_noise_that_goes_on_needs_a_gaussian(distribution: str) -> None:
     config = Config(noise_color=0.5, distribution=distribution)
     with pytest.raises(ValueError, match=rf"noise_color = 0.5 .* distribution = '{distribution}'"):
         make_agent(config, spec(o=3))
+
+
+@pytest.mark.parametrize("distribution", ["beta", "binned", "tanh_gaussian"])
+def test_exploration_that_follows_the_state_needs_a_gaussian(distribution: str) -> None:
+    assert make_agent(Config(gsde=True), spec(o=3)).head.gsde
+    with pytest.raises(ValueError, match=rf"gsde is for a Gaussian .* '{distribution}'"):
+        make_agent(Config(gsde=True, distribution=distribution), spec(o=3))
 
 
 def test_a_binned_head_has_an_output_for_each_value_and_begins_as_wide_as_asked() -> None:

@@ -162,6 +162,41 @@ def test_whole_numbers_of_json_are_read_as_the_floats_they_stand_for() -> None:
     assert type(spec.action.low[0]) is int
 
 
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """A whole number, and a text that looks like one."""
+
+    whole: int
+    text: str = "9223372036854775808"
+
+
+@pytest.mark.parametrize("number", [2**63, 2**63 + 1, 10**19, 2**64 - 1])
+def test_integers_that_only_unsigned_64_bits_hold_are_written_as_text(number: int) -> None:
+    spec = Numbers(number, str(number))
+    assert to_json(spec) == {"whole": str(number), "text": str(number)}
+    assert from_json(Numbers, to_json(spec)) == spec
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**63 - 1, -(2**63)])
+def test_other_integers_are_written_as_they_are(number: int) -> None:
+    assert to_json(Numbers(number))["whole"] == number
+    assert from_json(Numbers, to_json(Numbers(number))) == Numbers(number)
+    with pytest.raises(ValueError, match=r"Numbers.whole = '"):
+        from_json(Numbers, {"whole": str(number), "text": ""})
+
+
+@pytest.mark.parametrize("text", [str(2**64), "9" * 20, "9" * 18, "1e19", "+9223372036854775808"])
+def test_a_text_that_is_no_such_integer_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"Numbers.whole = '"):
+        from_json(Numbers, {"whole": text, "text": ""})
+
+
+@pytest.mark.parametrize("value", [None, 3])
+def test_what_may_be_none_is_read_as_it_is(value: int | None) -> None:
+    memory = dataclasses.replace(REMEMBERS.torso.memory, bptt_steps=value)
+    assert from_json(MemorySpec, to_json(memory)) == memory
+
+
 def test_reading_changes_nothing_of_what_it_reads() -> None:
     described = written()
     before = copy.deepcopy(described)

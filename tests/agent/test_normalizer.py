@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import pytest
 
 from surefoot.agent import Normalizer, NormalizerSpec, make_normalizer
 from surefoot.envs import ObservationSpec
-from surefoot.functional import count_of
+from surefoot.functional import Reflection, count_of
 from surefoot.networks import MLP, Torso
 
 GROUPS = {"state": ObservationSpec((2,)), "map": ObservationSpec((3,))}
@@ -112,6 +113,25 @@ def test_updates_add_up_to_the_statistics_of_everything_seen() -> None:
         assert count_of(norm.moments[name]) == 200
         np.testing.assert_allclose(norm.moments[name].mean, x.mean(0), rtol=1e-5)
         np.testing.assert_allclose(norm.moments[name].variance, x.var(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, math.nan])
+def test_a_clip_is_above_0(clip: float) -> None:
+    with pytest.raises(ValueError, match="must be above 0"):
+        NormalizerSpec(True, clip)
+    NormalizerSpec(True, 1e-6)
+
+
+def test_moments_are_those_of_rows_and_their_mirror_images_of_the_groups_that_are_there() -> None:
+    swap = Reflection((1, 0), (1.0, -1.0))
+    spec = NormalizerSpec(True, 50.0, (("state", swap), ("gone", Reflection((0,), (1.0,)))))
+    seen, ones = observations(), np.ones(200, np.float32)
+    norm = learn(make_normalizer(GROUPS, spec), seen, ones)
+    both = np.concatenate([seen["state"], np.asarray(swap(seen["state"]))]).astype(np.float64)
+    expected = (seen["state"] - both.mean(axis=0)) / both.std(axis=0)
+    np.testing.assert_allclose(features(norm, seen, ("state",)), expected, rtol=1e-3, atol=1e-3)
+    plain = learn(normalizer(clip=50.0), seen, ones)
+    np.testing.assert_array_equal(features(norm, seen, ("map",)), features(plain, seen, ("map",)))
 
 
 def test_features_change_no_statistic() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -24,7 +25,7 @@ from surefoot.agent import (
     to_json,
 )
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec
-from surefoot.functional import count_of
+from surefoot.functional import PolicyReflection, Reflection, count_of
 from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec, make_actor
 
 NUM_ENVS = 3
@@ -201,6 +202,58 @@ def test_what_cannot_be_a_policy_is_refused(changes: dict[str, Any], words: str)
     spec.check()
     with pytest.raises(ValueError, match=words):
         dataclasses.replace(spec, **changes).check()
+
+
+TURN = Reflection((1, 0), (1.0, -1.0))  # which mirrored twice is another
+SWAP, SWAP3 = Reflection((1, 0), (1.0, 1.0)), Reflection((1, 0, 2), (1.0, 1.0, 1.0))
+
+
+def mirrored(
+    *groups: str, kind: str = "gaussian", action: Reflection = SWAP, **changes: Any
+) -> PolicySpec:
+    """The spec of a policy that reads `place`, with a mirror image of some groups."""
+    symmetry = PolicyReflection(tuple((name, SWAP) for name in groups), action)
+    spec = policy(kind=kind, **changes).spec()
+    return dataclasses.replace(spec, symmetry=symmetry)
+
+
+def test_a_mirror_image_is_of_the_groups_that_are_read_and_of_a_head_that_has_one() -> None:
+    mirrored("place").check()
+    with pytest.raises(ValueError, match=r"symmetry of groups \['seen'\]"):
+        mirrored("seen").check()
+    with pytest.raises(ValueError, match=r"symmetry of groups \['place', 'seen'\]"):
+        mirrored("place", "seen").check()
+    with pytest.raises(ValueError, match="symmetry of a gaussian head, memory MemorySpec"):
+        mirrored("place", memory=MemorySpec("gru", 3, 1)).check()
+    with pytest.raises(ValueError, match="symmetry of a beta head"):
+        mirrored("place", kind="beta").check()
+    with pytest.raises(ValueError, match="a mirror image of 3 numbers for 2"):
+        mirrored("place", action=SWAP3).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "reflection", "words"),
+    [
+        ("place", SWAP, ""),
+        ("other", SWAP3, ""),  # a group that the critic alone reads
+        ("place", SWAP3, "a mirror image of 3 numbers for 2"),
+        ("other", TURN, "is no mirror image"),
+    ],
+)
+def test_moments_of_mirror_images_are_of_mirror_images(
+    name: str, reflection: Reflection, words: str
+) -> None:
+    spec = policy().spec()
+    normalizer = dataclasses.replace(spec.normalizer, reflections=((name, reflection),))
+    spec = dataclasses.replace(spec, normalizer=normalizer)
+    with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
+        spec.check()
+
+
+def test_a_group_may_have_one_number() -> None:
+    spec = policy().spec()
+    torso = dataclasses.replace(spec.torso, size_in=1)
+    dataclasses.replace(spec, observations={"place": ObservationSpec((1,))}, torso=torso).check()
 
 
 def test_acting_is_one_program_for_all_batches_of_a_size() -> None:

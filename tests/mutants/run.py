@@ -44,7 +44,7 @@ from tests.mutants.operators import mutations
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/surefoot"
-PATIENCE = 600  # seconds; a mutant that takes longer is found, too
+PATIENCE = 200  # seconds; a mutant that takes longer is found, too
 EXPLAINED = Path(__file__).with_name("explained.toml")
 KINDS = ("catalogue", *FLOORS)
 

@@ -75,6 +75,26 @@ def test_a_term_that_is_never_told_is_left_out() -> None:
     assert "reward/step" not in evaluate(policy_for(env), env, 4, key=jax.random.key(0))
 
 
+class Heard(Uneven):
+    """The action is told."""
+
+    action = ActionSpec("continuous", (1,), low=(-1.0,), high=(1.0,), shape=(1,))
+    info = ("measure_action",)
+
+    def step(self, state: Any, action: Any, key: Any) -> Any:
+        left, step = super().step(state, action[0], key)
+        return left, step._replace(info={"measure_action": action[0]})
+
+
+def test_the_policys_mode_is_played_unless_a_sample_is_asked_for() -> None:
+    env = JaxEnvironment(Heard(), 2)
+    policy = policy_for(env)
+    for options, spread in (({}, False), ({"deterministic": False}, True)):
+        (chunk, *_) = play(policy, env, 4, key=jax.random.key(0), **options)
+        actions = chunk.rollout.raw_actions[chunk.rollout.valid]
+        assert (np.ptp(actions) > 1e-6) == spread
+
+
 def test_short_episodes_are_not_favoured() -> None:
     env = JaxEnvironment(Uneven(), 400)
     result = evaluate(policy_for(env), env, 400, key=jax.random.key(0))

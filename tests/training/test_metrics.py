@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from surefoot.networks import Actor, PolicyHead, TorsoSpec, make_actor
+from surefoot.networks import Actor, MemorySpec, PolicyHead, TorsoSpec, make_actor
 from surefoot.rollout import Rollout
 from surefoot.training.metrics import batch_metrics, rollout_metrics, update_metrics
 from surefoot.update import Estimates, Experience
@@ -83,6 +84,12 @@ def test_episodes_that_a_time_limit_alone_ended_are_all_truncated() -> None:
 def test_a_time_limit_whose_last_observation_is_lost_is_counted() -> None:
     said = of_rollout(exact=False, terminated=TERMINATED, truncated=TRUNCATED, valid=VALID)
     assert said["rollout/inexact_truncations"] == 1
+
+
+def test_a_time_limit_at_which_the_episode_terminates_loses_nothing() -> None:
+    ends = rows(True, False, False, True, False, False)
+    said = of_rollout(exact=False, terminated=ends, truncated=ends | TRUNCATED)
+    assert said["rollout/inexact_truncations"] == 2  # of the four
 
 
 def test_where_no_episode_ended_its_means_are_nan() -> None:
@@ -161,6 +168,11 @@ def test_shares_at_the_clip_and_at_the_bounds_are_of_the_rows_that_are_experienc
     ) == pytest.approx(1.0)
 
 
+def test_the_share_at_the_clip_is_of_all_groups_that_the_actor_reads() -> None:
+    said = batch_metrics(experience(), ("a", "b"), clip=2.0, head="beta")
+    assert float(said["batch/observation_clip_share"]) == pytest.approx(0.75)  # 1/2 of a, all of b
+
+
 def test_shares_that_mean_nothing_are_not_reported() -> None:
     assert not batch_metrics(experience(), ("a",), clip=math.inf, head="categorical")
     assert list(batch_metrics(experience(), ("a",), clip=3.0, head="beta")) == [
@@ -224,6 +236,43 @@ def test_an_older_policy_that_collected_is_measured_against_the_one_the_update_b
     # of the five rows that count: (1 + 1 + 1 + 1 + 3)^2 / (1 + 1 + 1 + 1 + 9) / 5
     assert float(said["async/effective_sample_share"]) == pytest.approx(49 / 13 / 5, rel=1e-4)
     assert float(said["async/ratio_max"]) == pytest.approx(3.0, rel=1e-4)
+
+
+def test_one_row_of_experience_is_a_whole_sample() -> None:
+    weights = jnp.zeros((T, N)).at[-1, 0].set(1.0)
+    batch = experience(weights=weights, proximal_log_probs=jnp.zeros((T, N)))
+    said = update_metrics(actor(), actor(), batch, estimates())
+    assert float(said["async/effective_sample_share"]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("memory", [None, MemorySpec("gru", 3, 1)])
+def test_the_last_row_is_looked_at_as_it_was_acted_on(memory: MemorySpec | None) -> None:
+    random = np.random.default_rng(3)
+    torso = TorsoSpec(("a",), 2, (4,), "tanh", memory)
+    of = make_actor(
+        jax.random.key(0),
+        torso,
+        PolicyHead("gaussian", (1,)),
+        orthogonal=True,
+        output_scale=3.0,
+        initial_std=0.5,
+    )
+    carry = jax.tree.map(lambda x: x + 0.5, torso.initial_carry(N))
+    first = jnp.zeros((T + 1, N), bool).at[1, 0].set(True).at[2, 1].set(True)
+    batch = experience(
+        observations={"a": jnp.asarray(random.normal(size=(T + 1, N, 2)), jnp.float32)},
+        first=first,
+        carry=carry,
+        weights=jnp.ones((T, N)),
+    )
+    now, told = carry, []
+    for t in range(T):
+        row = {"a": batch.observations["a"][t]}
+        distribution, now = of.step(row, now, first[t])
+        told.append(distribution.log_prob(batch.raw_actions[t]))
+    batch = batch._replace(old_log_probs=jnp.stack(told))
+    said = update_metrics(of, of, batch, estimates())
+    assert float(said["policy/first_ratio_error"]) < 1e-5
 
 
 def test_a_batch_without_experience_divides_by_nothing() -> None:
