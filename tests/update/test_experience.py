@@ -13,7 +13,7 @@ from surefoot import functional as F
 from surefoot.agent import NormalizerSpec, make_normalizer
 from surefoot.config import Config
 from surefoot.envs import ObservationSpec
-from surefoot.networks import PolicyHead, TorsoSpec, make_actor, make_critic
+from surefoot.networks import MemorySpec, PolicyHead, TorsoSpec, make_actor, make_critic
 from surefoot.rollout import Rollout
 from surefoot.update import Experience, make_experience, make_reward_scaler
 from surefoot.update.experience import catch_up, estimate_advantages
@@ -101,6 +101,22 @@ def test_catching_up_gives_the_log_probabilities_of_the_policy_that_is_asked() -
     expected = distribution.log_prob(rows.raw_actions)
     np.testing.assert_allclose(caught_up.proximal_log_probs, expected, rtol=1e-6)
     np.testing.assert_array_equal(caught_up.old_log_probs, rows.old_log_probs)
+
+
+def test_catching_up_replays_what_the_policy_remembers() -> None:
+    torso = TorsoSpec(("legs", "o"), 5, (4,), "tanh", MemorySpec("gru", 3, 1))
+    actor = make_actor(
+        jax.random.key(0), torso, HEAD, orthogonal=True, output_scale=1.0, initial_std=0.5
+    )
+    carry = jax.tree.map(lambda x: x + 0.5, torso.initial_carry(N))
+    rows = experience()._replace(carry=carry)
+    seen, now, expected = rows.seen(), carry, []
+    for t in range(T):
+        row = jax.tree.map(lambda x, t=t: x[t], seen)
+        distribution, now = actor.step(row, now, FIRST[t])
+        expected.append(distribution.log_prob(rows.raw_actions[t]))
+    found = catch_up(actor, rows).proximal_log_probs
+    np.testing.assert_allclose(found, jnp.stack(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_estimates_are_of_the_critic_as_it_stands_on_all_observations() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
@@ -215,6 +216,13 @@ def test_a_scheduled_rate_stays_halved_for_each_update_that_was_skipped() -> Non
     assert int(begin_update(start, 0.8).skipped) == 3
 
 
+def test_adam_goes_on_where_it_was_unless_it_is_to_begin_anew() -> None:
+    start = learner()
+    start = start._replace(opt_state=optax.tree.set(start.opt_state, count=jnp.int32(7)))
+    for rate in (None, 0.5):
+        assert int(optax.tree.get(begin_update(start, rate).opt_state, "count")) == 7
+
+
 def test_a_stop_is_forgotten_with_the_next_batch() -> None:
     for rate in (None, 0.1):
         assert not bool(begin_update(learner(stopped=jnp.bool_(True)), rate).stopped)
@@ -279,6 +287,16 @@ def test_an_update_that_diverged_is_taken_back_and_the_step_size_halved(
     assert bool(kept.stopped)  # for the report
     for a, b in zip(*map(jax.tree.leaves, (kept.opt_state, before.opt_state)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("odd", [np.nan, -np.inf, 1e11])
+def test_one_number_that_diverged_is_enough(odd: float) -> None:
+    before = learner()._replace(params={"x": jnp.zeros(3), "y": jnp.zeros(2)})
+    after = before._replace(params={"x": jnp.float32([1.0, odd, 2.0]), "y": jnp.ones(2)})
+    kept = keep_if_finite(before, after, SOUND)
+    assert int(kept.skipped) == 1
+    for part in kept.params.values():
+        np.testing.assert_array_equal(part, 0.0)
 
 
 def test_an_optimizer_that_is_not_finite_is_taken_back_too() -> None:

@@ -267,6 +267,11 @@ def test_values_that_are_normalized_are_fitted_in_units_of_their_targets(
     plain = loss_of(ValueTerm(clip), batch(), seen(values))
     relative = seen((values - 3.0) / 4.0, scale=scale)
     np.testing.assert_allclose(loss_of(ValueTerm(clip), batch(), relative), plain / 16, rtol=1e-5)
+    # the clip is in units of the targets' own: here it counts
+    near = batch(old_values=jnp.float32([-1.0, 2.0, 3.5, 0.0]))
+    plain = loss_of(ValueTerm(clip), near, seen(values))
+    np.testing.assert_allclose(loss_of(ValueTerm(clip), near, relative), plain / 16, rtol=1e-5)
+    assert (plain > loss_of(ValueTerm(None), near, seen(values))) == (clip is not None)
 
 
 def test_a_histograms_value_term_is_its_cross_entropy_times_its_weight() -> None:

@@ -74,6 +74,20 @@ def test_the_step_improves_inside_the_region(task: str, max_kl: float) -> None:
     assert surrogate > 1e-4  # normalized advantages: zero at the old policy
     assert 0.0 < float(metrics["optim/step_fraction"]) <= 1.0
     np.testing.assert_allclose(metrics["loss/policy"], -surrogate, rtol=1e-3, atol=1e-6)
+    # the rate is that of the step that was taken, however much of it was
+    made, state = trainer(task, max_kl=max_kl)
+    state, _, estimated = collect(made, state)
+    directions, shortened = [], []
+    for region in (max_kl, 5.0):
+        updater = trainer(task, max_kl=region)[0].updater
+        rates = updater.learning_rates(0)
+        learners, told = updater.update(state.learners, estimated, jax.random.key(0), rates)
+        after, before = (ravel_pytree(x["actor"].params)[0] for x in (learners, state.learners))
+        directions.append(jnp.linalg.norm(after - before) / learners["actor"].learning_rate)
+        (fraction,) = [x["optim/step_fraction"] for x in told if "optim/step_fraction" in x]
+        shortened.append(float(fraction) < 1)
+    np.testing.assert_allclose(*directions, rtol=1e-3)
+    assert any(shortened) == (task == PROBE)
     # what is told is its estimate from the actions taken, behind the step
     log_probs = look(new.params, experience).log_prob(experience.raw_actions)
     ratios = (log_probs, experience.old_log_probs)
