@@ -19,12 +19,16 @@ from tests.training.test_options import CHANGES
 
 import surefoot
 from surefoot import api
-from surefoot.agent import Policy, save_policy
+from surefoot.agent import Agent, Normalizer, Policy, make_agent, save_policy
+from surefoot.agent.inherit import inherit_actor
 from surefoot.cli.main import main
 from surefoot.config import Config, fixed_options
 from surefoot.config_file import to_toml
-from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep
+from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec, SingleEnvironment, SingleStep
+from surefoot.envs.contract import Symmetry
 from surefoot.errors import UserError
+from surefoot.functional import Reflection
+from surefoot.networks import Actor
 from surefoot.services.checkpoints import read_checkpoint
 from surefoot.services.run_folder import read_config
 from surefoot.training import TrainState
@@ -460,3 +464,50 @@ def test_the_file_of_options_repeats_a_run_that_began_so(source: Path, tmp_path:
         Task, config=config, run_dir=tmp_path / "again", should_stop=After(2), progress=False
     )
     assert metrics_of(again.run_dir) == metrics_of(run)
+
+
+# --- mirror images
+
+MIRROR = {"state": Reflection((1, 0, 2), (1.0, 1.0, -1.0))}
+OTHER = {"state": Reflection((0, 1, 2), (1.0, -1.0, -1.0))}
+
+
+def mirrored(
+    how: str, groups: dict[str, Reflection] = MIRROR, seed: int = 0
+) -> tuple[Agent, Actor, Normalizer]:
+    """An agent that knows its mirror image, and fresh networks of it."""
+    action = ActionSpec("continuous", (2,), low=(-1.0,) * 2, high=(1.0,) * 2, shape=(2,))
+    symmetry = Symmetry(groups, Reflection((1, 0), (1.0, 1.0)))
+    seen = {"state": ObservationSpec((3,))}
+    env = EnvSpec("robot", 4, seen, action, in_graph=True, symmetry=symmetry)
+    config = Config(symmetry=how, actor_hidden=(4,), critic_hidden=(4,))
+    agent = make_agent(config, env)
+    actor, _, normalizer = agent.init(config, jax.random.key(seed))
+    return agent, actor, normalizer
+
+
+@pytest.mark.parametrize("how", ["off", "augment", "average"])
+@pytest.mark.parametrize("before", ["off", "augment", "average"])
+def test_a_policy_of_a_mirror_image_begins_one_of_the_same(before: str, how: str) -> None:
+    agent, actor, normalizer = mirrored(before)
+    policy = agent.policy(actor, normalizer)
+    new, fresh, empty = mirrored(how, seed=1)
+    if before != how:
+        with pytest.raises(UserError, match=f"symmetry.*{before}.*{how}|symmetry.*{how}.*{before}"):
+            inherit_actor(policy, new, fresh, empty)
+        return
+    kept, moments = inherit_actor(policy, new, fresh, empty)
+    assert (kept.symmetry is not None) == (how == "average")
+    seen = {"state": np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)}
+    assert_close(acts(new.policy(kept, moments), seen), acts(policy, seen))
+
+
+def test_the_mirror_image_of_another_task_is_refused() -> None:
+    agent, actor, normalizer = mirrored("average")
+    new, fresh, empty = mirrored("average", OTHER)
+    with pytest.raises(UserError, match="the task's mirror image is another than that of"):
+        inherit_actor(agent.policy(actor, normalizer), new, fresh, empty)
+    # what is added to the data is the new task's own
+    agent, actor, normalizer = mirrored("augment")
+    new, fresh, empty = mirrored("augment", OTHER)
+    inherit_actor(agent.policy(actor, normalizer), new, fresh, empty)

@@ -266,6 +266,28 @@ def test_a_collector_goes_on_with_environments_made_anew(side: str) -> None:
         assert len(TRACES) == 1
 
 
+class Drawing(Counting):
+    """Actions that the random stream says."""
+
+    def act(
+        self, observation: Any, carry: Any, first: Any, key: Any, *, deterministic: bool = False
+    ) -> tuple[Act, Any]:
+        drawn = jax.random.normal(key, (len(carry), 1))
+        return Act(drawn, carry, drawn), carry
+
+
+def test_every_side_draws_the_same_actions() -> None:
+    drawn = []
+    for side in ("graph", "host", "physics"):
+        env = scripted(NEXT_STEP, side)
+        begun = start(env, jnp.zeros(3), KEY)
+        _, rollout = make_collector(env, num_steps=8)(Drawing(), begun, KEY)
+        drawn.append(np.asarray(rollout.raw_actions))
+    assert len(np.unique(drawn[0])) == drawn[0].size
+    np.testing.assert_array_equal(drawn[1], drawn[0])
+    np.testing.assert_array_equal(drawn[2], drawn[0])
+
+
 # --- simulators that reset within the step
 
 

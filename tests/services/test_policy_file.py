@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from surefoot.agent import (
     save_policy,
 )
 from surefoot.config import Config
-from surefoot.envs import ActionSpec, Environment, ObservationSpec, make_environment
+from surefoot.envs import ActionSpec, Environment, EnvSpec, ObservationSpec, make_environment
 from surefoot.errors import UserError
 from surefoot.networks import ACTIVATIONS, MemorySpec, PolicyHead, TorsoSpec
 from surefoot.training import Trainer
@@ -106,6 +107,49 @@ def test_loaded_policy_acts_as_the_trained_one(task: str, options: dict, tmp_pat
     assert got.dtype == expected.dtype == env.spec.action.dtype
     np.testing.assert_allclose(got, expected, atol=1e-6)
     np.testing.assert_allclose(loaded(observations[3]), expected[3], atol=1e-6)
+
+
+def two_groups(folder: Path, width: int = 64) -> Any:
+    """A loaded policy that reads two groups; of its file most are weights."""
+    spec = PolicySpec(
+        observations={"near": ObservationSpec((2,)), "far": ObservationSpec((3,))},
+        torso=TorsoSpec(("near", "far"), 5, (width, width), "tanh"),
+        head=PolicyHead("gaussian", (1,)),
+        action=ActionSpec("continuous", (1,), low=(-1.0,), high=(1.0,), shape=(1,)),
+        normalizer=NormalizerSpec(True, 10.0),
+    )
+    save_policy(folder, spec.template(), task="t", step=0, finished=False)
+    assert 4 * spec.num_weights > 0.85 * (folder / "policy.safetensors").stat().st_size
+    return load_policy(folder)
+
+
+def test_groups_come_in_batches_of_one_size(tmp_path: Path) -> None:
+    loaded = two_groups(tmp_path)
+    near, far = np.zeros((4, 2), np.float32), np.zeros((4, 3), np.float32)
+    assert loaded({"near": near, "far": far}).shape == (4, 1)
+    assert loaded({"near": near[0], "far": far[0]}).shape == (1,)
+    for other in ({"near": near[:3], "far": far}, {"near": near[0], "far": far}):
+        with pytest.raises(UserError, match="observation groups come in different batches"):
+            loaded(other)
+
+
+def test_a_sample_is_that_of_seed_0_unless_another_is_given(tmp_path: Path) -> None:
+    loaded = two_groups(tmp_path)
+    seen = {"near": np.zeros((4, 2), np.float32), "far": np.zeros((4, 3), np.float32)}
+    drawn = [loaded(seen, deterministic=False, **more) for more in ({}, {"seed": 0}, {"seed": 1})]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).any()
+
+
+def test_environments_have_to_offer_what_the_policy_reads(tmp_path: Path) -> None:
+    loaded = two_groups(tmp_path)
+    offered = {"near": ObservationSpec((2,)), "far": ObservationSpec((3,))}
+    env = EnvSpec("robot", 1, offered, loaded.action, in_graph=True)
+    loaded.check_fits(env)
+    loaded.check_fits(replace(env, observations=offered | {"more": ObservationSpec((1,))}))
+    for odd in ({"far": ObservationSpec((3,))}, offered | {"near": ObservationSpec((4,))}):
+        with pytest.raises(UserError, match=r"reads observation 'near' of size 2; robot offers"):
+            loaded.check_fits(replace(env, observations=odd))
 
 
 def test_training_leaves_the_policy_that_it_ends_with(tmp_path: Path) -> None:
