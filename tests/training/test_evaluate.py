@@ -24,8 +24,10 @@ from surefoot.envs import (
     make_environment,
 )
 from surefoot.envs.contract import as_specs
+from surefoot.errors import UserError
 from surefoot.rollout import make_collector
 from surefoot.training import Trainer, evaluate, play
+from surefoot.training.evaluate import MOST_LOST
 
 
 class Uneven(SingleEnvironment):
@@ -234,3 +236,99 @@ def test_progress_and_what_is_found_are_said_early(monkeypatch: pytest.MonkeyPat
         "0 of 2 episodes have ended after 250 steps; to evaluate it, the task needs a time limit"
         in said[0]
     )
+
+
+class Played(Environment):
+    """On the host, by a script: each environment's episodes by their steps, lost where the number is below 0.
+
+    Behind the script an episode goes on without end. The step behind an end resets.
+    """
+
+    def __init__(self, *scripts: list[int]) -> None:
+        count = len(scripts)
+        self.rows = [self._rows(script) for script in scripts]
+        groups = as_specs({"observation": 1})
+        self.spec = EnvSpec(
+            "played", count, groups, Uneven.action, in_graph=False, saves_state=True
+        )
+
+    @staticmethod
+    def _rows(script: list[int]) -> list[tuple[bool, bool]]:
+        """Whether each step ends an episode, and whether it is sound."""
+        rows = []
+        for steps in script:
+            rows += [(False, True)] * (abs(steps) - 1) + [(True, steps > 0), (False, False)]
+        return rows
+
+    def reset(self, key: Any) -> Any:
+        count = self.spec.num_envs
+        no, ones = np.zeros(count, bool), np.ones((count, 1), np.float32)
+        return 0, Step(ones, np.zeros(count, np.float32), no, no, no, {})
+
+    def step(self, env_state: Any, action: Any) -> Any:
+        now = [rows[env_state] if env_state < len(rows) else (False, True) for rows in self.rows]
+        ends, valid = map(np.array, zip(*now, strict=True))
+        ones = np.ones(len(now), np.float32)
+        return env_state + 1, Step(ones[:, None], ones, ends, np.zeros_like(ends), valid, {})
+
+
+def chunks_of(*scripts: list[int], episodes: int, **options: Any) -> list[Any]:
+    env = Played(*scripts)
+    collect = make_collector(env, num_steps=5, deterministic=True)
+    return list(
+        play(policy_for(env), env, episodes, key=jax.random.key(0), collect=collect, **options)
+    )
+
+
+def test_an_environment_may_lose_some_episodes_before_a_sound_one() -> None:
+    lost = [-4] * MOST_LOST  # with the reset a chunk each
+    assert len(chunks_of([*lost, 4], episodes=1)) == MOST_LOST + 1
+    with pytest.raises(UserError, match=f"environment 0: {MOST_LOST + 1} episodes were lost"):
+        chunks_of([*lost, -4, 4], episodes=1)
+
+
+def test_what_an_environment_does_behind_its_own_episodes_is_its_own_affair() -> None:
+    said: list[str] = []
+    options = {"episodes": 2, "max_episode_steps": 60, "log": said.append}
+    # one goes on for ever, or loses all that follows, while the other one's turn is not over
+    for behind in ([], [-1] * 100):
+        chunks = chunks_of([4, *behind], [-50, -50, 50], **options)
+        assert sum(int((c.rollout.ended & c.counted).sum()) for c in chunks) == 2
+    assert not said  # within ten seconds nothing needs to be
+
+
+def test_playing_ends_with_the_last_episode_that_counts() -> None:
+    assert len(chunks_of([4, 4, 4], [3, 4, 4], episodes=2)) == 1
+
+
+@pytest.mark.parametrize("steps", [3, 5, 8])
+def test_an_episode_may_be_as_long_as_the_limit(steps: int) -> None:
+    options = {"episodes": 2, "max_episode_steps": 5}
+    if steps <= 5:
+        chunks_of([steps], [2], **options)
+        return
+    with pytest.raises(UserError, match=r"gone on for \d steps .limit 5"):
+        chunks_of([steps], [2], **options)
+
+
+def test_an_episode_that_was_longer_than_the_limit_within_a_chunk_is_refused() -> None:
+    env = Played([8, 2], [2, 2])
+    chunks = play(policy_for(env), env, 2, key=jax.random.key(0), max_episode_steps=5)
+    with pytest.raises(UserError, match="gone on for 8 steps"):
+        list(chunks)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_episodes_that_were_lost_are_told_if_there_were_any(lost: int) -> None:
+    env = Played([-2] * lost + [4])
+    result = evaluate(policy_for(env), env, 1, key=jax.random.key(0))
+    assert result.get("lost_episodes", 0) == lost
+    assert ("lost_episodes" in result) == (lost > 0)
+    assert result["episode_length_mean"] == 4.0
+
+
+def test_a_policy_is_worth_what_its_mode_is() -> None:
+    env = JaxEnvironment(Heard(), 2)
+    policy = policy_for(env)
+    told = [evaluate(policy, env, 4, key=jax.random.key(i))["measure/action"] for i in (0, 1)]
+    assert told[0] == pytest.approx(told[1], abs=1e-6)
