@@ -274,12 +274,13 @@ def test_values_that_are_normalized_are_fitted_in_units_of_their_targets(
     assert (plain > loss_of(ValueTerm(None), near, seen(values))) == (clip is not None)
 
 
-def test_a_histograms_value_term_is_its_cross_entropy_times_its_weight() -> None:
-    logits = np.random.default_rng(0).normal(size=(4, 5))
+@pytest.mark.parametrize("bins", [2, 5])
+def test_a_histograms_value_term_is_its_cross_entropy_times_its_weight(bins: int) -> None:
+    logits = np.random.default_rng(0).normal(size=(4, bins))
     rows = batch(weights=jnp.float32([1, 1, 1, 0]))
-    term = ValueTerm(None, 0.25, ValueHead(5, 3.0))
+    term = ValueTerm(None, 0.25, ValueHead(bins, 3.0))
     loss, computed = term.loss(seen(logits), rows)
-    targets = F.histogram_targets(rows.targets, limit=3.0, bins=5)
+    targets = F.histogram_targets(rows.targets, limit=3.0, bins=bins)
     crosses = -(targets * jax.nn.log_softmax(jnp.float32(logits))).sum(axis=-1)
     np.testing.assert_allclose(computed, crosses[:3].mean(), rtol=1e-5)
     np.testing.assert_allclose(loss, 0.25 * crosses[:3].mean(), rtol=1e-5)
