@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 import pytest
 
 from surefoot.cli.main import main
-from surefoot.robots import Actuation, RobotTask, State
+from surefoot.robots import Actuation, Robot, RobotTask, Start, State
 from surefoot.robots.examine import examine_robot
 
 CART = """
@@ -46,6 +48,14 @@ class Cart(RobotTask):
         if self.wrong == "solver":
             spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
 
+    def reset(self, robot: Robot, key: jax.Array, level: jax.Array) -> Start:
+        qpos = jnp.asarray(robot.home)
+        if self.wrong == "random start":
+            qpos = qpos + np.random.uniform(-0.1, 0.1)
+        if self.wrong == "odd start":
+            qpos = qpos + jnp.where(jax.random.bernoulli(key, 0.1), jnp.nan, 0.0)
+        return Start(qpos)
+
     def observe(self, s: State) -> Any:
         rows = [s.qpos[0], s.qpos[1], s.qvel[0], s.qvel[1]]
         if self.wrong == "constant":
@@ -56,6 +66,8 @@ class Cart(RobotTask):
 
     def rewards(self, s: State) -> Any:
         terms = {"near": jnp.exp(-jnp.square(s.qpos[0])), "still": -0.1 * jnp.square(s.qvel[0])}
+        if self.wrong == "random reward":
+            terms["luck"] = np.random.default_rng().normal(size=3)[0] * s.qpos[0]
         if self.wrong == "zero":
             terms["nothing"] = 0.0 * s.qpos[0]
         if self.wrong == "huge":
@@ -101,6 +113,9 @@ def test_of_a_task_that_is_fine_everything_is_said_and_nothing_is_to_look_at() -
             "1 of 5 numbers of observation observation never change, the first is [4] = 3",
         ),
         ("large", "observation observation[4] reaches "),
+        ("random start", "called where episodes begin are others each time they are traced"),
+        ("random reward", "called behind a step are others each time they are traced"),
+        ("odd start", "qpos of Cart.reset() ("),
         ("zero", "reward 'nothing' was 0 in every step"),
         ("huge", "reward 'huge' is more than 20 times all the others together"),
         ("end", "an end that no action reaches teaches nothing"),

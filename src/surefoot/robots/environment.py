@@ -520,11 +520,32 @@ class RobotEnvironment(HostPhysics):
         self._blank = jax.tree.map(
             lambda x: (
                 jax.random.split(jax.random.key(0), count)
-                if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+                if _is_key(x)
                 else jnp.zeros((count, *x.shape), x.dtype)
             ),
             begun.episodes,
         )
+
+    def programs(self) -> dict[str, str]:
+        """What is traced of the task's functions, as text; the same each time if they are pure."""
+        key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+        level, flag = (jax.ShapeDtypeStruct((), kind) for kind in (jnp.float32, jnp.bool_))
+        action = jax.ShapeDtypeStruct((self.controls.spec.sizes[0],), jnp.float32)
+        with jax.enable_x64(self.task.float64):
+            episode = jax.eval_shape(self._begin_one, key, level).episodes
+            made = {
+                "where episodes begin": jax.make_jaxpr(self._begin_one)(key, level),
+                "before a step": jax.make_jaxpr(lambda e, a: self._command_one(e, self._reads, a))(
+                    episode, action
+                ),
+                "behind a step": jax.make_jaxpr(lambda e, b: self._judge_one(e, self._reads, b, b))(
+                    episode, flag
+                ),
+            }
+        return {
+            what: f"{program}{[np.asarray(x).tobytes() for x in program.consts if not _is_key(x)]}"
+            for what, program in made.items()
+        }
 
     def _check_written(self, method: str, written: Mapping[str, Any]) -> None:
         for name, x in written.items():
@@ -630,6 +651,10 @@ def substeps_of(task: RobotTask, model: mujoco.MjModel) -> int:
 def _model_field(model: mujoco.MjModel, name: str) -> np.ndarray:
     part, _, option = name.rpartition(".")
     return np.asarray(getattr(getattr(model, part) if part else model, option))
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _measure(name: str) -> str:

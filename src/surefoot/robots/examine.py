@@ -61,6 +61,7 @@ def examine_robot(task: RobotTask, *, steps: int = 1000) -> Iterator[Line]:
     env = RobotEnvironment(task, COPIES)
     with closing(env, warnings.warn):
         yield from _of_model(env)
+        yield from _of_functions(env)
         each = max(steps // COPIES, 20)
         tried = {name: _try(env, name, each) for name in ("zero", "random", "held")}
     yield from _of_rewards(tried)
@@ -124,6 +125,17 @@ def _of_model(env: RobotEnvironment) -> Iterator[Line]:
             True,
             "its mirror image is known and checked: --symmetry average or augment can be used",
         )
+
+
+def _of_functions(env: RobotEnvironment) -> Iterator[Line]:
+    once, again = env.programs(), env.programs()
+    for what in once:
+        if once[what] != again[what]:
+            yield (
+                False,
+                f"functions that are called {what} are others each time they are traced, and then the same "
+                "in every step: draw from the key that they are given, not from np.random or the clock",
+            )
 
 
 def _of_rewards(tried: dict[str, Tried]) -> Iterator[Line]:
@@ -215,6 +227,8 @@ def _of_stability(task: RobotTask, tried: dict[str, Tried]) -> Iterator[Line]:
         said = next(text for x in tried.values() for text in x.said)
         yield False, f"{lost} simulations broke down; the first: {said}"
         return
+    for text in dict.fromkeys(text for x in tried.values() for text in x.said[:1]):
+        yield False, text
     twice = task.replace(control_dt_s=2 * task.control_dt_s) if task.physics_dt_s is None else None
     if task.physics_dt_s is not None:
         count = substeps_of(task, compiled(task).model)
