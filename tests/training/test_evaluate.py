@@ -283,8 +283,10 @@ def chunks_of(*scripts: list[int], episodes: int, **options: Any) -> list[Any]:
 def test_an_environment_may_lose_some_episodes_before_a_sound_one() -> None:
     lost = [-4] * MOST_LOST  # with the reset a chunk each
     assert len(chunks_of([*lost, 4], episodes=1)) == MOST_LOST + 1
-    with pytest.raises(UserError, match=f"environment 0: {MOST_LOST + 1} episodes were lost"):
-        chunks_of([*lost, -4, 4], episodes=1)
+    chunks_of([4, *lost, 4], episodes=2)  # a sound one ends the count
+    for before in ([], [4]):
+        with pytest.raises(UserError, match=f"environment 0: {MOST_LOST + 1} episodes were lost"):
+            chunks_of([*before, *lost, -4, 4], episodes=1 + len(before))
 
 
 def test_what_an_environment_does_behind_its_own_episodes_is_its_own_affair() -> None:
@@ -325,6 +327,30 @@ def test_episodes_that_were_lost_are_told_if_there_were_any(lost: int) -> None:
     assert result.get("lost_episodes", 0) == lost
     assert ("lost_episodes" in result) == (lost > 0)
     assert result["episode_length_mean"] == 4.0
+    assert result["truncated_share"] == 0.0
+
+
+class Chance(Uneven):
+    """Episodes of four steps, each a success or none."""
+
+    info = ("success", "measure_chance")
+
+    def reset(self, key: Any) -> Any:
+        return jnp.stack([4, jax.random.bernoulli(key, 0.3).astype(int)]), jnp.ones(1)
+
+    def step(self, state: Any, action: Any, key: Any) -> Any:
+        left, chance = state[0] - 1, 1.0 * state[1]
+        told = {"success": jnp.where(left == 0, chance, jnp.nan), "measure_chance": chance}
+        one, no = jnp.float32(1), jnp.bool_(False)
+        return jnp.stack([left, state[1]]), SingleStep(jnp.ones(1), one, no, left == 0, told)
+
+
+def test_the_rate_of_success_is_that_of_the_episodes_that_say_more_than_0() -> None:
+    env = JaxEnvironment(Chance(), 8)
+    result = evaluate(policy_for(env), env, 40, key=jax.random.key(0))
+    assert 0.0 < result["success_rate"] < 1.0
+    assert result["success_rate"] == pytest.approx(result["measure/chance"])
+    assert result["truncated_share"] == 1.0
 
 
 def test_a_policy_is_worth_what_its_mode_is() -> None:
