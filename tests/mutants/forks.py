@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ class Forks:
             arguments: of pytest.
             path: where modules are looked for first.
             output: a file for what it says.
-            patience: seconds after which it is ended; 0: never.
+            patience: seconds of a core after which it is ended, or ten times as many by the clock; 0: never.
             first: tests that are run before the others, where they are among them.
 
         Raises:
@@ -123,7 +124,9 @@ def run(asked: dict) -> int:
     place = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(place, 1)
     os.dup2(place, 2)
-    signal.alarm(asked["patience"])  # ends this process, unless a test takes the signal for itself
+    if patience := asked["patience"]:  # of a core's time: others may have the cores
+        resource.setrlimit(resource.RLIMIT_CPU, (patience, patience))
+        signal.alarm(10 * patience)  # ends this process, unless a test takes the signal for itself
     sys.path[:0] = asked["path"]
     os.environ["PYTHONPATH"] = os.pathsep.join(asked["path"])
     import pytest

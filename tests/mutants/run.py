@@ -44,7 +44,7 @@ from tests.mutants.operators import mutations
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/surefoot"
-PATIENCE = 200  # seconds; a mutant that takes longer is found, too
+PATIENCE = 200  # seconds of a core; a mutant that takes longer is found, too
 EXPLAINED = Path(__file__).with_name("explained.toml")
 KINDS = ("catalogue", *FLOORS)
 
@@ -178,7 +178,7 @@ def pytest(
             said = output.read_text(encoding="utf-8", errors="replace")
         finally:
             shutil.rmtree(f"{folder}-made", ignore_errors=True)
-    if code == -signal.SIGALRM:
+    if -code in (signal.SIGALRM, signal.SIGXCPU, signal.SIGKILL) and job:
         return 1, f"not done after {PATIENCE} s"
     # passed, failed, could not even be imported; below 0 it was ended by a signal, memory exhausted
     if code > 2 or -code in (2, 15):  # no such test; somebody stopped it

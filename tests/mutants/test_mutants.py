@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
+import signal
 import tomllib
 from pathlib import Path
 
@@ -199,3 +200,11 @@ def test_tests_that_found_others_come_first_and_the_one_that_failed_is_told(tmp_
         assert forks.pytest(arguments, path=[], output=output, first=first) == 1
     assert Path(f"{file}.ran").read_text() == "e c d a b "
     assert f"{FOUND_BY}test_it.py::test_it[e]\n" in output.read_text()
+
+
+def test_a_run_without_end_is_ended_by_the_time_that_it_has_a_core(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text("def test_it():\n    while True: pass\n")
+    with contextlib.closing(Forks(run.ROOT)) as forks:
+        code = forks.pytest([str(file)], path=[], output=tmp_path / "output", patience=2)
+    assert -code in (signal.SIGXCPU, signal.SIGKILL)
