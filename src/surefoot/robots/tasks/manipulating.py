@@ -30,7 +30,7 @@ class PandaLift(RobotTask):
         lead: rad that a joint's target may be ahead of the joint.
         reach: weight of the gripper being near the box.
         grasp: weight of both fingers touching something with the box between them.
-        lift: weight of the box's height, up to 10 cm over the ground.
+        lift: weight of the height of a box that is held, up to 10 cm over where it lay.
         carry: weight of the box being near the target, in the air.
         there: weight of the box being at the target, in the air.
         down: weight of the gripper pointing down.
@@ -62,7 +62,7 @@ class PandaLift(RobotTask):
     command_names: ClassVar[tuple[str, ...]] = ("target x m", "target y m", "target z m")
     actuation: ClassVar[Actuation] = Actuation(joints=arm, scale=1.0, others="actuator8")
     training: ClassVar[Config] = RECIPE.replace(
-        total_steps=6_000_000, num_envs=128, initial_std=0.5, min_std=0.1, gamma=0.97
+        total_steps=10_000_000, num_envs=128, initial_std=0.5, min_std=0.1, gamma=0.97
     )
 
     def reset(self, robot: Robot, key: jax.Array, level: jax.Array) -> Start:
@@ -114,14 +114,15 @@ class PandaLift(RobotTask):
         way, off = box.position - gripper.position, s.command - box.position
         touched = s.contact("left_finger").found & s.contact("right_finger").found
         held = touched & (terms.norm(way) < 0.03)
+        risen = held * jnp.clip((box.position[2] - 0.03) / 0.1, 0.0, 1.0)  # from where it lies
         # a corner of the box is 4.1 cm from its middle: higher up it is off the ground, however it is turned
-        risen = jnp.clip((box.position[2] - 0.045) / 0.1, 0.0, 1.0)
+        flies = box.position[2] > 0.045
         return {
             "reach": self.reach * (terms.near(way, 0.2) + terms.near(way, 0.03)) / 2,
             "grasp": self.grasp * held,
             "lift": self.lift * risen,
-            "carry": self.carry * terms.near(off, 0.2) * (risen > 0),
-            "there": self.there * terms.near(off, 0.03) * (risen > 0),
+            "carry": self.carry * terms.near(off, 0.2) * flies,
+            "there": self.there * terms.near(off, 0.03) * flies,
             "down": self.down * -gripper.rotation[2, 2],
             "action_rate": self.action_rate * terms.action_rate(s.action, s.last_action),
         }
