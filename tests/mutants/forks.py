@@ -87,7 +87,7 @@ class Forks:
             self._process.communicate()
 
 
-class Finders:
+class FirstToFail:
     """A plugin of pytest: some tests come first, and the first that fails is told at the end.
 
     An example that fails is not made smaller: that it fails is enough.
@@ -133,7 +133,7 @@ def run(asked: dict) -> int:
 
     # it cannot rewrite the assertions of what was imported before; there are none to be rewritten
     quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main([*quiet, *asked["arguments"]], plugins=[Finders(asked["first"])]))
+    return int(pytest.main([*quiet, *asked["arguments"]], plugins=[FirstToFail(asked["first"])]))
 
 
 def main() -> None:

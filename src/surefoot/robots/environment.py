@@ -567,11 +567,17 @@ class RobotEnvironment(HostPhysics):
                 )
         if not model:
             return
-        draw = jax.jit(jax.vmap(lambda key: self._begin_one(key, jnp.zeros(())).model))
-        drawn = draw(jax.random.split(jax.random.key(0), _LOOKS))
+        own = {name: jnp.asarray(_model_field(self.robot.model, name)) for name in model}
+
+        def differs(key: jax.Array) -> dict[str, jax.Array]:
+            drawn = self._begin_one(key, jnp.zeros(())).model
+            return {n: ~jnp.allclose(x, own[n], rtol=1e-6, atol=0) for n, x in drawn.items()}
+
+        # one after the other: a field such as a terrain's is large
+        look = jax.jit(lambda keys: jax.lax.map(differs, keys))
+        found = look(jax.random.split(jax.random.key(0), _LOOKS))
         for name in model:
-            own = _model_field(self.robot.model, name)
-            if np.allclose(drawn[name], own, rtol=1e-6, atol=0):
+            if not found[name].any():
                 raise UserError(
                     f"{self.task.name}.randomize(): {name} never differs from the model's own: leave it out"
                 )
