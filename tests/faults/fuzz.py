@@ -425,7 +425,7 @@ class Readers:
             (run_folder, "_git"): lambda: None,
             (run_folder, "platform_info"): lambda: self._facts,
             (study, "shares_program"): lambda *_: False,
-            (study, "_executor"): lambda _: mock.Mock(
+            (study, "executor_of"): lambda *_: mock.Mock(
                 run=lambda *_: iter(()), describe=lambda: "nobody"
             ),
             (search, "_train"): trained,

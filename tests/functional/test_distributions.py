@@ -1,5 +1,6 @@
 """Action distributions against scipy, distreqx, numeric integrals and enumeration."""
 
+import dataclasses
 import itertools
 import warnings
 from functools import partial
@@ -625,10 +626,14 @@ def test_unfloor_rejects_an_unreachable_std(std):
         unfloor_log_std(std, min_std=0.1)
 
 
-EXAMPLES = examples()
+FEATURES = FeatureGaussian(F32([0.0]), F32([1.0]), F32([1.0, 0.0]), F32([[1.0], [1.0]]))
 
 
-@pytest.mark.parametrize("pair", EXAMPLES, ids=lambda pair: type(pair[0]).__name__)
+@pytest.mark.parametrize(
+    "pair",
+    [*examples(), (FEATURES, dataclasses.replace(FEATURES))],
+    ids=lambda pair: type(pair[0]).__name__,
+)
 def test_a_distribution_is_a_value_that_cannot_be_changed(pair):
     one = pair[0]
     name = next(iter(vars(one)))

@@ -81,6 +81,16 @@ def test_held_noise_stays_for_its_steps_and_no_longer_than_the_episode(steps: in
     assert abs(np.std(many) - 1) < 0.03
 
 
+def test_held_noise_of_the_beginning_stays_for_its_steps_too() -> None:
+    process = HeldNoise(3, (2,))
+    begun = state = process.init(jax.random.key(0), 4)
+    for key in jax.random.split(jax.random.key(1), 3):
+        state, noise = process.draw(state, key, np.zeros(4, bool))
+        np.testing.assert_array_equal(noise, begun.noise)
+    _, noise = process.draw(state, jax.random.key(2), np.zeros(4, bool))
+    assert not (noise == begun.noise).any()
+
+
 def test_a_color_beyond_the_range_is_refused_with_the_number() -> None:
     with pytest.raises(ValueError, match=r"color must be in \[0, 2\], got 2.5"):
         colored_noise(np.zeros((10, 3), np.float32), jax.random.key(0), color=2.5)

@@ -71,5 +71,9 @@ class ThisProcess(Executor):
             run_job(job, study)
             yield job
 
+    def do(self, job: Job, study: Path, should_stop: Stop) -> bool:
+        run_job(job, study)
+        return True
+
     def describe(self) -> str:
         return "this process"

@@ -88,7 +88,7 @@ def finished_here(file: Path, run_dir: Path, *arguments: str) -> str:
     """What a study in this process said."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
-        patch.setattr("surefoot.cli.study._executor", lambda _: ThisProcess())
+        patch.setattr("surefoot.cli.study.executor_of", lambda *_: ThisProcess())
         assert main(["study", str(file), "--run-dir", str(run_dir), *arguments]) == 0
     return said.getvalue()
 

@@ -26,6 +26,7 @@ from tests.test_docs import surefoot_commands
 
 from surefoot.cli.main import main
 from surefoot.config_file import read_toml
+from surefoot.study.executors import Stop
 from surefoot.study.jobs import Job, run_job
 from surefoot.study.plan import FIRST_TUNING_SEED
 from surefoot.tune.by_optuna import Book
@@ -56,22 +57,25 @@ def words(folder: Path, *more: str, task: str = PROBE, space: str = SPACE) -> li
     return ["tune", task, "--space", str(file), "--run-dir", str(folder / "run"), *numbers, *more]
 
 
-def here(*arguments: str, code: int = 0) -> str:
-    """What a tuning in this process said."""
-    said = io.StringIO()
+class Searching(ThisProcess):
+    """Pays for a learning rate: the probe pays all options alike."""
 
-    def train(job: Job, path: Path, *_: Any) -> bool:
-        run_job(job, path)
-        file = path / job.folder / "result.json"  # the probe pays all options alike
+    def do(self, job: Job, study: Path, should_stop: Stop) -> bool:
+        run_job(job, study)
+        file = study / job.folder / "result.json"
         result = json.loads(file.read_text())
         for run in result["runs"].values():
             run["final"] += job.config.learning_rate
         file.write_text(json.dumps(result))
         return True
 
+
+def here(*arguments: str, code: int = 0) -> str:
+    """What a tuning in this process said."""
+    said = io.StringIO()
+
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
-        patch.setattr("surefoot.tune.search._train", train)
-        patch.setattr("surefoot.study.executors.LocalProcesses", lambda _: ThisProcess())
+        patch.setattr("surefoot.study.executors.LocalProcesses", lambda _: Searching())
         assert main(list(arguments)) == code
     return said.getvalue()
 
@@ -287,6 +291,13 @@ def test_code_is_named_on_the_command_line_alone(capsys, tmp_path: Path) -> None
     assert "may name code, which is not taken from a file" in said
 
 
+@pytest.mark.parametrize("verb", ["tune", "study"])
+def test_a_cluster_has_the_workers_that_it_has(verb: str, capsys, tmp_path: Path) -> None:
+    what = words(tmp_path)[1:] if verb == "tune" else ["clipping", "--tasks", PROBE]
+    said = error(capsys, verb, *what, "--workers", "2", "--ray", "127.0.0.1:1")
+    assert "--workers 2 with --ray: it is for processes on this machine" in said
+
+
 def test_a_training_that_cannot_be_done_is_recorded_and_the_search_goes_on(
     tmp_path: Path, capsys
 ) -> None:
@@ -307,7 +318,8 @@ def test_evaluations_are_followed_and_what_falls_behind_is_ended(
     tuning = Tuning(PROBE, TINY, {"learning_rate": Range(1e-4, 1e-2)}, seeds=1, evaluations=8)
     started: list[Job] = []
 
-    def train(_: Any, job: Job, path: Path, should_stop: Any) -> bool:
+    def train(job: Job, path: Path, should_stop: Stop) -> bool:
+        started.append(job)
         folder, value = path / job.folder, float(-len(started))
         folder.mkdir(parents=True)
         steps = [TINY.total_steps * (k + 1) // 8 + 1 for k in range(8)]
@@ -329,15 +341,15 @@ def test_evaluations_are_followed_and_what_falls_behind_is_ended(
         (folder / "result.json").write_text(json.dumps(result))
         return True
 
-    monkeypatch.setattr("surefoot.tune.search.start_worker", lambda job, _: started.append(job))
-    monkeypatch.setattr("surefoot.tune.search.wait_for", train)
+    executor = ThisProcess()
+    monkeypatch.setattr(executor, "do", train)
     claim_folder(tmp_path / "run", tuning)
     with Book(tuning, tmp_path / "run", 7) as book:
         search(
             book,
             tuning,
             tmp_path / "run",
-            workers=1,
+            executor=executor,
             progress=lambda *_: None,
             should_stop=lambda: False,
         )

@@ -19,6 +19,7 @@ from surefoot.reading import read_text
 from surefoot.terminal import say
 
 if TYPE_CHECKING:
+    from surefoot.study.executors import Executor
     from surefoot.study.jobs import Job
     from surefoot.study.run_study import Results
 
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     check(study)
     shares = {task: shares_program(study, task) for task in study.tasks}
     folder = StudyFolder(run_dir, study)
-    executor = _executor(arguments)
+    executor = executor_of(arguments.workers, arguments.ray)
     runs = len(study.tasks) * len(study.arms) * study.seeds
     say(
         f"{study.name}: {len(study.tasks)} task(s) x {len(study.arms)} arms x {study.seeds} seeds = "
@@ -183,18 +184,24 @@ def shares_program(study: Any, task: str) -> bool:
         return env.spec.in_graph and not env.spec.needs_float64
 
 
-def _executor(arguments: Arguments) -> Any:
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UserError(f"--workers {arguments.workers} must be at least 1")
-    if arguments.ray is not None:
-        if len(arguments.ray) > 1:
-            raise UserError(f"--ray takes one address, not {', '.join(arguments.ray)}")
+def executor_of(workers: int | None, ray: Sequence[str] | None) -> Executor:
+    """Who does the runs: processes of this machine, or a Ray cluster if `--ray` was said."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers} must be at least 1")
+    if ray is not None:
+        if len(ray) > 1:
+            raise UserError(f"--ray takes one address, not {', '.join(ray)}")
+        if workers is not None:
+            raise UserError(
+                f"--workers {workers} with --ray: it is for processes on this machine, and a cluster does as "
+                "many as it has cores; leave it out"
+            )
         from surefoot.study.on_ray import OnRay
 
-        return OnRay(*arguments.ray)
+        return OnRay(*ray)
     from surefoot.study.executors import LocalProcesses
 
-    return LocalProcesses(arguments.workers)
+    return LocalProcesses(workers)
 
 
 class Progress:

@@ -13,7 +13,7 @@ import tyro
 from surefoot.cli.arguments import default, read
 from surefoot.cli.signals import StopOnSignal
 from surefoot.cli.study import Progress as JudgmentProgress
-from surefoot.cli.study import duration, finish, shares_program
+from surefoot.cli.study import duration, executor_of, finish, shares_program
 from surefoot.errors import UserError
 from surefoot.machine import user_path
 from surefoot.reading import read_text
@@ -54,6 +54,8 @@ class Arguments:
     """Trainings at once."""
     storage: Annotated[str | None, default("a file in the folder")] = None
     """Address of a database for the record of trials, such as postgresql://HOST/NAME."""
+    ray: Annotated[tuple[str, ...] | None, default("", metavar="[ADDRESS]")] = None
+    """Train on a Ray cluster: HOST:PORT of its head; without ADDRESS on this machine."""
     sampler_seed: int = 0
     """Seed of the random numbers that options are chosen with."""
 
@@ -61,7 +63,6 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Search or continue; 0 at its end, 1 if no trial came to one, 130 if it was stopped before."""
     arguments = read(Arguments, "tune", argv)
-    from surefoot.study.executors import LocalProcesses
     from surefoot.study.plan import slug
     from surefoot.tune.by_optuna import Book, check_storage, import_optuna
     from surefoot.tune.plan import claim_folder
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     import_optuna()
     tuning = plan(arguments)
     path = user_path(arguments.run_dir or Path("tuning") / slug(arguments.task))
-    executor = LocalProcesses(arguments.workers)
+    executor = executor_of(arguments.workers, arguments.ray)
     progress = Progress(arguments, executor.workers)
     if arguments.storage is not None:
         check_storage(arguments.storage)
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
             book,
             tuning,
             path,
-            workers=executor.workers,
+            executor=executor,
             progress=progress,
             should_stop=stop,
         )

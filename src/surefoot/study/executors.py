@@ -32,6 +32,13 @@ class Executor(abc.ABC):
         """Do the jobs, in any order; yields each when its result is in the study's folder."""
 
     @abc.abstractmethod
+    def do(self, job: Job, study: Path, should_stop: Stop) -> bool:
+        """Do one job; false if it was ended before it had a result. Called by several threads at once.
+
+        The evaluations of a `live` job lie in its folder as they come.
+        """
+
+    @abc.abstractmethod
     def describe(self) -> str:
         """Where the jobs run, for the progress line."""
 
@@ -108,6 +115,10 @@ class LocalProcesses(Executor):
         """E.g. `2 processes on this machine`."""
         return f"{self.workers} process{'es' * (self.workers > 1)} on this machine"
 
+    def do(self, job: Job, study: Path, should_stop: Stop) -> bool:
+        """See `Executor.do`."""
+        return wait_for(start_worker(job, study), job, study, should_stop)
+
     def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
         """See `Executor.run`."""
         waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -123,7 +134,7 @@ class LocalProcesses(Executor):
             try:
                 while not stop():
                     job = waiting.get_nowait()
-                    if wait_for(start_worker(job, study), job, study, stop):
+                    if self.do(job, study, stop):
                         done.put(job)
             except queue.Empty:
                 pass

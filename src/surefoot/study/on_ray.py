@@ -1,7 +1,8 @@
-"""A study on a Ray cluster (extra `ray`): the same jobs, done by the same workers on its nodes."""
+"""Jobs on a Ray cluster (extra `ray`): the same ones, done by the same workers on its nodes."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import tempfile
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 from surefoot.errors import UserError
 from surefoot.study.executors import Executor, Stop, start_worker, wait_for
-from surefoot.study.jobs import Job
+from surefoot.study.jobs import EVALUATIONS, Job
 
 _PATIENCE_S = 4.0  # for a head node's port to answer
 _PATIENCE_TO_JOIN_S = 10.0
@@ -31,14 +32,14 @@ class OnRay(Executor):
     """
 
     def __init__(self, address: str = "") -> None:
-        self._ray = _import_ray()
+        self._ray = ray = _import_ray()
         if address and address != "auto":
             _check_answers(address)
         failed: list[BaseException] = []
 
         def join() -> None:
             try:
-                self._ray.init(
+                ray.init(
                     address=address or "local",
                     include_dashboard=False if not address else None,
                     log_to_driver=False,
@@ -60,7 +61,8 @@ class OnRay(Executor):
                 )
         if failed:
             raise UserError(f"--ray {address}: {str(failed[0]).strip().splitlines()[0]}")
-        self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
+        self.workers = max(1, int(ray.cluster_resources().get("CPU", 0)))
+        self._task = ray.remote(num_cpus=1, max_retries=_TRIES)(_do)
 
     def describe(self) -> str:
         """E.g. `8 cores of a Ray cluster of 2 nodes`."""
@@ -70,51 +72,109 @@ class OnRay(Executor):
     def run(self, jobs: Sequence[Job], study: Path, should_stop: Stop) -> Iterator[Job]:
         """See `Executor.run`."""
         ray = self._ray
-        remote = ray.remote(num_cpus=1, max_retries=_TRIES)(_do)
-        waiting = {remote.remote(job.to_json()): job for job in jobs}
+        waiting = {self._task.remote(job.to_json()): job for job in jobs}
         try:
             while waiting and not should_stop():
                 ready, _ = ray.wait(list(waiting), timeout=0.5)
                 for reference in ready:
                     job = waiting.pop(reference)
-                    try:
-                        files = ray.get(reference)
-                    except ray.exceptions.RayError as error:
-                        told = str(error).strip().splitlines()[-1]
-                        raise UserError(f"Ray could not do a run: {told}") from None
-                    _unpack(files, study / job.folder)
+                    self._take(reference, job, study)
                     yield job
         finally:
-            for reference in waiting:  # an interrupted task removes its folder, a killed one cannot
-                ray.cancel(reference)
-            _, left = (
-                ray.wait(list(waiting), num_returns=len(waiting), timeout=_PATIENCE_TO_CANCEL_S)
-                if waiting
-                else ([], [])
-            )
+            self._cancel(list(waiting))
+
+    def do(self, job: Job, study: Path, should_stop: Stop) -> bool:
+        """See `Executor.do`."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ray = self._ray
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        told = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Told).remote()
+        reference = self._task.remote(job.to_json(), told)
+        waiting = [reference]
+        try:
+            while not should_stop():
+                ready, _ = ray.wait(waiting, timeout=0.5)
+                if ready:
+                    waiting = []
+                    self._take(reference, job, study)
+                    return True
+                # where its node was lost, it comes again with the next evaluation
+                with contextlib.suppress(ray.exceptions.RayError):
+                    text = ray.get(told.take.remote(), timeout=0.5)
+                    _grow(study / job.folder / EVALUATIONS, text)
+            return False
+        finally:
+            self._cancel(waiting)
+            ray.kill(told)
+
+    def _take(self, reference: Any, job: Job, study: Path) -> None:
+        """Put what a task left into the study's folder."""
+        try:
+            files = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            told = str(error).strip().splitlines()[-1]
+            raise UserError(f"Ray could not do a run: {told}") from None
+        for name, content in files.items():
+            _write(study / job.folder / name, content)
+
+    def _cancel(self, references: list[Any]) -> None:
+        """End tasks: an interrupted one removes its folder, a killed one cannot."""
+        ray = self._ray
+        for reference in references:
+            ray.cancel(reference)
+        if references:
+            everyone = len(references)
+            _, left = ray.wait(references, num_returns=everyone, timeout=_PATIENCE_TO_CANCEL_S)
             for reference in left:
                 ray.cancel(reference, force=True)
 
 
-def _do(text: str) -> dict[str, bytes]:
+class _Told:
+    """Somewhere on the cluster: the evaluations of a job that is at work."""
+
+    def __init__(self) -> None:
+        self._text = b""
+
+    def give(self, text: bytes) -> None:
+        self._text = text
+
+    def take(self) -> bytes:
+        return self._text
+
+
+def _do(text: str, told: Any = None) -> dict[str, bytes]:
     """On a node: the job in a worker of its own; returns the files it left, the result last."""
     job = Job.from_json(text)
+    given = b""
+
+    def tell() -> bool:
+        nonlocal given
+        file = study / job.folder / EVALUATIONS
+        if told is not None and file.is_file() and (new := file.read_bytes()) != given:
+            told.give.remote(given := new)
+        return False
+
     with tempfile.TemporaryDirectory(prefix="surefoot-") as name:
         study = Path(name)
-        wait_for(start_worker(job, study), job, study, lambda: False)
+        wait_for(start_worker(job, study), job, study, tell)
         folder = study / job.folder
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         files.sort(key=lambda p: p.parent == folder)  # the result marks the folder as done
         return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-def _unpack(files: dict[str, bytes], folder: Path) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_name(path.name + ".tmp")
-        staging.write_bytes(content)
-        staging.replace(path)
+def _grow(file: Path, text: bytes) -> None:
+    """Write what is longer than what is there: what begins anew says the same once more."""
+    if len(text) > (file.stat().st_size if file.is_file() else 0):
+        _write(file, text)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(path.name + ".tmp")
+    staging.write_bytes(content)
+    staging.replace(path)
 
 
 def _import_ray() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from surefoot.errors import UserError
 from surefoot.reading import read_json, read_json_lines
-from surefoot.study.executors import Stop, log_of, start_worker, wait_for
+from surefoot.study.executors import Executor, Stop, log_of
 from surefoot.study.jobs import EVALUATIONS, RESULT, Job, check_result
 from surefoot.tune.by_optuna import Book
 from surefoot.tune.plan import Trial, Tuning
@@ -25,7 +25,7 @@ def search(
     tuning: Tuning,
     path: Path,
     *,
-    workers: int,
+    executor: Executor,
     progress: Progress,
     should_stop: Stop,
 ) -> None:
@@ -35,7 +35,7 @@ def search(
         book: the record of trials.
         tuning: what is searched.
         path: the tuning's folder.
-        workers: trainings at once.
+        executor: who trains.
         progress: told of each trial that has ended.
         should_stop: asked now and then.
     """
@@ -47,7 +47,7 @@ def search(
     def serve() -> None:
         try:
             while not stop() and (trial := book.ask()) is not None:
-                record = _do(trial, book, tuning, path, stop)
+                record = _do(trial, book, tuning, path, executor, stop)
                 with telling:
                     record()
                     trials = book.trials()
@@ -56,21 +56,23 @@ def search(
             stopped.set()  # the others put back what they do
             raise
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="surefoot-trial") as pool:
-        served = [pool.submit(serve) for _ in range(workers)]
+    with ThreadPoolExecutor(executor.workers, thread_name_prefix="surefoot-trial") as pool:
+        served = [pool.submit(serve) for _ in range(executor.workers)]
         while not all(one.done() for one in served):  # a signal is heard between two looks
             time.sleep(0.1)
     for one in served:
         one.result()
 
 
-def _do(trial: Trial, book: Book, tuning: Tuning, path: Path, stop: Stop) -> Callable[[], None]:
+def _do(
+    trial: Trial, book: Book, tuning: Tuning, path: Path, executor: Executor, stop: Stop
+) -> Callable[[], None]:
     """Train a trial with one seed after the other; what records how it ended."""
     scores = []
     for place, seed in enumerate(tuning.every_seed()):
         job = tuning.job(trial, seed)
         watch = _Watch(book, trial, job, path, before=place * tuning.evaluations)
-        is_done = _result(path, job) is not None or _train(job, path, watch, stop)
+        is_done = _result(path, job) is not None or _train(job, path, executor, watch, stop)
         # what came to its end before it was looked at is pruned too, so that no clock decides
         if watch():
             return partial(book.end, trial, "pruned", watch.reason)
@@ -84,11 +86,11 @@ def _do(trial: Trial, book: Book, tuning: Tuning, path: Path, stop: Stop) -> Cal
     return partial(book.complete, trial, sum(scores) / len(scores))
 
 
-def _train(job: Job, path: Path, watch: _Watch, stop: Stop) -> bool:
-    """Do a job in a process of its own; False if it was ended before it had a result."""
+def _train(job: Job, path: Path, executor: Executor, watch: _Watch, stop: Stop) -> bool:
+    """Do a job; False if it was ended before it had a result."""
     # what an interrupted run has left is not what this one comes to tell
     (path / job.folder / EVALUATIONS).unlink(missing_ok=True)
-    if wait_for(start_worker(job, path), job, path, lambda: stop() or watch()):
+    if executor.do(job, path, lambda: stop() or watch()):
         return True
     log_of(job, path).unlink(missing_ok=True)
     return False
