@@ -22,10 +22,10 @@ FLOORS: dict[str, dict[str, tuple[str, ...]]] = {
             name: (f"tests/functional/test_{name}.py",)
             for name in (
                 *("advantages", "diagnostics", "distributions", "moments", "schedules"),
-                *("noise", "shuffling", "surrogates", "trust_region", "value_losses"),
+                *("noise", "reflection", "shuffling", "surrogates", "trust_region"),
+                "value_losses",
             )
         },
-        "reflection": ("tests/training/test_symmetry.py",),
         "masking": (
             "tests/functional",
             "tests/agent/test_policy.py::test_a_number_that_is_not_finite_is_read_as_zero",

@@ -131,6 +131,8 @@ def test_cutting_gradients_changes_no_value(kind: str) -> None:
 
 def test_recurrent_weights_are_orthogonal_gate_by_gate_and_forget_gates_start_open() -> None:
     _, own = memory("lstm")
+    of_inputs = own.cells[0].inputs.weight
+    np.testing.assert_allclose(of_inputs @ of_inputs.T, np.eye(D), atol=1e-5)
     for gate in jnp.split(own.cells[0].recurrent.weight, 4, axis=1):
         np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-5)
     np.testing.assert_array_equal(own.cells[0].inputs.bias, np.repeat([0.0, 1.0, 0.0, 0.0], H))

@@ -16,6 +16,7 @@ from surefoot.functional import PolicyReflection, Reflection
 from surefoot.functional.distributions import (
     DiagGaussian,
     Distribution,
+    FeatureGaussian,
     TanhGaussian,
     floor_log_std,
 )
@@ -129,7 +130,8 @@ def test_an_activation_follows_every_hidden_layer(activation: str, function: Any
 
 def test_layer_norm_standardizes_what_a_layer_says_before_its_gain_and_bias() -> None:
     body = make_mlp(KEY, 5, (6, 3), activation="tanh", orthogonal=True, layer_norm=True)
-    assert [gain.shape for gain in body.gains] == [(6,), (3,)]
+    for gain, width in zip(body.gains, (6, 3), strict=True):
+        np.testing.assert_array_equal(gain, np.ones(width))
     gains = tuple(gain * jnp.linspace(0.5, 2.0, gain.size) for gain in body.gains)
     shifted = eqx.tree_at(lambda b: b.layers[0].bias, body, jnp.linspace(-1.0, 1.0, 6))
     shifted = eqx.tree_at(lambda b: b.gains, shifted, gains)
@@ -155,6 +157,20 @@ def test_a_residual_layer_is_added_to_what_it_reads_where_that_is_as_wide(layer_
         one = MLP(whole.layers[i : i + 1], "tanh", whole.gains[i : i + 1])
         x = np.asarray(one(x)) + (x if wide else 0.0)
     np.testing.assert_allclose(whole(STATES / 10), x, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_added_to_nothing_unless_that_is_asked() -> None:
+    body = make_mlp(KEY, 5, (6, 6), activation="tanh", orthogonal=True)
+    x = STATES / 10
+    for layer in body.layers:
+        x = np.tanh(x @ np.asarray(layer.weight))
+    for plain in (
+        body,
+        MLP(body.layers, "tanh"),
+        actor(PolicyHead("gaussian", (3,)), torso((6, 6))).torso.body,
+    ):
+        assert not plain.residual
+    np.testing.assert_allclose(body(STATES / 10), x, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -269,6 +285,28 @@ def test_noise_of_features_starts_at_the_configured_std_and_then_depends_on_the_
     for kind, dependent in (("squashed_gaussian", False), ("gaussian", True), ("beta", False)):
         with pytest.raises(ValueError, match="gsde in a policy head"):
             PolicyHead(kind, (3,), state_dependent_std=dependent, gsde=True)
+
+
+def test_noise_of_features_is_to_act_with_and_learning_sees_its_marginal() -> None:
+    policy = actor(PolicyHead("gaussian", (3,), gsde=True), torso((6,)))
+    acting, _ = policy.step({"state": STATES}, (), FIRST)
+    assert isinstance(acting, FeatureGaussian)
+    assert type(act(policy)) is DiagGaussian
+    np.testing.assert_allclose(act(policy).std, acting.std, rtol=1e-5)
+    outputs, features = jnp.zeros((4, 3)), jnp.ones((4, 6))
+    assert type(policy.head(outputs, policy.log_std, features)) is DiagGaussian
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_continuous"),
+    [
+        *((kind, True) for kind in ("gaussian", "squashed_gaussian", "beta", "binned")),
+        *((kind, False) for kind in ("discrete", "multi_discrete", "multi_binary")),
+    ],
+)
+def test_what_a_head_is_for(kind: str, is_continuous: bool) -> None:
+    bins = 5 if kind == "binned" else None
+    assert PolicyHead(kind, (2,), bins=bins).is_continuous is is_continuous
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
@@ -505,6 +543,14 @@ def test_what_cannot_be_a_torso_is_refused(spec: TorsoSpec, words: str) -> None:
 def test_bins_are_of_binned_heads_and_at_least_two(kind: str, bins: int | None) -> None:
     with pytest.raises(ValueError, match=rf"policy head '{kind}' of {bins} bins"):
         PolicyHead(kind, (2,), bins=bins)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "min_std"), [((), 0.01), ((2, 0), 0.01), ((2,), 0.0), ((2,), 1e6)]
+)
+def test_a_head_of_nothing_or_without_a_room_for_its_std_is_refused(sizes, min_std) -> None:
+    with pytest.raises(ValueError, match=r"policy head of sizes .* min_std"):
+        PolicyHead("gaussian", sizes, min_std=min_std)
 
 
 def test_an_unknown_policy_head_is_refused_with_the_known_ones() -> None:
