@@ -232,6 +232,8 @@ def test_what_values_are_relative_to_is_not_learned() -> None:
     gradient = eqx.filter_grad(lambda critic: jnp.square(values_of(critic)).sum())(now)
     assert all(float(x) == 0.0 for x in jax.tree.leaves(gradient.scale))
     assert float(jnp.abs(gradient.output.weight).sum()) > 0.0
+    backwards = eqx.filter_grad(lambda scale: scale.outputs(jnp.float32([1.0, 2.0])).sum())
+    assert all(float(x) == 0.0 for x in jax.tree.leaves(backwards(now.scale)))
 
 
 def test_an_mlp_without_layers_is_the_identity_and_a_network_without_them_is_linear() -> None:
@@ -307,6 +309,15 @@ def test_noise_of_features_is_to_act_with_and_learning_sees_its_marginal() -> No
 def test_what_a_head_is_for(kind: str, is_continuous: bool) -> None:
     bins = 5 if kind == "binned" else None
     assert PolicyHead(kind, (2,), bins=bins).is_continuous is is_continuous
+
+
+@pytest.mark.parametrize("initial_std", [0.2, 0.4])
+def test_binned_actions_begin_as_a_normal_of_the_configured_std(initial_std: float) -> None:
+    policy = actor(PolicyHead("binned", (3,), bins=41), initial_std=initial_std)
+    places = np.linspace(-1.0, 1.0, 41)
+    shares = np.exp(-0.5 * (places / initial_std) ** 2)
+    found = jax.nn.softmax(policy.head(policy.output.bias, None, jnp.zeros(8)).logits)
+    np.testing.assert_allclose(found, np.tile(shares / shares.sum(), (3, 1)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
@@ -551,6 +562,19 @@ def test_bins_are_of_binned_heads_and_at_least_two(kind: str, bins: int | None) 
 def test_a_head_of_nothing_or_without_a_room_for_its_std_is_refused(sizes, min_std) -> None:
     with pytest.raises(ValueError, match=r"policy head of sizes .* min_std"):
         PolicyHead("gaussian", sizes, min_std=min_std)
+
+
+def test_the_least_heads_are_taken() -> None:
+    assert PolicyHead("gaussian", (1,)).num_outputs == 1
+    assert PolicyHead("binned", (1,), bins=2).num_outputs == 2
+
+
+def test_a_critic_of_a_histogram_begins_with_an_even_one() -> None:
+    head = ValueHead(bins=5, limit=10.0)
+    one = make_critic(KEY, torso(), orthogonal=True, head=head)
+    weight = np.asarray(one.output.weight)
+    np.testing.assert_allclose(weight.T @ weight, 1e-4 * np.eye(5), atol=1e-9)
+    np.testing.assert_allclose(values_of(one), 0.0, atol=0.2)
 
 
 def test_an_unknown_policy_head_is_refused_with_the_known_ones() -> None:
