@@ -318,6 +318,9 @@ def test_binned_actions_begin_as_a_normal_of_the_configured_std(initial_std: flo
     shares = np.exp(-0.5 * (places / initial_std) ** 2)
     found = jax.nn.softmax(policy.head(policy.output.bias, None, jnp.zeros(8)).logits)
     np.testing.assert_allclose(found, np.tile(shares / shares.sum(), (3, 1)), rtol=1e-4)
+    outputs = jnp.arange(2 * 4 * 3 * 41, dtype=jnp.float32).reshape(2, 4, -1)
+    rows = policy.head(outputs, None, jnp.zeros((2, 4, 8))).logits
+    np.testing.assert_array_equal(rows, outputs.reshape(2, 4, 3, 41))
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
