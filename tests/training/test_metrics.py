@@ -87,9 +87,9 @@ def test_a_time_limit_whose_last_observation_is_lost_is_counted() -> None:
 
 
 def test_a_time_limit_at_which_the_episode_terminates_loses_nothing() -> None:
-    ends = rows(True, False, False, True, False, False)
+    ends = rows(True, False, True, True, False, False)
     said = of_rollout(exact=False, terminated=ends, truncated=ends | TRUNCATED)
-    assert said["rollout/inexact_truncations"] == 2  # of the four
+    assert said["rollout/inexact_truncations"] == 2  # of the five
 
 
 def test_where_no_episode_ended_its_means_are_nan() -> None:
