@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from surefoot.functional.reflection import PolicyReflection, Reflection
+from surefoot.functional.reflection import PolicyReflection, Reflection, joined
 
 LEGS = Reflection((1, 0, 2), (1.0, 1.0, -1.0))  # two legs change sides, a turn its sign
 
@@ -50,6 +50,13 @@ def test_mean_and_variance_of_rows_and_their_images_together() -> None:
     mean, variance = LEGS.average(jnp.asarray(rows.mean(0)), jnp.asarray(rows.var(0)))
     np.testing.assert_allclose(mean, both.mean(0), atol=1e-6)
     np.testing.assert_allclose(variance, both.var(0), rtol=1e-5)
+
+
+def test_one_behind_the_other_each_is_mirrored_in_itself() -> None:
+    flip = Reflection((0,), (-1.0,))
+    whole = joined([flip, LEGS, LEGS])
+    whole.check(7)
+    np.testing.assert_array_equal(whole(np.arange(1.0, 8.0)), [-1, 3, 2, -4, 6, 5, -7])
 
 
 def test_the_image_of_what_a_policy_reads_has_the_groups_that_are_named() -> None:

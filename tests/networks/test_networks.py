@@ -14,6 +14,7 @@ import pytest
 
 from surefoot.functional import PolicyReflection, Reflection
 from surefoot.functional.distributions import (
+    MAX_STD,
     DiagGaussian,
     Distribution,
     FeatureGaussian,
@@ -219,7 +220,9 @@ def test_a_critic_is_rescaled_to_its_targets_without_any_value_changing() -> Non
     same = now.rescaled(np.full(3, np.nan, np.float32), np.zeros(3, np.float32))
     for old, new in zip(jax.tree.leaves(now), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(old, new, rtol=1e-6)
-    still = make_critic(KEY, torso(), orthogonal=True, head=NORMALIZED)
+    one = still = make_critic(KEY, torso(), orthogonal=True, head=NORMALIZED)
+    one = one.rescaled(jnp.float32([7.0, 99.0]), jnp.float32([1.0, 0.0]))
+    assert float(one.scale.mean) == pytest.approx(7.0)  # of a single row
     for _ in range(3):
         still = still.rescaled(jnp.full(4, 2.0), jnp.ones(4))
     assert np.isfinite(values_of(still)).all()
@@ -560,7 +563,7 @@ def test_bins_are_of_binned_heads_and_at_least_two(kind: str, bins: int | None) 
 
 
 @pytest.mark.parametrize(
-    ("sizes", "min_std"), [((), 0.01), ((2, 0), 0.01), ((2,), 0.0), ((2,), 1e6)]
+    ("sizes", "min_std"), [((), 0.01), ((2, 0), 0.01), ((2,), 0.0), ((2,), MAX_STD)]
 )
 def test_a_head_of_nothing_or_without_a_room_for_its_std_is_refused(sizes, min_std) -> None:
     with pytest.raises(ValueError, match=r"policy head of sizes .* min_std"):
