@@ -340,7 +340,7 @@ class Chance(Uneven):
 
     def step(self, state: Any, action: Any, key: Any) -> Any:
         left, chance = state[0] - 1, 1.0 * state[1]
-        told = {"success": jnp.where(left == 0, chance, jnp.nan), "measure_chance": chance}
+        told = {"success": jnp.where(left == 0, chance, jnp.nan), "measure_chance": chance - 1.0}
         one, no = jnp.float32(1), jnp.bool_(False)
         return jnp.stack([left, state[1]]), SingleStep(jnp.ones(1), one, no, left == 0, told)
 
@@ -349,7 +349,7 @@ def test_the_rate_of_success_is_that_of_the_episodes_that_say_more_than_0() -> N
     env = JaxEnvironment(Chance(), 8)
     result = evaluate(policy_for(env), env, 40, key=jax.random.key(0))
     assert 0.0 < result["success_rate"] < 1.0
-    assert result["success_rate"] == pytest.approx(result["measure/chance"])
+    assert result["success_rate"] == pytest.approx(result["measure/chance"] + 1.0)
     assert result["truncated_share"] == 1.0
 
 
