@@ -299,11 +299,11 @@ def test_one_number_that_diverged_is_enough(odd: float) -> None:
         np.testing.assert_array_equal(part, 0.0)
 
 
-def test_an_optimizer_that_is_not_finite_is_taken_back_too() -> None:
-    after = learner(5.0)
-    spoilt = jax.tree.map(
-        lambda x: x * np.nan if jnp.issubdtype(x.dtype, jnp.inexact) else x, after.opt_state
-    )
-    kept = keep_if_finite(learner(), after._replace(opt_state=spoilt), SOUND)
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_an_optimizer_that_is_not_finite_is_taken_back_too(odd: float) -> None:
+    before = learner()._replace(opt_state={"moments": jnp.zeros(3)})
+    spoilt = {"moments": jnp.float32([1.0, odd, 2.0])}
+    kept = keep_if_finite(before, learner(5.0)._replace(opt_state=spoilt), SOUND)
     assert float(kept.params["x"]) == 0.0
+    np.testing.assert_array_equal(kept.opt_state["moments"], 0.0)
     assert int(kept.skipped) == 1
