@@ -157,6 +157,7 @@ def by_default(given: Any) -> Any:
     return make
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("make", [Own, by_partial, by_closure, by_default])
 @given(one=GIVEN, other=GIVEN)
 def test_what_a_task_was_given_is_part_of_it(make: Any, one: Any, other: Any) -> None:

@@ -85,6 +85,7 @@ def test_an_impossible_size_is_refused(size: int) -> None:
         random_permutation(jax.random.key(0), size)
 
 
+@pytest.mark.extended
 def test_every_small_size() -> None:
     for size in range(1, 20):
         assert sorted(np.asarray(random_permutation(jax.random.key(0), size))) == list(range(size))

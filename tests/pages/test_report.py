@@ -60,6 +60,7 @@ def test_nothing_that_a_run_is_made_of_runs(
     assert said == []
 
 
+@pytest.mark.extended
 def test_a_run_folder_s_name_need_not_be_text(runs: list[Path], tmp_path: Path) -> None:
     folder = shutil.copytree(runs[0], tmp_path / "run-\udcff")
     assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 0

@@ -222,6 +222,7 @@ def test_a_model_that_cannot_be_used_is_told_with_its_line() -> None:
 # starts
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("odd", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("what", ["qpos", "qvel", "body_mass"])
 def test_a_start_that_is_not_finite_is_drawn_again_and_told(odd: float, what: str) -> None:

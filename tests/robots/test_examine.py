@@ -103,6 +103,7 @@ def test_of_a_task_that_is_fine_everything_is_said_and_nothing_is_to_look_at() -
     assert len(near.split()) == 4
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -98,6 +98,7 @@ OTHERS: dict[type[RobotTask], tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("other", [False, True], ids=["defaults", "other options"])
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_task_is_gymnasiums_step_by_step(kind: type[RobotTask], other: bool) -> None:

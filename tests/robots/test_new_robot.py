@@ -117,6 +117,7 @@ def played(env: Any, steps: int, scale: float) -> list[Any]:
     return rows
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("robot", parameters(ROBOTS))
 def test_an_installed_robot_gets_a_file_that_runs(robot: Known, tmp_path: Path) -> None:
     free = True if robot.model == BARKOUR else None
@@ -221,6 +222,7 @@ def test_a_joint_that_moves_both_feet_is_not_a_leg_s(tmp_path: Path) -> None:
     assert feet == {"left_hip": 0, "left_knee": 0, "right_hip": 1, "right_knee": 1}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("axis", "least"), [(0, 1.0), (1, 0.8), (2, 1.4)])
 def test_the_nominal_gait_alone_goes_where_it_is_told(
     axis: int, least: float, tmp_path: Path

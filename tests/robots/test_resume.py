@@ -52,6 +52,7 @@ class Other(Pole):
         return {"near": -s.qpos[0]}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("task", [Pole(near=2.0), Other()], ids=["a field", "the code"])
 def test_a_task_that_has_changed_is_not_called_exact(
     task: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -224,6 +224,7 @@ def bytes_left(run: Path) -> dict[str, bytes]:
     return left
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("task", "exact_resume", "environments"),
     [
@@ -326,6 +327,7 @@ def test_a_finished_run_asks_for_more_steps(whole: Path, tmp_path: Path) -> None
     assert [row["iteration"] for row in metrics_of(run)] == list(range(1, len(metrics_of(run)) + 1))
 
 
+@pytest.mark.extended
 def test_more_steps_at_a_constant_rate_are_those_of_a_longer_run(tmp_path: Path) -> None:
     options = OPTIONS | {"learning_rate_schedule": "constant"}
     longer = surefoot.train(PROBE, run_dir=tmp_path / "a", **options | {"total_steps": 900}).run_dir

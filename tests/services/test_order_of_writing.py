@@ -217,6 +217,7 @@ def test_wherever_a_run_that_goes_on_is_cut_off_its_files_are_true(
     assert_nothing_lost(watch.copies)
 
 
+@pytest.mark.extended
 def test_wherever_seeds_side_by_side_are_cut_off_their_files_are_true(tmp_path: Path) -> None:
     options: dict[str, Any] = OPTIONS | SCANS
     run = tmp_path / "runs" / "seed-1"
@@ -259,6 +260,7 @@ class Raises(Hook):
             raise self.error
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("mine")], ids=repr)
 def test_seeds_that_a_hook_ends_amid_a_scan_leave_no_checkpoint_with_a_hole(
     tmp_path: Path, error: BaseException

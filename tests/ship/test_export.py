@@ -88,6 +88,7 @@ def run_folder(folder: Path, task: str, **options: Any) -> Path:
     return folder
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_form_of_every_kind_acts_as_the_policy(kind: str, tmp_path: Path) -> None:
     task, options = KINDS[kind]

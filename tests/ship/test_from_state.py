@@ -115,6 +115,7 @@ class ReadsTheSimulator(ArmReach):
         return s.xpos.reshape(-1)
 
 
+@pytest.mark.extended
 def test_every_form_is_compared_and_says_what_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

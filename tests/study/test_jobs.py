@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import pytest
 from tests.helpers import TINY
+from tests.study.helpers import ThisProcess
 
 from surefoot.cli.presets import preset
 from surefoot.cli.study import Progress, parse, plan, seconds_left
 from surefoot.config import Config
 from surefoot.errors import UserError
 from surefoot.study import jobs as module
-from surefoot.study.executors import Executor
 from surefoot.study.jobs import Evaluations, Job, diagnostics, outcome, write_failure
 from surefoot.study.plan import Study
 from surefoot.study.run_study import StudyFolder, choose_rates, reported_jobs, run_study
@@ -272,9 +272,7 @@ def test_what_is_done_again_is_not_counted_as_done_and_both_phases_are(tmp_path:
     study = Study("s", {"probe:both": TINY}, {"a": {}, "b": {"gamma": 0.9}}, "a", 2, tune_lr=2)
     heard: list[tuple[int, int]] = []
 
-    class Writes(Executor):
-        workers = 1
-
+    class Writes(ThisProcess):
         def run(self, jobs: Any, study: Path, should_stop: Any) -> Any:
             for job in jobs:
                 if job.folder in broken:

@@ -76,6 +76,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(tmp_path_factory.mktemp("report"), "implementation-matters", few)
 
 
+@pytest.mark.extended
 def test_the_page_of_the_largest_study_is_at_most_two_megabytes(tmp_path: Path) -> None:
     page = write_page(tmp_path, "code-level", DIAGNOSTICS)
     assert page.stat().st_size <= 2_000_000

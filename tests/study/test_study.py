@@ -165,6 +165,7 @@ def test_the_csv_has_a_line_for_each_evaluation(study: tuple[Path, str]) -> None
     assert all(float(row["return"]) > 0 for row in rows if not row["error"])
 
 
+@pytest.mark.extended
 def test_a_finished_run_is_never_repeated(study: tuple[Path, str], tmp_path: Path) -> None:
     run_dir, _ = study
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("result.json")}

@@ -113,6 +113,7 @@ def test_no_reward_breaks_a_run_of_ten_thousand_updates(kind: str) -> None:
     assert updates(kind, 10_000).refused == 0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", ["huge", "rarely huge"])
 def test_without_scaling_it_ends_with_a_reason_or_goes_on_but_keeps_finite(kind: str) -> None:
     watch = Watch()

@@ -28,6 +28,7 @@ def test_cart_pole_is_balanced_on_every_path(task: str) -> None:
     assert deterministic_return(task, config) >= 475
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("task", PATHS)
 def test_every_path_learns_the_value_of_a_task_that_only_truncates(task: str) -> None:
     # no pole falls within 5 steps, so each is worth 1 and all end by the time limit:

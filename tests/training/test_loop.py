@@ -445,6 +445,7 @@ def test_everything_is_compiled_in_the_first_iterations_and_never_again(
     assert programs[3:] == [programs[3]] * len(programs[3:])
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("options", [{}, {"overlap": "full"}, {"joint_loss": True}])
 def test_the_held_out_kl_is_reported_and_changes_nothing(options: dict) -> None:
     config = TINY.replace(**options, learning_rate=0.01)

@@ -173,6 +173,7 @@ def test_options_that_do_not_go_together_are_not_trained(tuned: tuple[Path, str]
     assert f", {len(refused)} refused." in page or f" {len(refused)} refused," in page
 
 
+@pytest.mark.extended
 def test_what_was_judged_stays_judged(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     again = folder / "again and fewer"
@@ -212,6 +213,7 @@ def test_no_password_is_left_in_the_folder(tmp_path: Path) -> None:
     assert any(b"sqlite://surefoot:***@" in content for content in kept)
 
 
+@pytest.mark.extended
 def test_no_trial_is_repeated(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     before, first = trained(folder), results(folder)

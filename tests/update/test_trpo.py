@@ -65,6 +65,7 @@ def kl_and_surrogate(old, new, experience, advantages):
     return float(kl), -float(loss)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("task", [PROBE, "probe:both/discrete"])
 @pytest.mark.parametrize("max_kl", [0.001, 0.05])
 def test_the_step_improves_inside_the_region(task: str, max_kl: float) -> None:
