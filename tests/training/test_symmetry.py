@@ -14,34 +14,9 @@ import surefoot
 from surefoot.config import validate
 from surefoot.envs import ActionSpec, EnvSpec, ObservationSpec, Symmetry
 from surefoot.errors import UserError
-from surefoot.functional import Reflection, joined, moments_of
+from surefoot.functional import Reflection
 from surefoot.robots.tasks.quadrupeds import Go1Walk
 from surefoot.training import train
-
-SWAP = Reflection((1, 0, 2), (1.0, 1.0, -1.0))
-
-
-def test_a_reflection_moves_and_turns_numbers() -> None:
-    x = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(SWAP(x), [[1, 0, -2], [4, 3, -5]])
-    np.testing.assert_array_equal(SWAP(SWAP(x)), x)
-    assert SWAP.involution
-    assert not Reflection((1, 2, 0), (1.0,) * 3).involution
-    assert not Reflection((1, 0), (1.0, -1.0)).involution
-    np.testing.assert_array_equal(SWAP.unsigned(x), [[1, 0, 2], [4, 3, 5]])
-    both = joined([SWAP, Reflection((0,), (-1.0,))])
-    np.testing.assert_array_equal(both(np.arange(4.0)), [1, 0, -2, -3])
-
-
-def test_moments_are_averaged_as_those_of_rows_and_their_images() -> None:
-    rows = np.random.default_rng(0).normal([1.0, -2.0, 3.0], [1.0, 2.0, 0.5], (1000, 3))
-    rows = jnp.asarray(rows, jnp.float32)
-    weights = jnp.ones(1000)
-    own = moments_of(rows, weights=weights)
-    mean, variance = SWAP.average(own.mean, own.variance)
-    together = moments_of(jnp.concatenate([rows, SWAP(rows)]), weights=jnp.ones(2000))
-    np.testing.assert_allclose(mean, together.mean, atol=1e-5)
-    np.testing.assert_allclose(variance, together.variance, rtol=1e-4)
 
 
 @pytest.mark.extended

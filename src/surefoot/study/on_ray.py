@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.errors import UserError
+from surefoot.files import write_bytes
 from surefoot.study.executors import Executor, Stop, start_worker, wait_for
 from surefoot.study.jobs import EVALUATIONS, Job
 
@@ -116,7 +117,9 @@ class OnRay(Executor):
             told = str(error).strip().splitlines()[-1]
             raise UserError(f"Ray could not do a run: {told}") from None
         for name, content in files.items():
-            _write(study / job.folder / name, content)
+            path = study / job.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, content)
 
     def _cancel(self, references: list[Any]) -> None:
         """End tasks: an interrupted one removes its folder, a killed one cannot."""
@@ -167,14 +170,8 @@ def _do(text: str, told: Any = None) -> dict[str, bytes]:
 def _grow(file: Path, text: bytes) -> None:
     """Write what is longer than what is there: what begins anew says the same once more."""
     if len(text) > (file.stat().st_size if file.is_file() else 0):
-        _write(file, text)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(path.name + ".tmp")
-    staging.write_bytes(content)
-    staging.replace(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, text)
 
 
 def _import_ray() -> Any:
