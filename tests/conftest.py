@@ -22,10 +22,13 @@ hypothesis.settings.load_profile("surefoot")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
+# a browser need not be there; a study and a search are trainings in processes of their own
+EXTENDED = {"browser", "study", "tuned"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a browser is extended: it need not be there."""
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        if EXTENDED.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.extended)
 
 

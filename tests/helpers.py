@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from surefoot.config import Config, option_names
 from surefoot.training import Hook
 
@@ -40,6 +42,11 @@ def described(section: type) -> dict[str, tuple[str, str]]:
             assert found is not None, f"no source in brackets at the end of: {words}"
             texts[ast.unparse(field.target)] = (found.group(1), found.group(2))
     return texts
+
+
+def extended(*values: Any) -> Any:
+    """A row of a parametrized test that `make test` leaves to the extended tests."""
+    return pytest.param(*values, marks=pytest.mark.extended)
 
 
 def flags(config: Config = TINY) -> list[str]:

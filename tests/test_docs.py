@@ -98,13 +98,8 @@ def in_code(text: str) -> list[str]:
 # Python ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        page if page == "README.md" else pytest.param(page, marks=pytest.mark.extended)
-        for page in sorted({b.page for b in blocks("python") if b.is_run})
-    ],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("page", sorted({b.page for b in blocks("python") if b.is_run}))
 def test_python_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ import gymnasium
 import jax
 import pytest
 from gymnasium import spaces
-from tests.helpers import PROBE, TINY, Recorder, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, extended, metrics_of
 from tests.test_config import MAY_CHANGE
 from tests.training.helpers import After, trainer_for
 
@@ -251,13 +251,15 @@ class Wheel(gymnasium.Env):
             {"action_space": spaces.Box(-10, 10, (1,))},
             r"0 from -1.0 to 1.0 here, -10.0 to 10.0 there",
         ),
-        ({"action_space": spaces.Box(-1, 1, (1, 1))}, r"\(1,\) here, \(1, 1\) there"),
-        ({"action_space": spaces.Discrete(2)}, "continuous here, discrete there"),
-        (
+        extended({"action_space": spaces.Box(-1, 1, (1, 1))}, r"\(1,\) here, \(1, 1\) there"),
+        extended({"action_space": spaces.Discrete(2)}, "continuous here, discrete there"),
+        extended(
             {"observation_space": spaces.Box(-1, 1, (3,))},
             r"of size 2; .* offers {'observation': 3}",
         ),
-        ({"observation_space": spaces.MultiDiscrete([1, 1])}, r"reads observation 'observation'"),
+        extended(
+            {"observation_space": spaces.MultiDiscrete([1, 1])}, r"reads observation 'observation'"
+        ),
     ],
 )
 def test_a_task_that_offers_something_else_is_refused_and_nothing_is_changed(

@@ -45,6 +45,7 @@ def test_no_text_writes_a_control_character(text: str) -> None:
     assert all(c.isprintable() or ord(c) > 159 or c == "\n" for c in out.getvalue())
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe as POSIX has it")
 def test_that_a_reader_has_left_is_no_failure() -> None:
     code = "from surefoot.cli.main import main\nraise SystemExit(main(['tasks']))"

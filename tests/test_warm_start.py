@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, Recorder, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, extended, metrics_of
 from tests.training.helpers import After, bytes_of, trainer_for
 from tests.training.test_options import CHANGES
 
@@ -178,12 +178,12 @@ def test_groups_go_by_name_and_a_new_one_is_not_looked_at_yet(source: Path) -> N
     "options",
     [
         GRU,
-        GRU | {"memory": "lstm", "memory_layers": 2},
-        {"actor_hidden": ()},
         {"shared_trunk": True, "critic_groups": READS["actor_groups"]},
-        {"distribution": "beta"},
-        {"state_dependent_std": True},
-        {"gsde": True},
+        extended(GRU | {"memory": "lstm", "memory_layers": 2}),
+        extended({"actor_hidden": ()}),
+        extended({"distribution": "beta"}),
+        extended({"state_dependent_std": True}),
+        extended({"gsde": True}),
         {"actor_residual": True, "actor_hidden": (5, 5)},  # as wide as what it reads
     ],
     ids=str,

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY
+from tests.helpers import PROBE, TINY, extended
 
 import surefoot
 from surefoot.cli.main import main
@@ -113,7 +113,12 @@ def wrong(task: object) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "task", [Right, Resting, Clock, Latitude, "CartPole-v1", "gymnax:CartPole-v1", "Hopper-v5"]
+    "task",
+    [
+        Right,
+        "CartPole-v1",
+        *map(extended, (Resting, Clock, Latitude, "gymnax:CartPole-v1", "Hopper-v5")),
+    ],
 )
 def test_nothing_is_said_of_a_sound_environment(task: object) -> None:
     assert wrong(task) == []

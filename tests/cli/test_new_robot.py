@@ -100,6 +100,7 @@ def test_mistakes_are_named_and_nothing_is_written(
     assert set(Path().iterdir()) == before
 
 
+@pytest.mark.extended
 def test_a_stiff_arm_is_given_finer_steps(capsys: pytest.CaptureFixture) -> None:
     assert main(["new-robot", arm(STIFF), "--no-train", "--out", "stiff.py"]) == 0
     said = capsys.readouterr().out

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
-from tests.helpers import PROBE, flags
+from tests.helpers import PROBE, extended, flags
 
 from surefoot.cli.main import main
 from surefoot.config import Config
@@ -103,7 +103,7 @@ def spoilt_files(run: Path, *, alone: bool) -> Iterator[tuple[Path, str]]:
     [
         ("doctor", False),
         *(
-            pytest.param(verb, alone, marks=pytest.mark.extended)
+            extended(verb, alone)
             for verb, alone in (
                 ("resume", False),
                 ("report", False),

@@ -182,6 +182,7 @@ def test_a_pipe_that_breaks_elsewhere_is_no_good_end(
     assert "Broken pipe" in capsys.readouterr().err
 
 
+@pytest.mark.extended
 def test_training_goes_on_where_nobody_listens_and_in_a_folder_of_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

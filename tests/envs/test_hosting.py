@@ -16,7 +16,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
-from tests.helpers import TINY, Recorder, without_times
+from tests.helpers import TINY, Recorder, extended, without_times
 from tests.rollout.test_collect import begin, policy_for
 
 from surefoot.envs import Environment, Hosting, Step, make_environment
@@ -153,10 +153,15 @@ CASES = [
     *[(what, HERE) for what in ANYWHERE],
     *[(what, APART) for what in ANYWHERE | WORKERS_ONLY],
 ]
-NAMED = [f"{what}-{'apart' if hosting.workers else 'here'}" for what, hosting in CASES]
+CORE = [("raise", HERE), ("hang", APART)]
+every_case = pytest.mark.parametrize(
+    ("what", "hosting"),
+    [case if case in CORE else extended(*case) for case in CASES],
+    ids=[f"{what}-{'apart' if hosting.workers else 'here'}" for what, hosting in CASES],
+)
 
 
-@pytest.mark.parametrize(("what", "hosting"), CASES, ids=NAMED)
+@every_case
 def test_it_is_named_with_seed_step_and_reason(what: str, hosting: Hosting) -> None:
     with pytest.raises(ValueError, match=r"ours:Robot, environment 1 \(seed 11\)") as caught:
         play(start_env(robot(what), hosting), 20)
@@ -167,7 +172,7 @@ def test_it_is_named_with_seed_step_and_reason(what: str, hosting: Hosting) -> N
     assert ("in go_wrong" in said) == (what == "raise")
 
 
-@pytest.mark.parametrize(("what", "hosting"), CASES, ids=NAMED)
+@every_case
 def test_restart_makes_it_anew_and_leaves_the_others_as_they_were(
     what: str, hosting: Hosting, healthy: Step
 ) -> None:

@@ -144,6 +144,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.extended
 def test_a_run_keeps_its_origin_and_goes_on_exactly(run: Path, tmp_path: Path) -> None:
     stops = Stops(130)
     part = tmp_path / "run"
@@ -160,6 +161,7 @@ def test_a_run_keeps_its_origin_and_goes_on_exactly(run: Path, tmp_path: Path) -
     np.testing.assert_allclose(origin, [1.7e9, 48.137154, 0.0], atol=1.0)
 
 
+@pytest.mark.extended
 def test_a_loaded_policy_and_an_evaluation_read_from_there(run: Path) -> None:
     policy = load_policy(run)
     actions = [policy(OFFSETS + k * STEPS).item() for k in range(8)]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers import extended
 
 from surefoot.functional import (
     gae,
@@ -369,7 +370,7 @@ def test_no_gradient_flows(name):
 
 
 @every_estimator
-@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("x64", [extended(False), True])
 def test_float32_under_any_setting_and_jit(name, x64):
     args, valid = random_rollout(1)
     expected = ESTIMATORS[name](*args, weights=valid)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers import extended
 
 from surefoot.functional import (
     approx_kl,
@@ -138,7 +139,7 @@ def test_no_gradient_flows(diagnostic):
 
 
 @every_diagnostic
-@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("x64", [extended(False), True])
 def test_float32_scalar_under_any_setting_and_jit(diagnostic, x64):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         expected = diagnostic(NEW.astype(np.float32), OLD)

@@ -297,6 +297,7 @@ def test_kl_properties(p, q):
     assert all(jnp.abs(g).max() < 1e-5 for g in jax.tree.leaves(gradient))
 
 
+@pytest.mark.extended
 @every_type
 def test_entropy_and_kl_are_the_means_of_samples(p, q):
     num = 4_000

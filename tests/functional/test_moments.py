@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers import extended
 
 from surefoot.functional import (
     Moments,
@@ -266,7 +267,7 @@ def test_discounted_return_by_hand():
 # Contract -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("x64", [extended(False), True])
 def test_dtypes_under_any_setting_and_jit(x64):
     batch, weights = np.random.default_rng(0).normal(size=(4, 3)), np.ones(4, dtype=bool)
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):

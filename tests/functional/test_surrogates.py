@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers import extended
 
 from surefoot.functional import (
     clipped_loss,
@@ -325,7 +326,7 @@ def test_a_batch_without_valid_rows_has_loss_and_gradient_zero(loss):
 
 
 @every_loss
-@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("x64", [extended(False), True])
 def test_float32_scalar_under_any_setting_and_jit(loss, x64):
     batch = random_batch(5, (2, 3))
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from tests.helpers import extended
 
 from surefoot.functional import (
     clipped_value_loss,
@@ -186,7 +187,7 @@ def test_padding_and_empty_batches(loss):
 
 
 @every_loss
-@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("x64", [extended(False), True])
 def test_float32_scalar_under_any_setting_and_jit(loss, x64):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         batch = random_batch(3, (2, 3))

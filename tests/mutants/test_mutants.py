@@ -170,6 +170,7 @@ def test_tests_are_named_once() -> None:
     ]
 
 
+@pytest.mark.extended
 def test_a_run_in_a_fork_finds_modules_and_tells_as_one_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "changed").mkdir()
     (tmp_path / "changed/surefoot.py").write_text("ANSWER = 42")
@@ -202,6 +203,7 @@ def test_tests_that_found_others_come_first_and_the_one_that_failed_is_told(tmp_
     assert f"{FOUND_BY}test_it.py::test_it[e]\n" in output.read_text()
 
 
+@pytest.mark.extended
 def test_a_run_without_end_is_ended_by_the_time_that_it_has_a_core(tmp_path: Path) -> None:
     file = tmp_path / "test_it.py"
     file.write_text("def test_it():\n    while True: pass\n")

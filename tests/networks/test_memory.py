@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 from surefoot.networks import Linear, MemorySpec
 from surefoot.networks.memory import GRUCell, LSTMCarry, LSTMCell
@@ -107,7 +108,7 @@ def test_environments_do_not_mix(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("steps", [None, 1, 3])
+@pytest.mark.parametrize("steps", [None, extended(1), 3])
 def test_gradients_flow_back_through_so_many_steps(kind: str, steps: int | None) -> None:
     spec, own = memory(kind, bptt_steps=steps)
     none = jnp.zeros((T, N), bool)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.browser import PAYLOAD, canvases, note
-from tests.helpers import PROBE, flags
+from tests.helpers import PROBE, extended, flags
 
 from surefoot.cli.main import main
 from surefoot.errors import UserError
@@ -151,7 +151,9 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize(
+    "name", [name if name == "metrics.jsonl" else extended(name) for name in DAMAGE]
+)
 def test_damaged_files_are_said_and_end_nothing(name: str, runs: Path) -> None:
     page, file = WatchPage([runs]), runs / "one" / name
     for text in DAMAGE[name]:

@@ -120,6 +120,7 @@ def test_episodes_begin_anew_on_the_step_after_their_end() -> None:
     assert len(set(state[1].model["body_mass"][:, 1])) == 3
 
 
+@pytest.mark.extended
 def test_a_robot_learns_and_its_terms_are_reported() -> None:
     heard = Recorder()
     train(Pole(), TINY.replace(total_steps=TINY.batch_size * 2), hooks=[heard])

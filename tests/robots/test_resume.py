@@ -32,7 +32,8 @@ def cut(folder: Path, task: Any, config: Any = CONFIG) -> None:
     surefoot.train(task, config=config, run_dir=folder, progress=False, should_stop=enough)
 
 
-@pytest.mark.parametrize("memory", ["off", pytest.param("gru", marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("memory", ["off", "gru"])
 def test_a_run_that_was_cut_off_ends_with_the_bytes_of_one_left_alone(
     memory: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -505,6 +505,7 @@ def test_what_go1_sees_and_does_is_reflected_as_by_hand(walks: Any) -> None:
         assert env.spec.symmetry is env.symmetry
 
 
+@pytest.mark.extended
 def test_by_phase_it_sees_the_mirror_image_and_acts_in_it(walks: Any) -> None:
     by_phase, plain = walks
     mirror_seen = lambda x: x[:, PLACES] * np.array(SIGNS)  # noqa: E731

@@ -58,6 +58,7 @@ def test_practice_is_for_training_and_leaves_alone_what_was_set() -> None:
     assert made(Child(), training=True).episode_s == 0.25
 
 
+@pytest.mark.extended
 def test_episodes_begin_at_random_ages_in_training_alone() -> None:
     ages = []
     for training, stagger in ((False, True), (True, True), (True, False)):
@@ -167,6 +168,7 @@ def test_until_a_late_action_is_heard_a_servo_stays_at_home() -> None:
     np.testing.assert_allclose(heard, [0.3, 0.3, 0.65, 0.825], atol=1e-6)
 
 
+@pytest.mark.extended
 def test_evaluating_a_simulation_that_always_breaks_ends_with_an_error(monkeypatch: Any) -> None:
     env = RobotEnvironment(Pole(), 2)
     steps = RobotEnvironment._step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 from surefoot.config import validate
 from surefoot.envs.tasks import make_environment, own_options
@@ -14,7 +15,7 @@ from surefoot.robots.tasks import TASKS
 
 @pytest.mark.parametrize(
     "name",
-    [x if x == "QuadrupedWalk" else pytest.param(x, marks=pytest.mark.extended) for x in TASKS],
+    [x if x == "QuadrupedWalk" else extended(x) for x in TASKS],
 )
 def test_a_shipped_task_steps_and_nothing_breaks_down(name: str) -> None:
     task = f"robot:{name}"
@@ -39,6 +40,7 @@ def test_a_shipped_task_steps_and_nothing_breaks_down(name: str) -> None:
     env.close()
 
 
+@pytest.mark.extended
 def test_zero_actions_keep_a_quadruped_up() -> None:
     from surefoot.robots.tasks.quadrupeds import QuadrupedWalk
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from tests.helpers import extended
 
 from surefoot.agent import (
     LoadedPolicy,
@@ -176,6 +177,9 @@ def log_probs_again(policy: Policy, rollout: Rollout) -> np.ndarray:
 
 
 every_kind = pytest.mark.parametrize("kind", SPECS)
+core_kinds = pytest.mark.parametrize(
+    "kind", [kind if kind in ("gaussian", "discrete") else extended(kind) for kind in SPECS]
+)
 each_side = pytest.mark.parametrize("side", ["graph", "host"])
 
 
@@ -192,7 +196,7 @@ def assert_same_rollout(graph: Rollout, host: Rollout) -> None:
                 assert a.tobytes() == b.tobytes(), name
 
 
-@every_kind
+@core_kinds
 def test_graph_and_host_give_the_same_rollout(kind: str) -> None:
     assert_same_rollout(rollout_of(kind, "graph")[1], rollout_of(kind, "host")[1])
 
@@ -219,7 +223,7 @@ def test_every_step_and_every_environment_draws_its_own_action(side: str) -> Non
 
 
 @each_side
-@pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
+@pytest.mark.parametrize("kind", ["gaussian", extended("squashed_gaussian")])
 def test_colored_noise_goes_on_from_rollout_to_rollout(kind: str, side: str) -> None:
     env = mirror(kind, side=side)
     policy = policy_for(env.spec, kind)
@@ -266,7 +270,7 @@ def test_noise_of_features_is_held_across_rollouts(side: str) -> None:
 
 
 @each_side
-@every_kind
+@core_kinds
 def test_the_stored_log_probs_are_those_of_the_stored_raw_actions(kind: str, side: str) -> None:
     policy, rollout = rollout_of(kind, side)
     ratio = np.exp(log_probs_again(policy, rollout) - rollout.log_probs)
@@ -406,7 +410,8 @@ def test_two_short_rollouts_equal_a_long_one_where_no_action_is_drawn(side: str)
 
 
 @pytest.mark.parametrize(
-    ("kind", "side"), [*((kind, "graph") for kind in SPECS), ("gaussian", "host")]
+    ("kind", "side"),
+    [("gaussian", "host"), ("discrete", "graph"), *(extended(kind, "graph") for kind in SPECS)],
 )
 def test_the_deterministic_policy_plays_the_mode(kind: str, side: str) -> None:
     env = mirror(kind, side=side)

@@ -28,7 +28,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from tests.helpers import PROBE, TINY, Recorder, flags, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, extended, flags, metrics_of
 from tests.training.helpers import After, bytes_of, in_turn
 
 import surefoot
@@ -104,27 +104,23 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return surefoot.train(HOSTED, run_dir=tmp_path_factory.mktemp("r") / "whole", **OPTIONS).run_dir
 
 
-def extended(**options: Any) -> Any:
-    return pytest.param(options, marks=pytest.mark.extended)
-
-
 @pytest.mark.parametrize(
     "options",
     [
         {"task": PROBE},
-        {"task": PROBE, "overlap": "off"},
         {"task": PROBE, "overlap": "full", "max_lag": 2},
-        extended(task=PROBE, overlap="full", max_lag=1, measure_held_out_kl=True),
-        extended(task=PROBE, shared_trunk=True),
-        extended(task=PROBE, learning_rate_schedule="kl_adaptive"),
-        extended(task=PROBE, surrogate="kl_penalty", recompute_advantages=False),
-        extended(task=PROBE, algorithm="trpo"),
-        extended(task="CartPole-v1", total_steps=200),
-        extended(task="CartPole-v1", overlap="full"),
         {"task": "gymnasium:CartPole-v1"},
-        {"task": PROBE, "noise_color": 0.5},
-        {"task": PROBE, "gsde": True, "normalize_values": True},
-        extended(task="gymnax:CartPole-v1"),
+        extended({"task": PROBE, "overlap": "off"}),
+        extended({"task": PROBE, "overlap": "full", "max_lag": 1, "measure_held_out_kl": True}),
+        extended({"task": PROBE, "shared_trunk": True}),
+        extended({"task": PROBE, "learning_rate_schedule": "kl_adaptive"}),
+        extended({"task": PROBE, "surrogate": "kl_penalty", "recompute_advantages": False}),
+        extended({"task": PROBE, "algorithm": "trpo"}),
+        extended({"task": PROBE, "noise_color": 0.5}),
+        extended({"task": PROBE, "gsde": True, "normalize_values": True}),
+        extended({"task": "CartPole-v1", "total_steps": 200}),
+        extended({"task": "CartPole-v1", "overlap": "full"}),
+        extended({"task": "gymnax:CartPole-v1"}),
     ],
     ids=lambda options: "-".join(str(v) for v in options.values()),
 )
@@ -145,6 +141,7 @@ def said(heard: Recorder) -> list[str]:
     return [text for text in heard.notes if not text.startswith("iteration ")]
 
 
+@pytest.mark.extended
 def test_going_on_twice_is_the_same_too(hosted: Path, tmp_path: Path) -> None:
     run = interrupted_at(hosted, tmp_path / "run", steps(hosted)[1])
     first = api.resume(run, progress=False, should_stop=After(2))
@@ -285,6 +282,7 @@ def test_a_run_that_was_stopped_goes_on_from_there(whole: Path, tmp_path: Path) 
     assert_same(whole, stopped.run_dir)
 
 
+@pytest.mark.extended
 def test_where_exactness_was_asked_for_it_goes_back_to_where_it_holds(
     hosted: Path, tmp_path: Path
 ) -> None:
@@ -439,6 +437,7 @@ def test_the_newest_the_best_and_the_milestones_are_kept(tmp_path: Path) -> None
     assert found.best.episode_return == pytest.approx(max(means.values()))
 
 
+@pytest.mark.extended
 def test_the_best_of_before_the_interruption_stays_the_best(tmp_path: Path) -> None:
     options = OPTIONS | {"keep_checkpoints": 2}
     run = surefoot.train(HOSTED, run_dir=tmp_path / "run", should_stop=After(6), **options)
@@ -698,7 +697,7 @@ class OnHost(Chaos):
         super().__init__("host")
 
 
-@pytest.mark.parametrize("task", [InGraph, OnHost])
+@pytest.mark.parametrize("task", [InGraph, extended(OnHost)])
 def test_a_state_in_64_bits_comes_back_bit_for_bit_and_the_run_goes_on_exactly(
     tmp_path: Path, task: Any
 ) -> None:
@@ -899,6 +898,7 @@ def test_an_option_is_named_if_numbers_depend_on_it(
 # --- when the policy cannot be written
 
 
+@pytest.mark.extended
 def test_a_policy_that_cannot_be_written_is_handed_over_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, Recorder, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, extended, metrics_of
 from tests.training.helpers import After, bytes_of
 
 import surefoot
@@ -84,20 +84,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- the training is the same
 
 
-def more(**options: Any) -> Any:
-    return pytest.param(options, marks=pytest.mark.extended)
-
-
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        more(overlap="off"),
-        more(overlap="full", max_lag=2),
-        more(task="gymnasium:CartPole-v1"),
-        more(task="gymnasium:CartPole-v1", env_workers=2),
-        more(task="CartPole-v1"),
-        more(task="CartPole-v1", exact_resume="on"),
+        extended({"overlap": "off"}),
+        extended({"overlap": "full", "max_lag": 2}),
+        extended({"task": "gymnasium:CartPole-v1"}),
+        extended({"task": "gymnasium:CartPole-v1", "env_workers": 2}),
+        extended({"task": "CartPole-v1"}),
+        extended({"task": "CartPole-v1", "exact_resume": "on"}),
     ],
     ids=lambda options: "-".join(map(str, options.values())) or "as it comes",
 )
@@ -338,9 +334,7 @@ def cut_off(run: Path, to: Path, step: int) -> Path:
     return to
 
 
-@pytest.mark.parametrize(
-    "task", [Near, pytest.param("gymnasium:CartPole-v1", marks=pytest.mark.extended)]
-)
+@pytest.mark.parametrize("task", [Near, extended("gymnasium:CartPole-v1")])
 def test_a_run_that_goes_on_has_the_same_evaluations_and_the_same_best_policy(
     task: Any, whole: Path, tmp_path: Path
 ) -> None:
@@ -362,7 +356,7 @@ def rising(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("rising")
-@pytest.mark.parametrize("overlap", ["exact", pytest.param("full", marks=pytest.mark.extended)])
+@pytest.mark.parametrize("overlap", ["exact", extended("full")])
 def test_a_goal_ends_the_run_with_the_policy_that_reached_it(overlap: Any, tmp_path: Path) -> None:
     options = EVALUATED | {"total_steps": 900, "eval_every": 60, "overlap": overlap}
     heard = Recorder()

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.helpers import PROBE, TINY, Recorder
+from tests.helpers import PROBE, TINY, Recorder, extended
 
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, SingleEnvironment, SingleStep
@@ -198,8 +198,8 @@ def test_every_rule_is_tested() -> None:
     [
         (REACH, SMALL),
         (PROBE, TINY.replace(learning_rate=1e-3)),
-        pytest.param("CartPole-v1", SMALL, marks=pytest.mark.extended),
-        pytest.param("InvertedPendulum-v5", SMALL, marks=pytest.mark.extended),
+        extended("CartPole-v1", SMALL),
+        extended("InvertedPendulum-v5", SMALL),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers import PROBE, TINY
+from tests.helpers import PROBE, TINY, extended
 from tests.training.helpers import After
 
 import surefoot
@@ -199,7 +199,7 @@ GOING_BACK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("how", GOING_BACK)
+@pytest.mark.parametrize("how", [*map(extended, list(GOING_BACK)[:-1]), list(GOING_BACK)[-1]])
 def test_wherever_a_run_that_goes_on_is_cut_off_its_files_are_true(
     whole: tuple[Path, list[Path]], tmp_path: Path, how: str
 ) -> None:

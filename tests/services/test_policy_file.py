@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from tests.helpers import PROBE, TINY, Recorder
+from tests.helpers import PROBE, TINY, Recorder, extended
 from tests.training.helpers import bytes_of, in_turn
 
 import surefoot
@@ -85,11 +85,11 @@ def copy(run: Path, to: Path) -> Path:
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        ("Hopper-v5", {}),
-        ("Hopper-v5", {"distribution": "squashed_gaussian", "state_dependent_std": True}),
-        ("Hopper-v5", {"distribution": "beta", "normalize_observations": False}),
         ("gymnasium:Pendulum-v1", {}),  # its bounds are not -1 and 1
-        ("probe:both", {"shared_trunk": True}),
+        extended("Hopper-v5", {}),
+        extended("Hopper-v5", {"distribution": "squashed_gaussian", "state_dependent_std": True}),
+        extended("Hopper-v5", {"distribution": "beta", "normalize_observations": False}),
+        extended("probe:both", {"shared_trunk": True}),
     ],
 )
 def test_loaded_policy_acts_as_the_trained_one(task: str, options: dict, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_policy_is_used_in_gymnasium_as_it_is(hopper: Path) -> None:
     env.step(action)
 
 
-@pytest.mark.parametrize("trained", [False, pytest.param(True, marks=pytest.mark.extended)])
+@pytest.mark.parametrize("trained", [False, extended(True)])
 @pytest.mark.parametrize("task", ["gymnasium:FrozenLake-v1", "gymnasium:CliffWalking-v1"])
 def test_a_discrete_observation_is_taken_as_it_comes(
     task: str, trained: bool, tmp_path: Path

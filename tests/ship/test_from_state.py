@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import TINY
+from tests.helpers import TINY, extended
 from tests.services.test_policy_file import as_trained, some
 
 from surefoot import deploy
@@ -62,15 +62,12 @@ def run_of(task: Any, folder: Path, **options: Any) -> Path:
     return folder
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("task", "options"),
     [
         (QuadrupedWalk(command_s=0.3), {}),
-        pytest.param(
-            Everything(command_s=0.3),
-            {"memory": "gru", "memory_size": 4},
-            marks=pytest.mark.extended,
-        ),
+        extended(Everything(command_s=0.3), {"memory": "gru", "memory_size": 4}),
     ],
     ids=["with a reflection", "with all that is remembered"],
 )
@@ -93,6 +90,7 @@ def test_it_gives_the_controls_of_the_simulator(task: Any, options: Any, tmp_pat
     env.close()
 
 
+@pytest.mark.extended
 def test_names_say_what_goes_in(tmp_path: Path) -> None:
     whole = RobotPolicy(load_policy(run_of(Everything(), tmp_path / "run")).policy, Everything())
     shapes = {port.name: port.shape for port in whole.inputs if not port.carried}
@@ -132,6 +130,7 @@ def test_every_form_is_compared_and_says_what_it_reads(
     assert "what the actuators are told" in (result.folder / "README.md").read_text()
 
 
+@pytest.mark.extended
 def test_what_no_robot_measures_is_refused(tmp_path: Path) -> None:
     task = ReadsTheSimulator()
     loaded = load_policy(run_of(task, tmp_path / "run"))

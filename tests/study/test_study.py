@@ -165,7 +165,6 @@ def test_the_csv_has_a_line_for_each_evaluation(study: tuple[Path, str]) -> None
     assert all(float(row["return"]) > 0 for row in rows if not row["error"])
 
 
-@pytest.mark.extended
 def test_a_finished_run_is_never_repeated(study: tuple[Path, str], tmp_path: Path) -> None:
     run_dir, _ = study
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("result.json")}
@@ -248,6 +247,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
+@pytest.mark.extended
 def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     with start(write(tmp_path), tmp_path / "run", "--workers", "1") as process:
         assert process.stdout is not None

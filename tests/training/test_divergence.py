@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import TINY
+from tests.helpers import TINY, extended
 from tests.training.helpers import Chosen
 
 import surefoot
@@ -92,12 +92,12 @@ def updates(kind: str, count: int, **options: Any) -> Watch:
 @pytest.mark.parametrize(
     ("overlap", "kind"),
     [
-        *[("off", kind) for kind in KINDS],
         ("exact", "bursts of NaN"),
         *[
-            pytest.param("exact", kind, marks=pytest.mark.extended)
+            extended(overlap, kind)
+            for overlap in ("off", "exact")
             for kind in KINDS
-            if kind != "bursts of NaN"
+            if (overlap, kind) != ("exact", "bursts of NaN")
         ],
     ],
 )

@@ -236,6 +236,7 @@ class Stuck(gymnasium.Env):
         raise self.error
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 def test_what_was_learned_is_handed_over_where_environments_cannot_be_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, Recorder, flags, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, extended, flags, metrics_of
 from tests.training.helpers import After, recorded
 
 import surefoot
@@ -38,12 +38,13 @@ def together(task: str, **options: Any) -> tuple[list[Any], list[Recorder]]:
     return [state for state, _ in trained], recorders
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("task", "options"),
     [
         (PROBE, {}),
-        pytest.param(PROBE, {"joint_loss": True, "target_kl": 0.01}, marks=pytest.mark.extended),
-        pytest.param("probe:both/discrete", {}, marks=pytest.mark.extended),
+        extended(PROBE, {"joint_loss": True, "target_kl": 0.01}),
+        extended("probe:both/discrete", {}),
     ],
 )
 def test_each_seed_is_its_solo_run(task: str, options: dict) -> None:

@@ -20,9 +20,8 @@ def deterministic_return(task: str, config: Config, episodes: int = 20) -> float
     return evaluate(policy, env, episodes, key=jax.random.key(1))["episode_return_mean"]
 
 
-@pytest.mark.parametrize(
-    "task", [PATHS[0], *(pytest.param(task, marks=pytest.mark.extended) for task in PATHS[1:])]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("task", PATHS)
 def test_cart_pole_is_balanced_on_every_path(task: str) -> None:
     config = Config(total_steps=60_000, learning_rate=1e-3, num_epochs=6)
     assert deterministic_return(task, config) >= 475

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, Recorder, without_times
+from tests.helpers import PROBE, TINY, Recorder, extended, without_times
 from tests.training.helpers import After, bytes_of, recorded, trace, trainer_for
 
 from surefoot import functional as F
@@ -38,10 +38,10 @@ def run() -> Recorder:
     "task",
     [
         PROBE,
-        "CartPole-v1",
         "gymnasium:CartPole-v1",
-        pytest.param("Hopper-v5", marks=pytest.mark.extended),
-        pytest.param("gymnasium:Pendulum-v1", marks=pytest.mark.extended),
+        extended("CartPole-v1"),
+        extended("Hopper-v5"),
+        extended("gymnasium:Pendulum-v1"),
     ],
 )
 def test_same_seed_same_bytes(task: str) -> None:
@@ -182,9 +182,9 @@ WILD = TINY.replace(learning_rate_schedule="constant", total_steps=10_000)
     "options",
     [
         {},
-        {"joint_loss": True},
-        {"recompute_advantages": True},
-        pytest.param({"shared_trunk": True}, marks=pytest.mark.extended),
+        extended({"joint_loss": True}),
+        extended({"recompute_advantages": True}),
+        extended({"shared_trunk": True}),
     ],
 )
 def test_updates_that_diverge_are_not_applied_and_the_run_ends_after_a_few(options: dict) -> None:
@@ -411,16 +411,16 @@ def test_a_simulator_that_loses_the_last_observation_is_warned_of_and_counted(fi
     ("task", "overlap"),
     [
         (PROBE, "off"),
-        (PROBE, "exact"),
-        (PROBE, "full"),
-        ("CartPole-v1", "exact"),
         ("gymnasium:CartPole-v1", "exact"),
+        extended(PROBE, "exact"),
+        extended(PROBE, "full"),
+        extended("CartPole-v1", "exact"),
         *[
-            pytest.param(task, overlap, marks=pytest.mark.extended)
+            extended(task, overlap)
             for task in ("CartPole-v1", "gymnasium:CartPole-v1")
             for overlap in ("off", "full")
         ],
-        pytest.param("Hopper-v5", "exact", marks=pytest.mark.extended),
+        extended("Hopper-v5", "exact"),
     ],
 )
 def test_everything_is_compiled_in_the_first_iterations_and_never_again(
@@ -458,6 +458,7 @@ def test_the_held_out_kl_is_reported_and_changes_nothing(options: dict) -> None:
     assert measured.state.last_learner is not None
 
 
+@pytest.mark.extended
 def test_the_held_out_kl_is_that_of_the_update_before_on_the_next_rollout() -> None:
     config = TINY.replace(measure_held_out_kl=True, overlap="off", learning_rate=0.01)
     trainer = trainer_for(config=config)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 import surefoot
 from surefoot.agent import load_policy
@@ -77,11 +78,11 @@ def trainer(kind: str, options: Config) -> Trainer:
     ("memory", "kind"),
     [
         ("gru", "gaussian"),
-        ("lstm", "discrete"),
         *(
-            pytest.param(memory, kind, marks=pytest.mark.extended)
+            extended(memory, kind)
             for memory in ("gru", "lstm")
             for kind in ACTIONS
+            if (memory, kind) != ("gru", "gaussian")
         ),
     ],
 )

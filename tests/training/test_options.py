@@ -237,6 +237,7 @@ def test_every_option_changes_what_is_learned(option: str) -> None:
     assert with_options(stage, **both, **{option: value}) != with_options(stage, **both)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("stage", STAGES)
 def test_equal_options_give_equal_bytes_at_every_stage(stage: str) -> None:
     outcome.cache_clear()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, Recorder
+from tests.helpers import PROBE, TINY, Recorder, extended
 from tests.training.helpers import bytes_of, trainer_for
 from tests.training.helpers import trace as trace_of
 
@@ -30,19 +30,15 @@ def trace(task: str = PROBE, **options: Any) -> tuple[list[Any], list[bytes]]:
     return trace_of(task, CONFIG, **options)
 
 
-def extended(*values: Any) -> Any:
-    return pytest.param(*values, marks=pytest.mark.extended)
-
-
 @pytest.mark.parametrize(
     ("task", "options"),
     [
         (PROBE, {}),
-        ("CartPole-v1", {}),
         ("gymnasium:CartPole-v1", {}),
-        (PROBE, {"recompute_advantages": True}),
-        (PROBE, {"joint_loss": True}),
-        (PROBE, {"target_kl": 1e-6, "learning_rate_schedule": "kl_adaptive"}),
+        extended("CartPole-v1", {}),
+        extended(PROBE, {"recompute_advantages": True}),
+        extended(PROBE, {"joint_loss": True}),
+        extended(PROBE, {"target_kl": 1e-6, "learning_rate_schedule": "kl_adaptive"}),
         extended("Hopper-v5", {}),
         extended("gymnasium:Pendulum-v1", {}),
     ],
@@ -87,9 +83,9 @@ def test_lag_is_bounded_and_recorded_for_each_batch() -> None:
     [
         ({"overlap": "exact"}, [0, 0, 0, 0, 0]),
         ({"overlap": "full", "max_lag": 0}, [0, 0, 0, 0, 0]),
-        ({"overlap": "full", "max_lag": 1}, [0, 1, 1, 1, 1]),
+        extended({"overlap": "full", "max_lag": 1}, [0, 1, 1, 1, 1]),
         ({"overlap": "full", "max_lag": 2}, [0, 1, 2, 2, 2]),
-        ({"overlap": "full", "max_lag": 3}, [0, 1, 2, 3, 3]),
+        extended({"overlap": "full", "max_lag": 3}, [0, 1, 2, 3, 3]),
     ],
 )
 def test_the_collecting_policy_is_as_many_updates_behind_as_allowed(

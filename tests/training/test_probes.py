@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tests.helpers import TINY
+from tests.helpers import TINY, extended
 from tests.training.helpers import Chosen, in_turn, trainer_for
 
 from surefoot.agent import Policy
@@ -28,10 +28,7 @@ CONFIG = TINY.replace(
 )
 KINDS = [("discrete", "gaussian"), ("continuous", "gaussian")]
 # the same critic, and the same loop around another distribution: one update of theirs is looked at below
-FURTHER = [
-    pytest.param("continuous", name, marks=pytest.mark.extended)
-    for name in ("squashed_gaussian", "beta")
-]
+FURTHER = [extended("continuous", name) for name in ("squashed_gaussian", "beta")]
 ONE = np.ones((1, 1), np.float32)
 CUES = np.array([[-1.0], [1.0]], np.float32)
 
@@ -140,12 +137,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"critic_epochs": 4},
 ]
 # compiled already for other tests; and what adapts from update to update
-CORE = [
-    {},
-    {"joint_loss": True},
-    {"recompute_advantages": True},
-    {"surrogate": "kl_penalty", "learning_rate_schedule": "kl_adaptive"},
-]
+CORE = [{}, {"surrogate": "kl_penalty", "learning_rate_schedule": "kl_adaptive"}]
 
 
 def right_sides(policy: Policy) -> np.ndarray:
@@ -185,7 +177,7 @@ def test_every_objective_and_estimator_moves_each_action_to_the_right_side(optio
 
 @pytest.mark.parametrize(
     "options",
-    [x if x in CORE else pytest.param(x, marks=pytest.mark.extended) for x in OPTIONS],
+    [x if x in CORE else extended(x) for x in OPTIONS],
     ids=str,
 )
 def test_every_objective_and_estimator_learns_which_action_is_right(options: dict) -> None:

@@ -173,7 +173,6 @@ def test_options_that_do_not_go_together_are_not_trained(tuned: tuple[Path, str]
     assert f", {len(refused)} refused." in page or f" {len(refused)} refused," in page
 
 
-@pytest.mark.extended
 def test_what_was_judged_stays_judged(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     again = folder / "again and fewer"
@@ -202,6 +201,7 @@ def test_what_was_judged_stays_judged(tuned: tuple[Path, str]) -> None:
         assert results(again)["judged"] == three
 
 
+@pytest.mark.extended
 def test_no_password_is_left_in_the_folder(tmp_path: Path) -> None:
     url = f"sqlite://surefoot:secret@/{tmp_path / 'trials.db'}"
     with pytest.MonkeyPatch.context() as patch:
@@ -213,7 +213,6 @@ def test_no_password_is_left_in_the_folder(tmp_path: Path) -> None:
     assert any(b"sqlite://surefoot:***@" in content for content in kept)
 
 
-@pytest.mark.extended
 def test_no_trial_is_repeated(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     before, first = trained(folder), results(folder)
@@ -300,6 +299,7 @@ def test_a_cluster_has_the_workers_that_it_has(verb: str, capsys, tmp_path: Path
     assert "--workers 2 with --ray: it is for processes on this machine" in said
 
 
+@pytest.mark.extended
 def test_a_training_that_cannot_be_done_is_recorded_and_the_search_goes_on(
     tmp_path: Path, capsys
 ) -> None:

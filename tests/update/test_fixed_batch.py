@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from tests.helpers import extended
 
 from surefoot.config import Config
 from surefoot.networks import PolicyHead, TorsoSpec, make_actor, make_critic
@@ -279,7 +280,7 @@ def estimated(**changes: Any) -> Estimated:
     return updater().estimate_advantages(updater().init(*networks()), (), experience)[0]
 
 
-@pytest.mark.parametrize("options", [{}, {"shared_trunk": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, extended({"shared_trunk": True})], ids=str)
 def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as_it_stands(
     options: dict,
 ) -> None:

@@ -131,11 +131,13 @@ def test_the_step_is_along_the_natural_gradient_as_long_as_the_rate_says(
     np.testing.assert_allclose(metrics["optim/grad_norm"], np.linalg.norm(gradient), rtol=1e-3)
 
 
+@pytest.mark.extended
 def test_the_critic_learns_by_epochs_as_in_ppo() -> None:
     few, many = updated(num_epochs=1)[-1], updated(num_epochs=20)[-1]
     assert float(many["loss/value"]) < float(few["loss/value"])
 
 
+@pytest.mark.extended
 def test_the_actors_learning_rate_is_the_length_of_its_step() -> None:
     def first_update(max_kl: float):
         made, state = trainer("probe:both/discrete", max_kl=max_kl)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY
+from tests.helpers import PROBE, TINY, extended
 
 from surefoot import functional as F
 from surefoot.config import Config
@@ -65,13 +65,13 @@ def leaves(tree) -> list[bytes]:
     ("task", "options"),
     [
         (PROBE, {"initial_std": 5.0}),
-        (PROBE, {"distribution": "beta", "initial_std": 0.4}),
         ("probe:both/discrete", {}),
-        (PROBE, {"shared_trunk": True}),
-        (PROBE, {"recompute_advantages": True}),
-        pytest.param(PROBE, {"distribution": "squashed_gaussian"}, marks=pytest.mark.extended),
-        pytest.param(PROBE, {"state_dependent_std": True}, marks=pytest.mark.extended),
-        pytest.param(PROBE, {"joint_loss": True}, marks=pytest.mark.extended),
+        extended(PROBE, {"distribution": "beta", "initial_std": 0.4}),
+        extended(PROBE, {"shared_trunk": True}),
+        extended(PROBE, {"recompute_advantages": True}),
+        extended(PROBE, {"distribution": "squashed_gaussian"}),
+        extended(PROBE, {"state_dependent_std": True}),
+        extended(PROBE, {"joint_loss": True}),
     ],
 )
 def test_ratio_is_one_before_the_first_gradient_step(task: str, options: dict) -> None:
@@ -194,7 +194,9 @@ def test_the_normalizer_has_seen_what_the_policy_saw() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"joint_loss": True}, {"recompute_advantages": True}], ids=str
+    "options",
+    [{}, extended({"joint_loss": True}), extended({"recompute_advantages": True})],
+    ids=str,
 )
 def test_an_update_begins_by_rescaling_normalized_values_once(options: dict) -> None:
     made, state = trainer(normalize_values=True, **options)
@@ -211,7 +213,7 @@ def test_an_update_begins_by_rescaling_normalized_values_once(options: dict) -> 
     np.testing.assert_allclose(scale.std, jnp.maximum(jnp.sqrt(variance), 1e-4), rtol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [1e12, 1e25])
+@pytest.mark.parametrize("factor", [extended(1e12), 1e25])
 @pytest.mark.parametrize("options", [{}, {"recompute_advantages": True}], ids=str)
 def test_normalized_values_may_be_large_and_a_refused_update_leaves_no_trace(
     factor: float, options: dict
