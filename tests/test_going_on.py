@@ -51,6 +51,7 @@ def cut_off(whole: Path, to: Path) -> Path:
     return run
 
 
+@pytest.mark.extended
 def test_a_changed_option_acts_from_there_on_and_is_on_record(whole: Path, tmp_path: Path) -> None:
     run = cut_off(whole, tmp_path / "run")
     first = read_checkpoint(checkpoints(run)[0])

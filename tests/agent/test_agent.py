@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 from surefoot.agent import Agent, NormalizerSpec, make_agent, value_head
 from surefoot.config import Config
@@ -199,7 +200,7 @@ def mirrored(**observations: int) -> EnvSpec:
     return dataclasses.replace(plain, symmetry=Symmetry(groups, SIDE))
 
 
-@pytest.mark.parametrize("how", ["average", "augment"])
+@pytest.mark.parametrize("how", [extended("average"), "augment"])
 def test_a_symmetry_is_that_of_the_groups_that_are_read(how: str) -> None:
     config = Config(symmetry=how, actor_hidden=(4,), critic_hidden=(4,))
     agent = make_agent(config, mirrored(state=3, privileged_state=1))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 from surefoot.functional import PolicyReflection, Reflection
 from surefoot.functional.distributions import (
@@ -443,7 +444,7 @@ BEGINS = np.arange(64).reshape(8, 8) % 11 == 0  # here and there, other rows for
 
 
 @each_memory
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [extended(False), True])
 def test_networks_that_a_learner_owns_together_are_the_actor_and_critic_that_they_were(
     shared: bool, memory: MemorySpec | None
 ) -> None:

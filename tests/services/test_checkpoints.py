@@ -108,7 +108,7 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "options",
     [
         {"task": PROBE},
-        {"task": PROBE, "overlap": "full", "max_lag": 2},
+        extended({"task": PROBE, "overlap": "full", "max_lag": 2}),
         {"task": "gymnasium:CartPole-v1"},
         extended({"task": PROBE, "overlap": "off"}),
         extended({"task": PROBE, "overlap": "full", "max_lag": 1, "measure_held_out_kl": True}),
@@ -697,7 +697,8 @@ class OnHost(Chaos):
         super().__init__("host")
 
 
-@pytest.mark.parametrize("task", [InGraph, extended(OnHost)])
+@pytest.mark.extended
+@pytest.mark.parametrize("task", [InGraph, OnHost])
 def test_a_state_in_64_bits_comes_back_bit_for_bit_and_the_run_goes_on_exactly(
     tmp_path: Path, task: Any
 ) -> None:

@@ -355,6 +355,7 @@ def rising(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Evaluation, "_evaluate", found)
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("rising")
 @pytest.mark.parametrize("overlap", ["exact", extended("full")])
 def test_a_goal_ends_the_run_with_the_policy_that_reached_it(overlap: Any, tmp_path: Path) -> None:

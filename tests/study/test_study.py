@@ -329,6 +329,7 @@ def test_tasks_in_jax_share_a_program_and_give_what_solo_runs_do(tmp_path: Path)
     assert set(more) == {"0", "1", "2", "3"}
 
 
+@pytest.mark.extended
 def test_a_seed_that_fails_does_not_take_the_others_with_it(tmp_path: Path, monkeypatch) -> None:
     from surefoot import api
 

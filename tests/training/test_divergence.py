@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import TINY, extended
+from tests.helpers import TINY
 from tests.training.helpers import Chosen
 
 import surefoot
@@ -89,18 +89,9 @@ def updates(kind: str, count: int, **options: Any) -> Watch:
     return watch
 
 
-@pytest.mark.parametrize(
-    ("overlap", "kind"),
-    [
-        ("exact", "bursts of NaN"),
-        *[
-            extended(overlap, kind)
-            for overlap in ("off", "exact")
-            for kind in KINDS
-            if (overlap, kind) != ("exact", "bursts of NaN")
-        ],
-    ],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("overlap", ["off", "exact"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_reward_breaks_a_run(overlap: str, kind: str) -> None:
     watch = updates(kind, 101, overlap=overlap)
     assert watch.refused == 0

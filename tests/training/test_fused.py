@@ -68,6 +68,7 @@ def test_each_seed_is_its_solo_run(task: str, options: dict) -> None:
                 np.testing.assert_allclose(here[name], there[name], rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.extended
 def test_seeds_are_all_different() -> None:
     states, recorders = together(PROBE)
     assert [recorder.run.config.seed for recorder in recorders] == list(SEEDS)

@@ -211,6 +211,7 @@ def test_updates_that_diverge_are_not_applied_and_the_run_ends_after_a_few(optio
     assert f"learning rate is halved (1 of {wild.max_refused_updates} times)" in keeper.notes[0]
 
 
+@pytest.mark.extended
 def test_a_run_recovers_from_a_rate_that_was_too_large() -> None:
     # the first step overflows, half of it does not
     largest = float(np.finfo(np.float32).max)

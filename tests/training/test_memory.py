@@ -101,6 +101,7 @@ def test_acting_step_by_step_is_replaying_the_sequence(memory: str, kind: str) -
     assert any(np.asarray(x).any() for x in jax.tree.leaves(seen.carry))
 
 
+@pytest.mark.extended
 def test_what_is_remembered_goes_on_from_rollout_to_rollout() -> None:
     own = trainer("gaussian", config("lstm"))
     state = own.start()

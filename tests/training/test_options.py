@@ -246,11 +246,13 @@ def test_equal_options_give_equal_bytes_at_every_stage(stage: str) -> None:
     assert with_options(stage) == before
 
 
+@pytest.mark.extended
 def test_the_least_advantage_spread_needs_scaled_rewards() -> None:
     raw = {"scale_rewards": False}
     assert with_options("update", **raw, min_advantage_std=10.0) == with_options("update", **raw)
 
 
+@pytest.mark.extended
 def test_what_acts_on_the_critic_alone_leaves_the_actor_as_it_was() -> None:
     plain = with_options("update")
     for option in ("critic_epochs", "critic_learning_rate", "value_clip_epsilon"):

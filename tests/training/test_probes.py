@@ -75,7 +75,7 @@ def trained(trainer: Trainer) -> TrainState:
     return state
 
 
-@pytest.mark.parametrize(("actions", "distribution"), [*KINDS, *FURTHER])
+@pytest.mark.parametrize(("actions", "distribution"), [KINDS[0], extended(*KINDS[1]), *FURTHER])
 @pytest.mark.parametrize("probe", EXPECTED)
 def test_probe_is_solved(probe: str, actions: str, distribution: str) -> None:
     trainer, env, playing = compiled(actions, distribution)

@@ -260,6 +260,7 @@ def test_the_record_is_lines_of_json(tmp_path: Path) -> None:
         assert isinstance(json.loads(line), dict)
 
 
+@pytest.mark.extended
 def test_importance_finds_what_matters(tmp_path: Path) -> None:
     tuning = Tuning(PROBE, TINY, {**SPACE, "gamma": Range(0.9, 0.99)}, seeds=1)
     for trials in (7, 30):

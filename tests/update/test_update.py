@@ -65,7 +65,7 @@ def leaves(tree) -> list[bytes]:
     ("task", "options"),
     [
         (PROBE, {"initial_std": 5.0}),
-        ("probe:both/discrete", {}),
+        extended("probe:both/discrete", {}),
         extended(PROBE, {"distribution": "beta", "initial_std": 0.4}),
         extended(PROBE, {"shared_trunk": True}),
         extended(PROBE, {"recompute_advantages": True}),
@@ -213,7 +213,8 @@ def test_an_update_begins_by_rescaling_normalized_values_once(options: dict) -> 
     np.testing.assert_allclose(scale.std, jnp.maximum(jnp.sqrt(variance), 1e-4), rtol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [extended(1e12), 1e25])
+@pytest.mark.extended
+@pytest.mark.parametrize("factor", [1e12, 1e25])
 @pytest.mark.parametrize("options", [{}, {"recompute_advantages": True}], ids=str)
 def test_normalized_values_may_be_large_and_a_refused_update_leaves_no_trace(
     factor: float, options: dict
