@@ -15,7 +15,7 @@ from surefoot.agent import LoadedPolicy, Policy, load_policy
 from surefoot.config import Config, from_mapping, parse_options
 from surefoot.envs import Environment, make_environment
 from surefoot.envs.contract import closing, release
-from surefoot.envs.tasks import own_options, refuse_code, task_name
+from surefoot.envs.tasks import own_options, refuse_code, task_fingerprint, task_name
 from surefoot.errors import UserError
 from surefoot.files import hold
 from surefoot.going_on import check_seeds, check_source, going_on, task_again, with_changes
@@ -356,6 +356,8 @@ def evaluate(
     """
     if max_episode_steps < 1:
         raise UserError(f"max_episode_steps = {max_episode_steps} must be at least 1")
+    if env_options is None:
+        _say_if_changed(Path(run), task)
     run = best_folder(run) if best else run
     env, policy, streams = open_run(
         run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
@@ -372,6 +374,23 @@ def evaluate(
             log=lambda text: say(text, stderr=True),
             progress=shown,
         )
+
+
+def _say_if_changed(run: Path, task: Any) -> None:
+    """Tell who plays a run's own task that its code or model is other than in training."""
+    stored, config = read_config(run)
+    task = task_again(stored, task)
+    if task_name(task) != stored:
+        return
+    with contextlib.suppress(UserError):  # a damaged checkpoint is no matter of an evaluation
+        checkpoint, _ = find_checkpoint(run)
+        before = checkpoint and checkpoint.fingerprint
+        if before and before != task_fingerprint(task, parse_options(config.env_options)):
+            say(
+                f"note: the code or model of {stored} has changed since the run trained on it; "
+                "it is played as it is now",
+                stderr=True,
+            )
 
 
 def open_run(

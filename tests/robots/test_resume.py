@@ -65,6 +65,20 @@ def test_a_task_that_has_changed_is_not_called_exact(
     assert "the task's code or model was " in said
 
 
+@pytest.mark.extended
+def test_who_evaluates_a_task_that_has_changed_is_told(tmp_path: Path, capsys: Any) -> None:
+    cut(tmp_path / "cut", Pole())
+
+    def told(task: Any, **options: Any) -> bool:
+        surefoot.evaluate(tmp_path / "cut", task=task, episodes=1, **options)
+        return "has changed since the run trained on it" in capsys.readouterr().err
+
+    assert not told(Pole())
+    assert told(Pole(near=2.0))
+    assert not told(Pole(near=2.0), env_options=[])  # other settings were asked for
+    assert not told(Other())  # another task, by name
+
+
 def test_a_fingerprint_is_that_of_the_task_and_of_nothing_else() -> None:
     assert fingerprint(Pole()) == fingerprint(Pole())
     assert len({fingerprint(Pole()), fingerprint(Pole(near=2.0)), fingerprint(Other())}) == 3

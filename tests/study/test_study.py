@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,19 @@ def test_a_finished_run_is_never_repeated(study: tuple[Path, str], tmp_path: Pat
     assert len(now) == len(before) + 3
     assert {path: now[path] for path in before} == before
     assert set(results(run_dir)["tasks"][TASK]["clip"]["scores"]) == {"0", "1", "2"}
+
+
+def test_it_goes_on_from_three_kinds_of_file(study: tuple[Path, str], tmp_path: Path) -> None:
+    run_dir, _ = study
+    kept = tmp_path / "kept"
+    for path in run_dir.rglob("*"):
+        if path.name in {"study.toml", "provenance.json", "result.json"}:
+            copy = kept / path.relative_to(run_dir)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    said = finished_here(kept, kept)
+    assert "[" not in said.split("folder:")[1].splitlines()[1]
+    assert results(kept) == results(run_dir)
 
 
 @pytest.mark.extended
