@@ -2,6 +2,7 @@
 
     python benchmarks/learning_curves.py [--tasks NAME ...] [--seeds 10] [--total-steps 1000000]
     python benchmarks/learning_curves.py --tasks Hopper-v5 gymnasium:Hopper-v5 --name paths
+    python benchmarks/learning_curves.py --tasks Hopper-v5 surefoot.robots.tasks.gymnasium:Hopper --name paths
 
 A run is a process of its own on a core of its own (`surefoot train`, then `surefoot eval`: the deterministic
 policy at the last step, 20 episodes on environments it never trained on). Every run is a line of
@@ -100,7 +101,8 @@ def one_run(task: str, seed: int, options: argparse.Namespace, core: int) -> Row
         train += ["--overlap", "off", "--run-dir", str(folder), *options.extra]
         on_core(core, train)
         seconds = time.perf_counter() - began
-        found = json.loads(on_core(core, ["eval", str(folder), "--episodes", "20", "--json"]))
+        played = ["eval", str(folder), "--task", task, "--episodes", "20", "--json"]
+        found = json.loads(on_core(core, played))
     row = {"task": task, "seed": seed, "total_steps": options.total_steps}
     row |= {"options": " ".join(options.extra), "train_seconds": f"{seconds:.1f}"}
     return {name: str(x) for name, x in (row | found).items() if name in COLUMNS}

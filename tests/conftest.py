@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from typing import Any
@@ -21,6 +22,9 @@ hypothesis.settings.load_profile("surefoot")
 # before JAX is imported: programs of equal shape are compiled once for the whole session
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+
+# tracing makes objects by the million, of which few are garbage; JAX looks for its own at each collection
+gc.set_threshold(100_000, 50, 50)
 
 # a browser need not be there; a study and a search are trainings in processes of their own
 EXTENDED = {"browser", "study", "tuned"}
