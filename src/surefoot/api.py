@@ -356,14 +356,14 @@ def evaluate(
     """
     if max_episode_steps < 1:
         raise UserError(f"max_episode_steps = {max_episode_steps} must be at least 1")
-    if env_options is None:
-        _say_if_changed(Path(run), task)
-    run = best_folder(run) if best else run
+    played = best_folder(run) if best else run
     env, policy, streams = open_run(
-        run, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
+        played, episodes=episodes, task=task, seed=seed, num_envs=num_envs, env_options=env_options
     )
     shown = EpisodeProgress(episodes, shown=progress)
     with closing(env, warnings.warn), shown:
+        if env_options is None:
+            _say_if_changed(Path(run), task)
         return evaluate_policy(
             policy.policy,
             env,

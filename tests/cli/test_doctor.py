@@ -172,6 +172,7 @@ def test_what_fails_to_close_is_named_and_the_rest_is_still_said(task: Any) -> N
     assert any("the same seed and actions give the same numbers" in text for _, text in found)
 
 
+@pytest.mark.extended
 def test_a_run_is_judged_by_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     options = {"run_dir": tmp_path / "run", "total_steps": 600, "progress": False}
     config = TINY.replace(learning_rate=0.01)  # with less, so few steps hardly change a policy

@@ -187,6 +187,7 @@ def test_a_run_in_a_fork_finds_modules_and_tells_as_one_of_its_own(tmp_path: Pat
     assert "1 passed" in output.read_text()
 
 
+@pytest.mark.extended
 def test_tests_that_found_others_come_first_and_the_one_that_failed_is_told(tmp_path: Path) -> None:
     file, output = tmp_path / "test_it.py", tmp_path / "output"
     order = "open(__file__ + '.ran', 'a').write"

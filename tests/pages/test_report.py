@@ -66,6 +66,7 @@ def test_a_run_folder_s_name_need_not_be_text(runs: list[Path], tmp_path: Path) 
     assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -93,6 +94,7 @@ def test_a_run_with_a_damaged_file_is_one_error(
     assert says in said
 
 
+@pytest.mark.extended
 def test_only_a_page_of_ours_is_replaced_unless_that_is_asked_for(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

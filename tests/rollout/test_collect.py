@@ -429,7 +429,9 @@ def test_collecting_changes_neither_policy_nor_normalizer(side: str) -> None:
     assert [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)] == before
 
 
-@pytest.mark.parametrize(("task", "kind"), [("CartPole-v1", "discrete"), ("Hopper-v5", "gaussian")])
+@pytest.mark.parametrize(
+    ("task", "kind"), [extended("CartPole-v1", "discrete"), ("Hopper-v5", "gaussian")]
+)
 def test_a_pool_gives_the_same_rollout_from_the_graph_and_from_the_host(
     task: str, kind: str
 ) -> None:

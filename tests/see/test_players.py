@@ -50,6 +50,7 @@ def test_zero_is_zero_or_what_is_nearest_to_it(action: ActionSpec, zero: Any) ->
     np.testing.assert_array_equal(actions, [zero, zero])
 
 
+@pytest.mark.extended
 def test_the_value_is_what_the_critic_of_the_run_expects_in_rewards(
     run: tuple[Path, Recorder],
 ) -> None:

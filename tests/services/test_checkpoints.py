@@ -157,6 +157,7 @@ def inexact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return surefoot.train(HOSTED, run_dir=run, **OPTIONS | {"exact_resume": "off"}).run_dir
 
 
+@pytest.mark.extended
 def test_environments_that_began_anew_are_not_those_of_the_start(
     hosted: Path, inexact: Path
 ) -> None:
@@ -252,6 +253,7 @@ def test_the_same_command_leaves_the_same_bytes_however_long_something_takes(
     assert said(heard) == []  # there is nothing to be decided, and so nothing to be told
 
 
+@pytest.mark.extended
 def test_auto_is_on_where_environments_are_cheap_to_make_and_off_elsewhere(
     hosted: Path, tmp_path: Path
 ) -> None:

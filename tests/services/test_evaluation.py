@@ -209,6 +209,7 @@ def test_environments_of_evaluations_are_closed(
     assert not alive
 
 
+@pytest.mark.extended
 def test_evaluations_read_observations_as_the_networks_know_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_run_made_to_fail_is_named(name: str, task: Any, options: dict) -> Non
     assert f"Likely {rule.cause}. Try {rule.remedy}." in said[0]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("name", "change"),
     [

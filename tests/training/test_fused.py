@@ -76,6 +76,7 @@ def test_seeds_are_all_different() -> None:
     assert len({bias.tobytes() for bias in biases}) == len(SEEDS)
 
 
+@pytest.mark.extended
 def test_iterations_beyond_the_budget_move_nothing() -> None:
     (state, *_), (recorder, *_) = together(PROBE)
     assert state.iteration % 2 == 1  # the last scan had one more
@@ -94,6 +95,7 @@ def test_a_task_that_is_not_written_in_jax_is_refused() -> None:
         surefoot.train_seeds(PROBE, num_seeds=2, total_steps=2**31, progress=False)
 
 
+@pytest.mark.extended
 def test_a_stop_keeps_what_was_learned() -> None:
     recorder = Recorder()
     hooks = [[recorder], [], [], []]
@@ -104,6 +106,7 @@ def test_a_stop_keeps_what_was_learned() -> None:
     assert recorder.rows[-1]["step"] == state.step
 
 
+@pytest.mark.extended
 def test_a_diverged_seed_keeps_the_state_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Trainer.start
 

@@ -34,7 +34,7 @@ def trace(task: str = PROBE, **options: Any) -> tuple[list[Any], list[bytes]]:
     ("task", "options"),
     [
         (PROBE, {}),
-        ("gymnasium:CartPole-v1", {}),
+        extended("gymnasium:CartPole-v1", {}),
         extended("CartPole-v1", {}),
         extended(PROBE, {"recompute_advantages": True}),
         extended(PROBE, {"joint_loss": True}),

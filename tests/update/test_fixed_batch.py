@@ -218,7 +218,7 @@ def test_an_adaptive_rate_follows_the_kl_of_each_minibatch_towards_the_desired_o
 PENALTY = {"surrogate": "kl_penalty", "kl_coef": 3.0, "advantage_normalization": "off"}
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("joint", [False, extended(True)])
 @pytest.mark.parametrize(("rate", "change"), [(0.1, 2.0), (0.0, 0.5)])
 def test_beta_of_the_kl_penalty_doubles_or_halves_around_the_desired_kl(
     rate: float, change: float, joint: bool
@@ -280,6 +280,7 @@ def estimated(**changes: Any) -> Estimated:
     return updater().estimate_advantages(updater().init(*networks()), (), experience)[0]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("options", [{}, extended({"shared_trunk": True})], ids=str)
 def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as_it_stands(
     options: dict,
