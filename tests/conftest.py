@@ -22,17 +22,14 @@ hypothesis.settings.load_profile("surefoot")
 # before JAX is imported: programs of equal shape are compiled once for the whole session
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-
 # tracing makes objects by the million, of which few are garbage; JAX looks for its own at each collection
 gc.set_threshold(100_000, 50, 50)
 
-# a browser need not be there; a study and a search are trainings in processes of their own
-EXTENDED = {"browser", "study", "tuned"}
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser is extended: it need not be there."""
     for item in items:
-        if EXTENDED.intersection(getattr(item, "fixturenames", ())):
+        if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.extended)
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.helpers import PROBE, extended, flags, metrics_of
+from tests.helpers import PROBE, flags, metrics_of
 
 from surefoot.cli.main import VERBS, main
 from surefoot.cli.presets import PRESETS, preset
@@ -367,7 +367,7 @@ def test_compiled_programs_are_kept_in_the_user_s_cache_folder(tmp_path: Path) -
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("task", [PROBE, extended("Hopper-v5")])
+@pytest.mark.parametrize("task", [PROBE, "Hopper-v5"])
 def test_two_processes_with_one_seed_write_the_same_metrics(task: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         done = command("train", task, *flags(), "--run-dir", name, cwd=tmp_path)

@@ -77,6 +77,9 @@ def test_who_evaluates_a_task_that_has_changed_is_told(tmp_path: Path, capsys: A
     assert told(Pole(near=2.0))
     assert not told(Pole(near=2.0), env_options=[])  # other settings were asked for
     assert not told(Other())  # another task, by name
+    for manifest in (tmp_path / "cut").glob("checkpoints/*/manifest.json"):
+        manifest.write_text("{")
+    assert not told(Pole(near=2.0))  # what it was trained on is not known, and it is played
 
 
 def test_a_fingerprint_is_that_of_the_task_and_of_nothing_else() -> None:

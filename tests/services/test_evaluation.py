@@ -358,7 +358,7 @@ def rising(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.extended
 @pytest.mark.usefixtures("rising")
-@pytest.mark.parametrize("overlap", ["exact", extended("full")])
+@pytest.mark.parametrize("overlap", ["exact", "full"])
 def test_a_goal_ends_the_run_with_the_policy_that_reached_it(overlap: Any, tmp_path: Path) -> None:
     options = EVALUATED | {"total_steps": 900, "eval_every": 60, "overlap": overlap}
     heard = Recorder()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import TINY, extended
+from tests.helpers import TINY
 from tests.services.test_policy_file import as_trained, some
 
 from surefoot import deploy
@@ -67,7 +67,7 @@ def run_of(task: Any, folder: Path, **options: Any) -> Path:
     ("task", "options"),
     [
         (QuadrupedWalk(command_s=0.3), {}),
-        extended(Everything(command_s=0.3), {"memory": "gru", "memory_size": 4}),
+        (Everything(command_s=0.3), {"memory": "gru", "memory_size": 4}),
     ],
     ids=["with a reflection", "with all that is remembered"],
 )

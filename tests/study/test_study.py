@@ -105,6 +105,7 @@ def results(run_dir: Path) -> dict:
     return json.loads((run_dir / "results.json").read_text())
 
 
+@pytest.mark.extended
 def test_it_says_what_it_does_and_what_it_shows(study: tuple[Path, str]) -> None:
     folder, said = study
     arms = results(folder)["tasks"][TASK]
@@ -118,6 +119,7 @@ def test_it_says_what_it_does_and_what_it_shows(study: tuple[Path, str]) -> None
     assert "report.html" in said
 
 
+@pytest.mark.extended
 def test_scores_are_the_mean_of_the_last_tenth_of_the_evaluations(study: tuple[Path, str]) -> None:
     run_dir, _ = study
     for arm, folder in (("clip", "clip"), ("no clip", "no-clip")):
@@ -133,6 +135,7 @@ def test_scores_are_the_mean_of_the_last_tenth_of_the_evaluations(study: tuple[P
             assert set(found["diagnostics"]) >= {"policy/held_out_kl", "policy/ratio_max"}
 
 
+@pytest.mark.extended
 def test_seeds_are_paired_across_arms(study: tuple[Path, str]) -> None:
     run_dir, _ = study
 
@@ -149,6 +152,7 @@ def test_seeds_are_paired_across_arms(study: tuple[Path, str]) -> None:
     )
 
 
+@pytest.mark.extended
 def test_a_failed_run_is_recorded_and_the_study_goes_on(study: tuple[Path, str]) -> None:
     run_dir, _ = study
     found = results(run_dir)
@@ -158,6 +162,7 @@ def test_a_failed_run_is_recorded_and_the_study_goes_on(study: tuple[Path, str])
     assert found["tasks"][TASK]["clip"]["failed"] == 0
 
 
+@pytest.mark.extended
 def test_the_csv_has_a_line_for_each_evaluation(study: tuple[Path, str]) -> None:
     run_dir, _ = study
     rows = list(csv.DictReader((run_dir / "results.csv").read_text().splitlines()))
@@ -166,6 +171,7 @@ def test_the_csv_has_a_line_for_each_evaluation(study: tuple[Path, str]) -> None
     assert all(float(row["return"]) > 0 for row in rows if not row["error"])
 
 
+@pytest.mark.extended
 def test_a_finished_run_is_never_repeated(study: tuple[Path, str], tmp_path: Path) -> None:
     run_dir, _ = study
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("result.json")}
@@ -182,6 +188,7 @@ def test_a_finished_run_is_never_repeated(study: tuple[Path, str], tmp_path: Pat
     assert set(results(run_dir)["tasks"][TASK]["clip"]["scores"]) == {"0", "1", "2"}
 
 
+@pytest.mark.extended
 def test_it_goes_on_from_three_kinds_of_file(study: tuple[Path, str], tmp_path: Path) -> None:
     run_dir, _ = study
     kept = tmp_path / "kept"
@@ -429,6 +436,7 @@ def test_a_folder_called_like_a_study_is_not_taken_for_one(tmp_path: Path, monke
     assert study.baseline == "clip"
 
 
+@pytest.mark.extended
 def test_a_folder_with_something_else_is_left_alone(capsys, tmp_path: Path, study) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, Recorder, extended, flags, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, flags, metrics_of
 from tests.training.helpers import After, recorded
 
 import surefoot
@@ -43,8 +43,8 @@ def together(task: str, **options: Any) -> tuple[list[Any], list[Recorder]]:
     ("task", "options"),
     [
         (PROBE, {}),
-        extended(PROBE, {"joint_loss": True, "target_kl": 0.01}),
-        extended("probe:both/discrete", {}),
+        (PROBE, {"joint_loss": True, "target_kl": 0.01}),
+        ("probe:both/discrete", {}),
     ],
 )
 def test_each_seed_is_its_solo_run(task: str, options: dict) -> None:

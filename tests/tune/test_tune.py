@@ -106,6 +106,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, here(*words(folder, "--trials", "3", "--seeds", "2"))
 
 
+@pytest.mark.extended
 def test_it_says_what_it_does_and_what_it_found(tuned: tuple[Path, str]) -> None:
     folder, said = tuned
     assert "3 trials of learning_rate, num_minibatches, 2 seed(s) each" in said
@@ -119,6 +120,7 @@ def test_it_says_what_it_does_and_what_it_found(tuned: tuple[Path, str]) -> None
     assert "report.html" in said
 
 
+@pytest.mark.extended
 def test_a_score_is_the_mean_over_the_seeds_of_tuning(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     done = [trial for trial in results(folder)["trials"] if trial["state"] == "complete"]
@@ -133,6 +135,7 @@ def test_a_score_is_the_mean_over_the_seeds_of_tuning(tuned: tuple[Path, str]) -
         assert {name: str(config[name]) for name in trial["options"]} == trial["options"]
 
 
+@pytest.mark.extended
 def test_the_best_is_judged_beside_the_default_on_fresh_seeds(tuned: tuple[Path, str]) -> None:
     folder, said = tuned
     found = results(folder)
@@ -146,6 +149,7 @@ def test_the_best_is_judged_beside_the_default_on_fresh_seeds(tuned: tuple[Path,
     assert (folder / "run" / "judgment" / f"trial-{found['best']}" / "report.html").is_file()
 
 
+@pytest.mark.extended
 def test_the_best_options_are_a_file_to_train_with(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     found = results(folder)
@@ -159,6 +163,7 @@ def test_the_best_options_are_a_file_to_train_with(tuned: tuple[Path, str]) -> N
     assert (folder / "again" / "policy.safetensors").is_file()
 
 
+@pytest.mark.extended
 def test_options_that_do_not_go_together_are_not_trained(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     trials = results(folder)["trials"]
@@ -173,6 +178,7 @@ def test_options_that_do_not_go_together_are_not_trained(tuned: tuple[Path, str]
     assert f", {len(refused)} refused." in page or f" {len(refused)} refused," in page
 
 
+@pytest.mark.extended
 def test_what_was_judged_stays_judged(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     again = folder / "again and fewer"
@@ -213,6 +219,7 @@ def test_no_password_is_left_in_the_folder(tmp_path: Path) -> None:
     assert any(b"sqlite://surefoot:***@" in content for content in kept)
 
 
+@pytest.mark.extended
 def test_no_trial_is_repeated(tuned: tuple[Path, str]) -> None:
     folder, _ = tuned
     before, first = trained(folder), results(folder)
@@ -235,6 +242,7 @@ def error(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     return said
 
 
+@pytest.mark.extended
 def test_a_folder_with_another_tuning_is_left_alone(tuned: tuple[Path, str], capsys) -> None:
     folder, _ = tuned
     before = trained(folder)

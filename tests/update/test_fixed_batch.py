@@ -281,7 +281,7 @@ def estimated(**changes: Any) -> Estimated:
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("options", [{}, extended({"shared_trunk": True})], ids=str)
+@pytest.mark.parametrize("options", [{}, {"shared_trunk": True}], ids=str)
 def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as_it_stands(
     options: dict,
 ) -> None:
