@@ -192,6 +192,10 @@ def save_arrays(path: Path, tree: Any) -> dict[str, Any]:
     return {name: [str(x.dtype), list(x.shape)] for name, x in arrays.items()}
 
 
+class MisfitError(UserError):
+    """A file is sound, and holds other arrays than are asked for."""
+
+
 def load_arrays(path: Path, template: Any, *, most: int | None = None) -> Any:
     """A tree like the template, with the numbers of a file that `save_arrays` wrote.
 
@@ -201,7 +205,8 @@ def load_arrays(path: Path, template: Any, *, most: int | None = None) -> Any:
         most: bytes of a file that holds more than the template, which is left alone; None: it does not.
 
     Raises:
-        ValueError: the file is damaged, too large, or holds other arrays; with the first difference.
+        ValueError: the file is damaged or too large.
+        MisfitError: it holds other arrays; with the first difference.
     """
     leaves, structure = jax.tree.flatten_with_path(template)
     wanted = {_name(where): leaf for where, leaf in leaves}
@@ -220,11 +225,11 @@ def load_arrays(path: Path, template: Any, *, most: int | None = None) -> Any:
     if set(arrays) != set(wanted):
         odd = sorted(set(arrays) ^ set(wanted))[0]
         state = "is not part of this run" if odd in arrays else "is missing"
-        raise UserError(f"{path} does not fit: {odd!r} {state}")
+        raise MisfitError(f"{path} does not fit: {odd!r} {state}")
     for name, (dtype, shape) in expected.items():
         found = arrays[name]
         if (found.dtype, found.shape) != (dtype, shape):
-            raise UserError(
+            raise MisfitError(
                 f"{path} does not fit: {name} is {found.dtype}{found.shape}, need {dtype}{shape}"
             )
     return jax.tree.unflatten(

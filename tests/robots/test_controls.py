@@ -349,7 +349,7 @@ def heard(actuation: dict[str, Any], actions: np.ndarray, seed: int = 0) -> tupl
     for action in actions:
         memory, row = controls.hear(memory, jnp.asarray(action))
         rows.append(np.asarray(row))
-    return int(memory.delay), np.stack(rows)
+    return 0 if memory.delay is None else int(memory.delay), np.stack(rows)
 
 
 ACTIONS = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 from tests.helpers import TINY
 from tests.robots.test_environment import Pole
 
 import surefoot
-from surefoot.robots import State
+from surefoot.robots import Start, State
 from surefoot.robots.environment import fingerprint
 
 CONFIG = TINY.replace(total_steps=TINY.batch_size * 6, checkpoint_every=TINY.batch_size * 2)
@@ -63,6 +64,29 @@ def test_a_task_that_has_changed_is_not_called_exact(
     said = capsys.readouterr().err
     assert "statistically equal, not exact (" in said
     assert "the task's code or model was " in said
+
+
+@dataclass(frozen=True)
+class Remembers(Pole):
+    """Something is carried from step to step that was not before."""
+
+    def reset(self, robot: Any, key: Any, level: Any) -> Start:
+        return super().reset(robot, key, level)._replace(carry={"steps": jnp.zeros(())})
+
+    def remember(self, s: State) -> Any:
+        return {"steps": s.carry["steps"] + 1}
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("before", [Pole(), Remembers()], ids=["more now", "less now"])
+def test_simulators_whose_state_has_another_form_begin_new_episodes(
+    before: Any, tmp_path: Path
+) -> None:
+    cut(tmp_path / "cut", before)
+    after = Remembers() if type(before) is Pole else Pole()
+    with pytest.warns(UserWarning, match="all begin new episodes .*'env_state.0.episodes.carry"):
+        surefoot.resume(tmp_path / "cut", task=after)
+    assert len(files(tmp_path / "cut")) == 2
 
 
 @pytest.mark.extended

@@ -112,8 +112,10 @@ class Physical(Scripted, HostPhysics):
     def command(self, carried: Any, action: Any) -> tuple[Any, Any]:
         return carried, action
 
-    def advance(self, physics: Any, told: Any) -> tuple[Any, Any]:
-        return Scripted.step(self, physics, told)
+    def advance(self, env_state: Any, told: Any) -> tuple[Any, Any]:
+        carried, physics = env_state
+        physics, sensed = Scripted.step(self, physics, told)
+        return (carried, physics), sensed
 
     def judge(self, carried: Any, sensed: Any) -> tuple[Any, Step]:
         return carried, sensed

@@ -585,7 +585,7 @@ class HostPhysics(Environment):
 
     The simulator's state is a pair: what the halves carry, and the physics' own, on the host and bit by bit.
     A collector traces `judge` together with the policy and `command`, so that a control step is one
-    program and one call of the physics.
+    program and one call of the physics. Each array in or out of it costs time: what need not pass does not.
     """
 
     @abc.abstractmethod
@@ -597,8 +597,8 @@ class HostPhysics(Environment):
         """
 
     @abc.abstractmethod
-    def advance(self, physics: Any, told: Any) -> tuple[Any, Any]:
-        """Step the physics on the host: its state, and arrays for `judge`."""
+    def advance(self, env_state: Any, told: Any) -> tuple[Any, Any]:
+        """Step the physics on the host: the pair, and arrays for `judge`."""
 
     @abc.abstractmethod
     def judge(self, carried: Any, sensed: Any) -> tuple[Any, Step]:
@@ -611,16 +611,23 @@ class HostPhysics(Environment):
     def step(self, env_state: Any, action: Array) -> tuple[Any, Step]:
         """Step every environment, for those who do not trace the halves themselves."""
         carried, physics = env_state
-        command, judge = self._halves
         with jax.enable_x64(self.spec.needs_float64):
-            carried, told = command(carried, action)
-            physics, sensed = self.advance(physics, told)
-            carried, step = judge(carried, sensed)
+            carried, told = self.halves.command(carried, action)
+            (carried, physics), sensed = self.advance((carried, physics), told)
+            carried, step = self.halves.judge(carried, sensed)
         return (carried, self.hand_over(physics)), step
 
     @functools.cached_property
-    def _halves(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        return jax.jit(self.command), jax.jit(self.judge)
+    def halves(self) -> Halves:
+        """`command` and `judge` as programs."""
+        return Halves(jax.jit(self.command), jax.jit(self.judge))
+
+
+class Halves(NamedTuple):
+    """What is traced of a control step, as programs of their own."""
+
+    command: Callable[..., Any]
+    judge: Callable[..., Any]
 
 
 def logged_as(info: str) -> str | None:

@@ -28,11 +28,17 @@ ON_JOINTS = (mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT)
 
 
 class Delayed(NamedTuple):
-    """What a controller remembers: the newest actions, oldest first [K, A], and how late they are heard."""
+    """What a controller remembers, None where it has no use for it.
 
-    actions: jax.Array
-    delay: jax.Array
-    smooth: jax.Array
+    Attributes:
+        actions: the newest, oldest first [K, A].
+        delay: control steps by which they are heard late.
+        smooth: [A] what was heard last.
+    """
+
+    actions: jax.Array | None
+    delay: jax.Array | None
+    smooth: jax.Array | None
 
 
 @dataclass(frozen=True)
@@ -308,21 +314,23 @@ class Controls:
         low, high = self._options.delay_steps
         rest = jnp.asarray(self._rest_action(), jnp.float32)
         return Delayed(
-            jnp.tile(rest, (high + 1, 1)), jax.random.randint(key, (), low, high + 1), rest
+            jnp.tile(rest, (high + 1, 1)) if high else None,
+            jax.random.randint(key, (), low, high + 1) if high else None,
+            rest if self._options.smoothing else None,
         )
 
     def hear(self, memory: Delayed, action: jax.Array) -> tuple[Delayed, jax.Array]:
         """The action that the robot hears, within its bound, late and smooth."""
         if math.isfinite(self._options.bound):
             action = jnp.clip(action, -self._options.bound, self._options.bound)
-        if self._options.delay_steps[1]:
+        if memory.actions is not None and memory.delay is not None:
             actions = jnp.concatenate([memory.actions[1:], action[None]])
-            action = actions[-1 - memory.delay]
-        else:
-            actions = memory.actions
-        share = self._options.smoothing
-        smooth = share * memory.smooth + (1 - share) * action if share else action
-        return Delayed(actions, memory.delay, smooth if share else memory.smooth), smooth
+            memory, action = memory._replace(actions=actions), actions[-1 - memory.delay]
+        if memory.smooth is not None:
+            share = self._options.smoothing
+            action = share * memory.smooth + (1 - share) * action
+            memory = memory._replace(smooth=action)
+        return memory, action
 
     def ctrl(self, action: jax.Array) -> jax.Array:
         """MuJoCo's controls [nu] for an action that was heard."""

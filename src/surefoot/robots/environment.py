@@ -67,8 +67,8 @@ class Carried(NamedTuple):
 
     Attributes:
         episodes: of the environments.
-        fields: what was read of the engine last.
-        ended: whether the episode ended with the last step.
+        fields: what was read of the engine last; nothing while the engine steps.
+        ended: whether the episode ended with the last step, so that the next begins another.
     """
 
     episodes: Episode
@@ -101,15 +101,11 @@ class Sensed(NamedTuple):
 
     Attributes:
         fields: what functions read, [N, ...].
-        begun: [N] environments that began a new episode instead.
         lost: [N] environments whose physics broke down.
-        episodes: of those that began anew; other rows mean nothing.
     """
 
     fields: Mapping[str, Any]
-    begun: np.ndarray
-    lost: np.ndarray
-    episodes: Episode
+    lost: Any
 
 
 class RobotEnvironment(HostPhysics):
@@ -160,7 +156,8 @@ class RobotEnvironment(HostPhysics):
         self._stage = _NOTHING if task.stale else stage_of(self.robot, self._reads.fields)
         self._bound = {name: self._batch.bind(name) for name in sorted(self._reads.fields)}
         self._written = {name: self._batch.bind(name) for name in self._writes}
-        self._begin = jax.jit(jax.vmap(self._begin_one))
+        self._begin, self._renew = jax.jit(jax.vmap(self._begin_one)), jax.jit(_where)
+        self._nobody = jnp.zeros(num_envs, bool)
         self._before = np.empty_like(self._batch.state)
         self._log: Callable[[str], None] = lambda text: None
         self._report: Callable[[Breakdown], None] = lambda breakdown: None
@@ -210,44 +207,42 @@ class RobotEnvironment(HostPhysics):
             if self._random_ages:
                 ages = jax.random.randint(to_ages, (count,), 0, self._limit)
                 episodes = episodes._replace(steps=episodes.steps + ages)
-            nobody = np.zeros(count, bool)
-            fields = self._read()
-            carried = Carried(episodes, fields, jnp.asarray(nobody))
-            sensed = Sensed(fields, everywhere, nobody, episodes)
-            carried, step = jax.jit(self.judge)(carried, sensed)
-        return (carried, self.hand_over(self._live)), step._replace(valid=jnp.asarray(nobody))
+            carried = Carried(episodes, {}, jnp.asarray(everywhere))
+            carried, step = self.halves.judge(carried, Sensed(self._read(), self._nobody))
+        return (carried, self.hand_over(self._live)), step
 
     def command(self, carried: Carried, action: Any) -> tuple[Carried, Any]:
         """Controls and events before the next step of the physics."""
         episodes, writes = jax.vmap(self._command_one)(carried.episodes, carried.fields, action)
-        carried = carried._replace(episodes=episodes)
-        return carried, (writes, carried.ended, episodes.key, episodes.level)
+        return carried._replace(episodes=episodes, fields={}), writes
 
-    def advance(self, physics: Physics, told: Any) -> tuple[Physics, Sensed]:
+    def advance(
+        self, env_state: tuple[Carried, Physics], told: Mapping[str, Any]
+    ) -> tuple[tuple[Carried, Physics], Sensed]:
         """Step the copies whose episodes go on; begin those anew that ended."""
-        writes, ended, keys, levels = told
+        carried, physics = env_state
         self._restore(physics)
-        begun, running = np.asarray(ended), ~np.asarray(ended)
-        for name, values in writes.items():
-            np.copyto(self._written[name], values, where=_along(running, self._written[name]))
-        episodes = self._blank
+        begun = np.asarray(carried.ended)
+        for name, values in told.items():
+            np.copyto(self._written[name], values, where=_along(~begun, self._written[name]))
         if begun.any():
+            episodes = carried.episodes
             with jax.enable_x64(self.task.float64):
-                fresh = self._drawn(keys, levels, begun)
+                fresh = self._drawn(episodes.key, episodes.level, begun)
+                episodes = self._renew(begun, fresh.episodes, episodes)
             self._start(fresh, begun)
-            episodes = fresh.episodes
-        lost = self._step(np.flatnonzero(running) if begun.any() else None)
-        return self._live, Sensed(self._read(), begun, lost, episodes)
+            carried = carried._replace(episodes=episodes)
+        lost = self._step(np.flatnonzero(~begun) if begun.any() else None)
+        return (carried, self._live), Sensed(self._read(), lost if lost.any() else self._nobody)
 
     def judge(self, carried: Carried, sensed: Sensed) -> tuple[Carried, Step]:
         """Rewards, ends and observations of what the physics came to."""
         fields = {name: jnp.asarray(x) for name, x in sensed.fields.items()}
-        stepped = carried.episodes._replace(steps=carried.episodes.steps + 1)
-        episodes = _where(sensed.begun, sensed.episodes, stepped)
+        episodes, going = carried.episodes, ~carried.ended
+        episodes = episodes._replace(steps=episodes.steps + going)
         episodes, observation, reward, terminated, info = jax.vmap(self._judge_one)(
-            episodes, fields, sensed.begun, sensed.lost
+            episodes, fields, carried.ended, sensed.lost
         )
-        going = ~jnp.asarray(sensed.begun)
         sound = jnp.isfinite(reward)
         for group in observation.values():
             sound &= jnp.isfinite(group).all(axis=tuple(range(1, group.ndim)))
@@ -488,7 +483,7 @@ class RobotEnvironment(HostPhysics):
 
     def _learn(self) -> None:
         """Trace the task's functions once: what they read, what they return, what they write."""
-        task, count = self.task, self._count
+        task = self.task
         self._reads = Reads(self.robot)
         self._sizes = dict.fromkeys(task.sensing, 1)
         key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
@@ -517,14 +512,6 @@ class RobotEnvironment(HostPhysics):
         )
         self._info, self._writes = tuple(info), tuple(writes)
         self._observations = {name: ObservationSpec((x.size,)) for name, x in groups.items()}
-        self._blank = jax.tree.map(
-            lambda x: (
-                jax.random.split(jax.random.key(0), count)
-                if _is_key(x)
-                else jnp.zeros((count, *x.shape), x.dtype)
-            ),
-            begun.episodes,
-        )
 
     def programs(self) -> dict[str, str]:
         """What is traced of the task's functions, as text; the same each time if they are pure."""

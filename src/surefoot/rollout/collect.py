@@ -16,6 +16,7 @@ from surefoot import functional as F
 from surefoot.agent import Act, Policy
 from surefoot.envs.contract import Environment, HostPhysics, Step, as_groups
 from surefoot.envs.guard import Guarded
+from surefoot.rollout.packing import OfPolicy, Packed
 from surefoot.rollout.rollout import (
     CollectorState,
     Rollout,
@@ -113,13 +114,16 @@ def make_collector(
     return make(env, num_steps, explore)
 
 
-def _row(before: CollectorState, choice: Act, step: Step) -> Transition:
-    """One row; its observation goes on in the state, keeping it here too would store it twice."""
+def _result(step: Step) -> Step:
+    """A step as rows keep it: its observation goes on in the state, here it would be stored twice."""
     final = step.final_observation
-    result = step._replace(
+    return step._replace(
         observation=None, final_observation=None if final is None else as_groups(final)
     )
-    return Transition(before.observation, choice.raw_action, choice.log_prob, result)
+
+
+def _row(before: CollectorState, choice: Act, step: Step) -> Transition:
+    return Transition(before.observation, choice.raw_action, choice.log_prob, _result(step))
 
 
 class _GraphCollector(Collector):
@@ -166,7 +170,7 @@ class _HostCollector(Collector):
             choice, acted = explore.act(policy, now, key)
             return choice, acted.carry, acted.noise
 
-        self._act = jax.jit(act)
+        self._act = OfPolicy(act)
         self._finish = jax.jit(assemble, static_argnums=3)
         self._split = jax.jit(jax.random.split, static_argnums=1)
 
@@ -176,9 +180,9 @@ class _HostCollector(Collector):
         """A loop on the host."""
         env, spec = self._guarded, self._env.spec
         before, env_state = state._replace(env_state=None), state.env_state
-        now, rows = before._replace(episodes=None), []
+        now, rows, act = before._replace(episodes=None), [], self._act.bind(policy)
         for step_key in self._split(key, self._num_steps):
-            choice, carry, noise = self._act(policy, now, step_key)
+            choice, carry, noise = act(now, step_key)
             env_state, step = env.step(env_state, spec.action.widen(choice.env_action))
             rows.append(_row(now, choice, step))
             now = now._replace(
@@ -207,41 +211,55 @@ class _PhysicsCollector(Collector):
         def act(policy: Policy, now: CollectorState, key: jax.Array) -> tuple[Act, Any, Any]:
             choice, acted = explore.act(policy, now, key)
             carried, told = env.command(now.env_state, choice.env_action)
-            return choice, acted._replace(env_state=carried), told
+            acted = acted._replace(env_state=carried, first=None)  # the next step's is another
+            return choice._replace(env_action=None), acted, told
 
         def go_on(policy: Policy, acted: CollectorState, sensed: Any, key: jax.Array) -> Any:
             carried, step = env.judge(acted.env_state, sensed)
-            first = begins(step, env.spec.autoreset)
-            seen = as_groups(step.observation)
+            first, seen = begins(step, env.spec.autoreset), as_groups(step.observation)
             now = acted._replace(env_state=carried, observation=seen, first=first)
-            return step, now, act(policy, now, key)
+            return Packed.of(_result(step)), act(policy, now, key)
 
-        self._act, self._go_on = jax.jit(act), jax.jit(go_on)
-        self._finish = jax.jit(assemble, static_argnums=3)
+        def finish(acted: CollectorState, sensed: Any) -> Any:
+            carried, step = env.judge(acted.env_state, sensed)
+            seen = as_groups(step.observation)
+            return Packed.of(_result(step)), acted._replace(env_state=carried, observation=seen)
+
+        self._act, self._go_on = OfPolicy(act), OfPolicy(go_on)
+        self._judge, self._finish = jax.jit(finish), jax.jit(assemble, static_argnums=3)
         self._split = jax.jit(jax.random.split, static_argnums=1)
 
     def __call__(
         self, policy: Policy, state: CollectorState, key: jax.Array
     ) -> tuple[CollectorState, Rollout]:
-        """A loop on the host; what is chosen for the step behind the last row is thrown away."""
+        """A loop on the host."""
         env, rows = self._env, []
+        act, go_on = self._act.bind(policy), self._go_on.bind(policy)
         carried, physics = state.env_state
         before = state._replace(env_state=None)
         now = state._replace(env_state=carried, episodes=None)
         with jax.enable_x64(env.spec.needs_float64):
-            keys = self._split(key, self._num_steps)
-            choice, acted, told = self._act(policy, now, keys[0])
-            for next_key in [*keys[1:], keys[-1]]:
-                physics, sensed = env.advance(physics, told)
-                step, after, following = self._go_on(policy, acted, sensed, next_key)
-                rows.append(_row(now, choice, step))
-                now, (choice, acted, told) = after, following
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        last = now._replace(env_state=None)
+            first_key, *keys = self._split(key, self._num_steps)
+            choice, acted, told = act(now, first_key)
+            for next_key in keys:
+                acted, physics, sensed = self._advance(acted, physics, told)
+                result, following = go_on(acted, sensed, next_key)
+                rows.append((acted.observation, choice, result))
+                choice, acted, told = following
+            acted, physics, sensed = self._advance(acted, physics, told)
+            result, after = self._judge(acted, sensed)
+            rows.append((acted.observation, choice, result))
+        seen, choices, results = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        stacked = Transition(seen, choices.raw_action, choices.log_prob, results.rows())
+        carried, after = after.env_state, after._replace(env_state=None)
         rollout, after = self._finish(
-            stacked, before, last, env.spec.autoreset, lost_rows(stacked.step)
+            stacked, before, after, env.spec.autoreset, lost_rows(stacked.step)
         )
-        return after._replace(env_state=(now.env_state, env.hand_over(physics))), rollout
+        return after._replace(env_state=(carried, env.hand_over(physics))), rollout
+
+    def _advance(self, acted: CollectorState, physics: Any, told: Any) -> tuple[Any, Any, Any]:
+        (carried, physics), sensed = self._env.advance((acted.env_state, physics), told)
+        return acted._replace(env_state=carried), physics, sensed
 
     def on(self, env: Environment) -> Collector:
         """See `Collector.on`."""

@@ -285,7 +285,7 @@ class _Robot:
 
     def __init__(self, env: RobotEnvironment) -> None:
         self._env, task = env, env.task
-        self._command, self._judge = jax.jit(env.command), jax.jit(env.judge)
+        self._command, self._judge = env.halves
         # the same without new commands in the middle of an episode
         still = copy.copy(env)
         still.task = task.replace(command_s=None)
@@ -315,13 +315,11 @@ class _Robot:
         (carried, physics), env = env_state, self._env
         with jax.enable_x64(env.spec.needs_float64):
             carried = carried._replace(episodes=self._told(carried.episodes))
-            carried, (writes, *rest) = self._command(
-                carried, self._no_action if is_ctrl else action
-            )
+            carried, told = self._command(carried, self._no_action if is_ctrl else action)
             if is_ctrl:
-                writes = {**writes, "ctrl": action}
-            physics, sensed = env.advance(physics, (writes, *rest))
-            sensed = sensed._replace(episodes=self._told(sensed.episodes))
+                told = {**told, "ctrl": action}
+            (carried, physics), sensed = env.advance((carried, physics), told)
+            carried = carried._replace(episodes=self._told(carried.episodes))
             judge = self._judge if self._held is None else self._judge_still
             carried, step = judge(carried, sensed)
         return (carried, physics), step

@@ -7,6 +7,7 @@ and checksums, and moved there last. What is read is checked first; nothing in i
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from surefoot.agent import Policy, load_policy, save_policy, to_json
 from surefoot.config_file import to_toml
 from surefoot.errors import UserError
 from surefoot.files import (
+    MisfitError,
     checksum,
     load_arrays,
     remove_folder,
@@ -89,7 +91,7 @@ class Checkpoint:
         return self.machine.get(_TASK)
 
     def restore(self, trainer: Trainer) -> TrainState:
-        """The state.
+        """The state; simulators whose state is of another kind, as of a version before, begin new episodes.
 
         Raises:
             ValueError: it does not fit the run's environments or networks, or is damaged.
@@ -100,7 +102,11 @@ class Checkpoint:
         random = load_arrays(self.path / _RANDOM, {"training": template.key})
         collector = None
         if self.environments == "saved":
-            collector = load_arrays(self.path / _SIMULATORS, template.collector)
+            try:
+                collector = load_arrays(self.path / _SIMULATORS, template.collector)
+            except MisfitError as error:
+                why = "the task or Surefoot has changed, so that all begin new episodes"
+                warnings.warn(f"{why} and the run is not the exact one ({error})", stacklevel=2)
         return state._replace(key=random["training"], collector=collector)
 
     def learned(self, trainer: Trainer) -> TrainState:

@@ -213,7 +213,8 @@ class RobotPolicy:
         """What goes from step to step, but for the policy's own memory."""
         kept = {"steps": episode.steps.astype(jnp.float32), "action_before": episode.action}
         kept["action_before_that"] = episode.last_action
-        kept["smooth_action"] = episode.control.smooth
+        if episode.control.smooth is not None:
+            kept["smooth_action"] = episode.control.smooth
         kept |= {f"carry{_suffix(path)}": x for path, x in _leaves(episode.carry)}
         for name, readings in episode.sensing.items():
             kept[f"history_{name}"] = readings.shown
@@ -267,14 +268,17 @@ class RobotPolicy:
             action = jnp.where(reflected, symmetry.action(action), action)
         # as the robot hears it: a delay is the robot's own
         bound, share = task.actuation.bound, task.actuation.smoothing
-        heard = share * before["smooth_action"] + (1 - share) * jnp.clip(action, -bound, bound)
+        heard, smooth = jnp.clip(action, -bound, bound), {}
+        if share:
+            heard = share * before["smooth_action"] + (1 - share) * heard
+            smooth = {"smooth_action": heard}
         episode = episode._replace(last_action=episode.action, action=action)
         told = env.controls.ctrl(task.control(state(episode), heard))
         onward = {
             "steps": before["steps"] + 1,
             "action_before": action,
             "action_before_that": before["action_before"],
-            "smooth_action": heard,
+            **smooth,
             "told": told,
             **{f"carry{_suffix(path)}": x for path, x in _leaves(episode.carry)},
             **history,
