@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo           a Unitree Go1 learns to walk"
-	@echo "make test           the test suite, about 9 minutes on two cores"
+	@echo "make test           the test suite, about 8 minutes on two cores"
 	@echo "make test-extended  the rest of what every submission must pass: kills, clusters, browsers"
 	@echo "make test-all       both, and learning curves on real tasks"
 	@echo "make check          format, lint, types, floors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shutil
@@ -36,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     import jax
+    from jax._src import lru_cache
+    from jax._src.interpreters import mlir
+
+    # a tenth of the time: all files of the folder are looked at whenever one is added, for the sake of its
+    # bound, and every program gets a context of its own
+    lru_cache.LRUCache._evict_if_needed = lambda self, *, additional_size=0: None
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
     # next to the session's temporary folder, so that parallel workers share it
     folder = tmp_path_factory.getbasetemp().parent / "jax-cache"

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def described(section: type) -> dict[str, tuple[str, str]]:
 def extended(*values: Any) -> Any:
     """A row of a parametrized test that `make test` leaves to the extended tests."""
     return pytest.param(*values, marks=pytest.mark.extended)
+
+
+def few(count: int, rows: Iterable[Any]) -> list[Any]:
+    """All rows of a parametrized test, of which `make test` runs so many, evenly spread."""
+    rows = [*rows]
+    kept = {round(i * len(rows) / count) for i in range(count)}
+    return [
+        row if i in kept else extended(*row) if isinstance(row, tuple) else extended(row)
+        for i, row in enumerate(rows)
+    ]
 
 
 def flags(config: Config = TINY) -> list[str]:

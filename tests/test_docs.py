@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import pytest
-from tests.helpers import described
+from tests.helpers import described, few
 from tests.mutants.catalogue import CATALOGUE
 
 import surefoot
@@ -139,7 +139,7 @@ def lay_config_files(page: str, words: list[str]) -> None:
         path.write_text(shown[0] if shown else to_toml(Config(), task="CartPole-v1"))
 
 
-@pytest.mark.parametrize(("page", "line"), surefoot_commands())
+@pytest.mark.parametrize(("page", "line"), few(9, surefoot_commands()))
 def test_a_command_is_understood(
     page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

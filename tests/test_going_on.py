@@ -11,7 +11,7 @@ import gymnasium
 import jax
 import pytest
 from gymnasium import spaces
-from tests.helpers import PROBE, TINY, Recorder, extended, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, metrics_of
 from tests.test_config import MAY_CHANGE
 from tests.training.helpers import After, trainer_for
 
@@ -24,6 +24,8 @@ from surefoot.errors import UserError
 from surefoot.going_on import with_changes
 from surefoot.services.checkpoints import read_checkpoint
 from surefoot.services.run_folder import read_config
+
+pytestmark = pytest.mark.extended  # each of them trains
 
 OPTIONS: dict[str, Any] = {
     "config": TINY.replace(keep_checkpoints=100),
@@ -51,7 +53,6 @@ def cut_off(whole: Path, to: Path) -> Path:
     return run
 
 
-@pytest.mark.extended
 def test_a_changed_option_acts_from_there_on_and_is_on_record(whole: Path, tmp_path: Path) -> None:
     run = cut_off(whole, tmp_path / "run")
     first = read_checkpoint(checkpoints(run)[0])
@@ -248,17 +249,17 @@ class Wheel(gymnasium.Env):
     ("edited", "message"),
     [
         ({}, None),
-        (
+        pytest.param(
             {"action_space": spaces.Box(-10, 10, (1,))},
             r"0 from -1.0 to 1.0 here, -10.0 to 10.0 there",
         ),
-        extended({"action_space": spaces.Box(-1, 1, (1, 1))}, r"\(1,\) here, \(1, 1\) there"),
-        extended({"action_space": spaces.Discrete(2)}, "continuous here, discrete there"),
-        extended(
+        pytest.param({"action_space": spaces.Box(-1, 1, (1, 1))}, r"\(1,\) here, \(1, 1\) there"),
+        pytest.param({"action_space": spaces.Discrete(2)}, "continuous here, discrete there"),
+        pytest.param(
             {"observation_space": spaces.Box(-1, 1, (3,))},
             r"of size 2; .* offers {'observation': 3}",
         ),
-        extended(
+        pytest.param(
             {"observation_space": spaces.MultiDiscrete([1, 1])}, r"reads observation 'observation'"
         ),
     ],

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, Recorder, extended, metrics_of
+from tests.helpers import PROBE, TINY, Recorder, metrics_of
 from tests.training.helpers import After, bytes_of, trainer_for
 from tests.training.test_options import CHANGES
 
@@ -33,6 +33,8 @@ from surefoot.services.checkpoints import read_checkpoint
 from surefoot.services.run_folder import read_config
 from surefoot.training import TrainState
 from surefoot.warm_start import Source
+
+pytestmark = pytest.mark.extended  # each of them trains
 
 OPTIONS: dict[str, Any] = {"config": TINY, "checkpoint_every": 100, "progress": False}
 SIZES = {"state": 3, "command": 2, "privileged_state": 4}
@@ -179,11 +181,11 @@ def test_groups_go_by_name_and_a_new_one_is_not_looked_at_yet(source: Path) -> N
     [
         GRU,
         {"shared_trunk": True, "critic_groups": READS["actor_groups"]},
-        extended(GRU | {"memory": "lstm", "memory_layers": 2}),
-        extended({"actor_hidden": ()}),
-        extended({"distribution": "beta"}),
-        extended({"state_dependent_std": True}),
-        extended({"gsde": True}),
+        pytest.param(GRU | {"memory": "lstm", "memory_layers": 2}),
+        pytest.param({"actor_hidden": ()}),
+        pytest.param({"distribution": "beta"}),
+        pytest.param({"state_dependent_std": True}),
+        pytest.param({"gsde": True}),
         {"actor_residual": True, "actor_hidden": (5, 5)},  # as wide as what it reads
     ],
     ids=str,
@@ -202,7 +204,6 @@ def test_whatever_the_form_of_a_policy_it_acts_as_it_did(options: dict, tmp_path
     assert_close(acts(policy, seen), acts(surefoot.load_policy(run).policy, seen))
 
 
-@pytest.mark.extended
 @pytest.mark.parametrize("from_critic", [False, True])
 def test_observations_far_from_0_are_read_as_the_policy_knows_them(
     from_critic: bool, tmp_path: Path
@@ -245,7 +246,6 @@ def test_a_critic_comes_along_with_its_moments_and_its_units(source: Path) -> No
     )
 
 
-@pytest.mark.extended
 @pytest.mark.parametrize(
     "options",
     [
@@ -358,7 +358,6 @@ def test_what_does_not_fit_is_refused_with_both(case: str, source: Path, tmp_pat
 FORM = [n for n, why in fixed_options().items() if "have learned in this form" in why]
 
 
-@pytest.mark.extended
 @pytest.mark.parametrize(
     "option",
     # memory_for is said as another memory, and a trunk needs equal groups first
@@ -397,7 +396,6 @@ def test_a_folder_that_is_no_run_and_seeds_side_by_side_are_refused(
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.extended
 def test_joints_have_names(tmp_path: Path) -> None:
     options = OPTIONS | {"total_steps": 64}
     run = surefoot.train("robot:Go1Walk", run_dir=tmp_path / "run", **options).run_dir
@@ -427,7 +425,6 @@ def test_a_run_that_began_so_goes_on_exactly_without_its_source(
     assert json.loads((half / "meta.json").read_text())["from"]["run"] == str(mine)
 
 
-@pytest.mark.extended
 def test_one_that_was_cut_off_before_its_first_checkpoint_begins_with_the_same_policy(
     source: Path, tmp_path: Path
 ) -> None:
@@ -456,7 +453,6 @@ def test_a_run_that_was_cut_off_gives_the_policy_of_its_newest_checkpoint(
     assert Source(Config(from_run=str(run))).facts["run"] == str(newest)
 
 
-@pytest.mark.extended
 def test_the_file_of_options_repeats_a_run_that_began_so(source: Path, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", from_run=source, should_stop=After(2))
     _, config = read_config(run)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 from surefoot.agent import (
     Act,
@@ -152,9 +153,9 @@ def test_a_policy_without_memory_carries_nothing() -> None:
 @pytest.mark.parametrize(
     ("kind", "action", "groups", "memory"),
     [
-        ("gaussian", BOX, ("seen", "place"), None),
+        extended("gaussian", BOX, ("seen", "place"), None),
         ("beta", BOX, ("legs", "seen"), MemorySpec("gru", 3, 2)),
-        ("discrete", ActionSpec("discrete", (3,), dtype="int64", start=4), ("legs",), None),
+        extended("discrete", ActionSpec("discrete", (3,), dtype="int64", start=4), ("legs",), None),
         (
             "multi_discrete",
             ActionSpec("multi_discrete", (2, 3), shape=(2,)),

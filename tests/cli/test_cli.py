@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.helpers import PROBE, flags, metrics_of
+from tests.helpers import PROBE, extended, flags, metrics_of
 
 from surefoot.cli.main import VERBS, main
 from surefoot.cli.presets import PRESETS, preset
@@ -51,8 +51,8 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture) -> None:
         ["train", "--help"],
         ["eval", "--help"],
         ["study", "--help"],
-        ["tune", "--help"],
-        ["report", "--help"],
+        extended(["tune", "--help"]),
+        extended(["report", "--help"]),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
@@ -239,12 +239,12 @@ def test_tasks_lists_and_filters(capsys: pytest.CaptureFixture) -> None:
     ("task", "why"),
     [
         ("Pong-v5", "is an image"),
-        ("Sokoban-v0", "is an image"),
-        ("Maze-v0", "is a Dict space"),
+        extended("Sokoban-v0", "is an image"),
+        extended("Maze-v0", "is a Dict space"),
         ("gymnasium:Blackjack-v1", "is a Tuple space"),
-        ("gymnasium:GymV26Environment-v0", "shimmy"),
-        ("gymnasium:Pusher-v4", "mujoco<3"),
-        ("gymnax:FrozenLake-misc", "Discrete"),
+        extended("gymnasium:GymV26Environment-v0", "shimmy"),
+        extended("gymnasium:Pusher-v4", "mujoco<3"),
+        extended("gymnax:FrozenLake-misc", "Discrete"),
     ],
 )
 def test_a_task_that_is_refused_is_not_listed(

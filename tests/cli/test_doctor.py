@@ -212,6 +212,7 @@ def of_a_tiny_run(task: str, config: Config, **arguments: Any) -> Any:
     return train(task, TINY.replace(total_steps=config.total_steps), **arguments)
 
 
+@pytest.mark.extended
 def test_the_machine_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
-from tests.helpers import PROBE, extended, flags
+from tests.helpers import PROBE, extended, few, flags
 
 from surefoot.cli.main import main
 from surefoot.config import Config
@@ -195,7 +195,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("module_of_a_stranger", None)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", few(1, SETTINGS))
 def test_a_setting_from_a_file_names_no_code(
     setting: str, stranger: Path, run: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers import PROBE, flags
+from tests.helpers import PROBE, few, flags
 
 from surefoot.cli import main as command
 from surefoot.cli.main import VERBS, keep_compiled_programs, main
@@ -157,7 +157,7 @@ VERBS_THAT_SPEAK = [
 ]
 
 
-@pytest.mark.parametrize("words", VERBS_THAT_SPEAK, ids=" ".join)
+@pytest.mark.parametrize("words", few(4, VERBS_THAT_SPEAK), ids=" ".join)
 def test_no_verb_dies_of_what_cannot_be_printed(
     words: list[str], gone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from tests.helpers import extended
 
 from surefoot.envs import Environment, Hosting, ObservationSpec, Step
 from surefoot.envs.gymnasium import GymnasiumEnvironment, make_registered
@@ -425,7 +426,7 @@ class OwnProperty(Undeclared):
         (OwnProperty, r"(?s)'model'.*line \d+"),
     ],
 )
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, extended(1)])
 def test_a_space_that_is_missing_is_named_with_the_way_out(
     kind: type, says: str, workers: int
 ) -> None:

@@ -9,6 +9,7 @@ import gymnax
 import jax
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 from surefoot.envs import JaxEnvironment
 from surefoot.envs.gymnax import GymnaxEnvironment, known_tasks
@@ -22,7 +23,7 @@ def usual_promotion() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("task", [extended("CartPole-v1"), "Pendulum-v1"])
 def test_every_row_is_what_the_task_returns_when_stepped_by_hand(task: str) -> None:
     single = GymnaxEnvironment(task, OPTIONS)
     env = JaxEnvironment(single, 2)

@@ -16,7 +16,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
-from tests.helpers import TINY, Recorder, extended, without_times
+from tests.helpers import TINY, Recorder, extended, few, without_times
 from tests.rollout.test_collect import begin, policy_for
 
 from surefoot.envs import Environment, Hosting, Step, make_environment
@@ -230,7 +230,8 @@ def test_the_instance_that_workers_leave_unused_may_fail_to_close() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "hosting"), [("raise", HERE), ("raise", APART), ("hang", APART), ("killed", APART)]
+    ("what", "hosting"),
+    few(2, [("raise", HERE), ("raise", APART), ("hang", APART), ("killed", APART)]),
 )
 def test_quarantine_leaves_it_out_from_then_on(what: str, hosting: Hosting, healthy: Step) -> None:
     env = start_env(robot(what), hosting._replace(on_failure="quarantine"))
@@ -364,7 +365,7 @@ def test_workers_leave_no_files_open_and_no_processes() -> None:
     assert open_files() < before
 
 
-@pytest.mark.parametrize("what", ["nothing", "hang"])
+@pytest.mark.parametrize("what", [extended("nothing"), "hang"])
 def test_workers_end_with_the_process_that_started_them(what: str, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
@@ -482,6 +483,7 @@ def test_training_bears_it_and_counts_it(policy: str) -> None:
     assert all(np.isfinite(leaf).all() for leaf in leaves)
 
 
+@pytest.mark.extended
 def test_training_with_workers_is_training_without() -> None:
     runs = []
     for workers in (0, 2):

@@ -23,6 +23,7 @@ def drawn(request: pytest.FixtureRequest) -> tuple[float, np.ndarray]:
     return color, np.asarray(noise, np.float64)
 
 
+@pytest.mark.extended
 def test_every_number_is_standard_normal_from_the_first_step_on(drawn) -> None:
     _, noise = drawn
     for part in (noise[:1], noise[-1:], noise):
@@ -33,6 +34,7 @@ def test_every_number_is_standard_normal_from_the_first_step_on(drawn) -> None:
         assert abs(np.mean(np.abs(ranks) < 1) - 0.6827) < error
 
 
+@pytest.mark.extended
 def test_power_falls_with_frequency_as_the_color_says(drawn) -> None:
     color, noise = drawn
     power = (np.abs(np.fft.rfft(noise, axis=0)) ** 2).mean(axis=1)
@@ -42,6 +44,7 @@ def test_power_falls_with_frequency_as_the_color_says(drawn) -> None:
     assert slope == pytest.approx(-color, abs=0.06)
 
 
+@pytest.mark.extended
 def test_columns_are_independent_and_steps_are_not(drawn) -> None:
     color, noise = drawn
     across = np.corrcoef(noise[::100, :40].ravel(), noise[::100, 40:80].ravel())[0, 1]

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
+from tests.helpers import few
 
 from surefoot.functional import random_permutation
 
@@ -20,7 +21,7 @@ def orders(size: int, count: int, seed: int = 0) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(lambda key: random_permutation(key, size)))(keys))
 
 
-@pytest.mark.parametrize("size", [1, 2, 31, 64, 65, 100, 257, 300])
+@pytest.mark.parametrize("size", few(3, [1, 2, 31, 64, 65, 100, 257, 300]))
 def test_every_number_appears_once(size: int) -> None:
     drawn = orders(size, 200, seed=size)
     assert drawn.dtype == np.int32

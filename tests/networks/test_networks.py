@@ -418,11 +418,11 @@ def test_the_std_never_falls_below_its_floor() -> None:
 @pytest.mark.parametrize(
     ("head", "outputs"),
     [
-        (PolicyHead("gaussian", (3,)), 3),
+        extended(PolicyHead("gaussian", (3,)), 3),
         (PolicyHead("gaussian", (3,), state_dependent_std=True), 6),
-        (PolicyHead("squashed_gaussian", (3,), state_dependent_std=True), 6),
-        (PolicyHead("beta", (3,)), 6),
-        (PolicyHead("discrete", (4,)), 4),
+        extended(PolicyHead("squashed_gaussian", (3,), state_dependent_std=True), 6),
+        extended(PolicyHead("beta", (3,)), 6),
+        extended(PolicyHead("discrete", (4,)), 4),
         (PolicyHead("multi_discrete", (2, 3)), 5),
         (PolicyHead("multi_binary", (3,)), 3),
     ],

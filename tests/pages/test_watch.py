@@ -71,6 +71,7 @@ def add_line(run: Path, **numbers: float | None) -> None:
         lines.write(json.dumps(row) + "\n")
 
 
+@pytest.mark.extended
 def test_what_is_new_comes_as_numbers_and_a_new_run_as_charts(runs: Path) -> None:
     page = WatchPage([runs])
     first = news(page)

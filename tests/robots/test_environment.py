@@ -88,6 +88,7 @@ def same(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.extended
 def test_a_state_goes_on_bit_by_bit_also_in_other_environments_with_other_threads() -> None:
     ours, other = (RobotEnvironment(Pole(), 6, threads=threads) for threads in (2, 1))
     state, _ = ours.reset(jax.random.key(3))

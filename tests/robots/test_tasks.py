@@ -13,6 +13,7 @@ from surefoot.robots import RobotEnvironment
 from surefoot.robots.tasks import TASKS
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "name",
     [x if x == "QuadrupedWalk" else extended(x) for x in TASKS],

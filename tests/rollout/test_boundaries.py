@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import extended
 
 from surefoot.agent import Act
 from surefoot.envs import (
@@ -164,7 +165,9 @@ SAME_FIRST = np.array(
 
 
 @every_side
-@pytest.mark.parametrize("lengths", [(8,), (3, 5), (4, 4), (1, 1, 1, 5)], ids=str)
+@pytest.mark.parametrize(
+    "lengths", [extended((8,)), (3, 5), extended((4, 4)), extended((1, 1, 1, 5))], ids=str
+)
 def test_first_marks_the_observation_of_each_reset_row_and_no_other(
     side: str, lengths: tuple[int, ...]
 ) -> None:
@@ -173,7 +176,7 @@ def test_first_marks_the_observation_of_each_reset_row_and_no_other(
 
 
 @every_side
-@pytest.mark.parametrize("lengths", [(6,), (3, 3), (2, 4)], ids=str)
+@pytest.mark.parametrize("lengths", [extended((6,)), extended((3, 3)), (2, 4)], ids=str)
 def test_first_marks_the_observation_of_each_end_where_the_reset_is_in_the_same_step(
     side: str, lengths: tuple[int, ...]
 ) -> None:
@@ -214,7 +217,9 @@ class Timed(SingleEnvironment):
         )
 
 
-@pytest.mark.parametrize("num_steps", [5, 6, 13])  # ends before, with and behind a reset
+@pytest.mark.parametrize(
+    "num_steps", [extended(5), 6, extended(13)]
+)  # ends before, with and behind a reset
 def test_an_observation_is_the_first_where_its_time_is_zero(num_steps: int) -> None:
     env = JaxEnvironment(Timed(), 2)
     for _, rollout in collected(env, (num_steps, num_steps)):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
-from tests.helpers import extended
+from tests.helpers import extended, few
 
 from surefoot.agent import (
     LoadedPolicy,
@@ -221,6 +221,7 @@ def test_every_step_and_every_environment_draws_its_own_action(side: str) -> Non
     assert len(np.unique(rollout.raw_actions)) == rollout.raw_actions.size
 
 
+@pytest.mark.extended
 @each_side
 @pytest.mark.parametrize("kind", ["gaussian", extended("squashed_gaussian")])
 def test_colored_noise_goes_on_from_rollout_to_rollout(kind: str, side: str) -> None:
@@ -247,6 +248,7 @@ def test_colored_noise_goes_on_from_rollout_to_rollout(kind: str, side: str) -> 
     np.testing.assert_allclose(after.noise, now, atol=1e-5)
 
 
+@pytest.mark.extended
 @each_side
 def test_noise_of_features_is_held_across_rollouts(side: str) -> None:
     env = mirror("gaussian", side=side)
@@ -346,7 +348,7 @@ def test_observations_are_stored_raw() -> None:
 
 
 @each_side
-@pytest.mark.parametrize("terminates", [True, False])
+@pytest.mark.parametrize("terminates", [True, extended(False)])
 def test_episode_returns_and_lengths_equal_a_hand_count_across_rollouts(
     side: str, terminates: bool
 ) -> None:
@@ -429,6 +431,7 @@ def test_collecting_changes_neither_policy_nor_normalizer(side: str) -> None:
     assert [np.asarray(x).tobytes() for x in jax.tree.leaves(policy)] == before
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("task", "kind"), [extended("CartPole-v1", "discrete"), ("Hopper-v5", "gaussian")]
 )
@@ -476,7 +479,9 @@ SENT = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "space"), [(kind, space) for kind, some in SENT.items() for space in some], ids=str
+    ("kind", "space"),
+    few(3, [(kind, space) for kind, spaces in SENT.items() for space in spaces]),
+    ids=str,
 )
 def test_an_environment_gets_while_collecting_what_a_loaded_policy_gives(
     kind: str, space: Any

@@ -67,6 +67,7 @@ def test_the_value_is_what_the_critic_of_the_run_expects_in_rewards(
     assert player.step == heard.state.step
 
 
+@pytest.mark.extended
 def test_play_shows_the_best_policy_if_asked_to(
     run: tuple[Path, Recorder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,7 +90,7 @@ def test_the_loop_does_as_the_page_says() -> None:
     assert last["held"] == [0.5]
     assert last["command"] == [0.5]
     assert set(last["terms"]) == {"near", "time"}
-    assert drawing.times[-1] > 0
+    assert max(drawing.times) > 0
     # a pause shows the same again, a step one more, a reset the beginning
     paused = Show(stage, view, drawing, panel, log=said.append, paused=True)
     before = int(next(stage).step[0])

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tests.helpers import PROBE
+from tests.helpers import PROBE, extended
 
 import surefoot
 from surefoot.cli.demo import video
@@ -67,7 +67,7 @@ def test_a_shot_that_cannot_be_is_refused(shot: Shot, words: str) -> None:
         length_of(0.02, shot), shot.picture()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [extended(1), extended(2), 3, extended(5)])
 @pytest.mark.parametrize("size", [(165, 77), (480, 360)])
 def test_all_that_is_said_changes_the_frame_and_never_its_size(
     size: tuple[int, int], count: int

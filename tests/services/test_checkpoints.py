@@ -109,7 +109,7 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         {"task": PROBE},
         extended({"task": PROBE, "overlap": "full", "max_lag": 2}),
-        {"task": "gymnasium:CartPole-v1"},
+        extended({"task": "gymnasium:CartPole-v1"}),
         extended({"task": PROBE, "overlap": "off"}),
         extended({"task": PROBE, "overlap": "full", "max_lag": 1, "measure_held_out_kl": True}),
         extended({"task": PROBE, "shared_trunk": True}),
@@ -276,6 +276,7 @@ def test_environments_that_were_made_already_cannot_be_made_anew(tmp_path: Path)
         env.close()
 
 
+@pytest.mark.extended
 def test_a_run_that_was_stopped_goes_on_from_there(whole: Path, tmp_path: Path) -> None:
     stopped = surefoot.train(PROBE, run_dir=tmp_path / "run", should_stop=After(3), **OPTIONS)
     assert not stopped.finished
@@ -958,7 +959,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     assert_same(tmp_path / "whole", run)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+@pytest.mark.parametrize(
+    ("name", "code"), [extended("SIGINT", 130), ("SIGTERM", 143), extended("SIGUSR1", 143)]
+)
 def test_a_signal_ends_it_with_everything_saved(
     tmp_path: Path, name: str, code: int, capsys: pytest.CaptureFixture
 ) -> None:

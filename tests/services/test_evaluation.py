@@ -84,6 +84,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- the training is the same
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "options",
     [

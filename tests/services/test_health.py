@@ -133,6 +133,7 @@ def test_what_no_sound_run_shows_is_named_from_its_numbers(name: str | None, cha
     assert {f.rule.name for f in examine(rows, SMALL)} == ({name} if name else set())
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -197,7 +198,7 @@ def test_every_rule_is_tested() -> None:
 @pytest.mark.parametrize(
     ("task", "config"),
     [
-        (REACH, SMALL),
+        extended(REACH, SMALL),
         (PROBE, TINY.replace(learning_rate=1e-3)),
         extended("CartPole-v1", SMALL),
         extended("InvertedPendulum-v5", SMALL),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
+from tests.helpers import few
 
 from surefoot.study import statistics as st
 from surefoot.study.results import verdict_of
@@ -71,7 +72,7 @@ def test_equal_arms_are_told_apart_no_more_often_than_the_level(seeds: int) -> N
     assert worse / REPETITIONS < 0.025 + 0.011
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 6, 10])
+@pytest.mark.parametrize("seeds", few(2, [2, 3, 5, 6, 10]))
 def test_equal_arms_of_all_or_nothing_are_told_apart_no_more_often(seeds: int) -> None:
     random, told = np.random.default_rng(seeds), 0
     for _ in range(REPETITIONS):

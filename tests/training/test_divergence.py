@@ -114,6 +114,7 @@ def test_without_scaling_it_ends_with_a_reason_or_goes_on_but_keeps_finite(kind:
     assert watch.refused >= config.max_refused_updates
 
 
+@pytest.mark.extended
 def test_what_failed_leaves_a_report_and_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = {"scale_rewards": False, "normalize_observations": False}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.helpers import extended
 from tests.training.helpers import bytes_of, in_turn
 
 from surefoot.agent import Policy
@@ -164,7 +165,7 @@ class Spoilt(Uneven):
         return jnp.stack([left, bad]), step
 
 
-@pytest.mark.parametrize("spoil", ["end", "always", "reward"])
+@pytest.mark.parametrize("spoil", ["end", extended("always"), extended("reward")])
 def test_episodes_that_all_end_in_nan_end_the_evaluation(spoil: str) -> None:
     env = JaxEnvironment(type("Ours", (Spoilt,), {"spoil": spoil})(), 2)
     with pytest.raises(

@@ -134,6 +134,7 @@ def test_a_diverged_seed_keeps_the_state_from_before(monkeypatch: pytest.MonkeyP
     assert "halved (4 of 5 times)" in keepers[1].notes[-1]
 
 
+@pytest.mark.extended
 def test_the_command_leaves_a_run_folder_for_each_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

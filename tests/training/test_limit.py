@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tests.helpers import PROBE, TINY, flags
+from tests.helpers import PROBE, TINY, few, flags
 
 from surefoot.cli.bench import advice, alternatives
 from surefoot.cli.main import main
@@ -53,7 +53,8 @@ def test_random_actions_take_every_choice_of_every_component(
 
 
 @pytest.mark.parametrize(
-    "task", ["probe:late-reward/continuous", "probe:both/discrete", "gymnasium:CartPole-v1"]
+    "task",
+    few(1, ["probe:late-reward/continuous", "probe:both/discrete", "gymnasium:CartPole-v1"]),
 )
 def test_a_simulator_is_paced_with_every_kind_of_action(task: str) -> None:
     env = make_environment(task, 4, seed=np.random.SeedSequence(0))

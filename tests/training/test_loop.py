@@ -38,7 +38,7 @@ def run() -> Recorder:
     "task",
     [
         PROBE,
-        "gymnasium:CartPole-v1",
+        extended("gymnasium:CartPole-v1"),
         extended("CartPole-v1"),
         extended("Hopper-v5"),
         extended("gymnasium:Pendulum-v1"),
@@ -246,7 +246,7 @@ class Breaks(SingleEnvironment):
         return state + 1, SingleStep(jnp.full(1, place), jnp.float32(reward), no, no)
 
 
-@pytest.mark.parametrize("field", ["observation 'observation'", "reward"])
+@pytest.mark.parametrize("field", ["observation 'observation'", extended("reward")])
 def test_a_number_that_is_not_finite_is_left_out_and_named(field: str) -> None:
     # environment 2 alone draws this number, in its fourth step
     keys = jax.vmap(jax.random.split)(jax.random.split(make_streams(0).reset, 4))[:, 1]
@@ -395,7 +395,7 @@ class Restless(Environment):
         return time, step._replace(final_observation=final if self.spec.final_observation else None)
 
 
-@pytest.mark.parametrize("final", [False, True], ids=["lost", "known"])
+@pytest.mark.parametrize("final", [False, extended(True)], ids=["lost", "known"])
 def test_a_simulator_that_loses_the_last_observation_is_warned_of_and_counted(final: bool) -> None:
     lost = pytest.warns(UserWarning, match="restless loses the last observation at a time limit")
     with contextlib.nullcontext() if final else lost:

@@ -54,6 +54,7 @@ def test_full_overlap_without_lag_gives_the_bytes_of_off(task: str) -> None:
     assert trace(task, overlap="full", max_lag=0) == trace(task, overlap="off")
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("task", "correction"),
     [

@@ -112,7 +112,7 @@ def test_on_one_batch_the_joint_loss_moves_both_as_the_two_losses_apart() -> Non
         np.testing.assert_allclose(together[name], numbers[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("value_coef", [1.0, 0.25])
+@pytest.mark.parametrize("value_coef", [extended(1.0), 0.25])
 def test_the_joint_gradient_is_that_of_the_policy_and_the_weighed_one_of_the_value(
     value_coef: float,
 ) -> None:
@@ -176,7 +176,7 @@ def log_ratio_of(kl: float) -> float:
     return float(c)
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("joint", [False, extended(True)])
 @pytest.mark.parametrize(("factor", "goes_on"), [(1.47, True), (1.53, False)])
 def test_the_kl_stops_the_actor_at_one_and_a_half_times_the_target(
     joint: bool, factor: float, goes_on: bool
@@ -252,7 +252,7 @@ def test_an_update_on_a_batch_that_is_not_finite_is_not_applied(joint: bool) -> 
         assert int(moved.skipped) == 1
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("joint", [False, extended(True)])
 def test_rows_that_are_no_experience_change_nothing(joint: bool) -> None:
     ours, experience = updater(joint_loss=joint), batch().experience
     gone = jnp.zeros((T, N), bool).at[1, 2].set(True).at[2, 0].set(True)
@@ -307,6 +307,7 @@ def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as
         np.testing.assert_allclose(x, over([row[name] for row in told]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.extended
 def test_a_kl_stop_holds_across_recomputed_epochs() -> None:
     ours = updater(
         recompute_advantages=True,
