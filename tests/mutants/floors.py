@@ -54,7 +54,11 @@ FLOORS: dict[str, dict[str, tuple[str, ...]]] = {
             f"{_WITH_MEMORY}::test_a_loaded_policy_remembers_until_it_is_reset",
         ),
     },
-    "rollout": {"rollout": _ROLLOUT, "collect": _ROLLOUT, "packing": _ROLLOUT},
+    "rollout": {
+        "rollout": _ROLLOUT,
+        "collect": _ROLLOUT,
+        "packing": ("tests/rollout/test_packing.py", *_ROLLOUT),
+    },
     "update": {
         "batch": _update("batch", "sequences"),
         "epochs": _update("epochs"),
