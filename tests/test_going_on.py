@@ -249,19 +249,17 @@ class Wheel(gymnasium.Env):
     ("edited", "message"),
     [
         ({}, None),
-        pytest.param(
+        (
             {"action_space": spaces.Box(-10, 10, (1,))},
             r"0 from -1.0 to 1.0 here, -10.0 to 10.0 there",
         ),
-        pytest.param({"action_space": spaces.Box(-1, 1, (1, 1))}, r"\(1,\) here, \(1, 1\) there"),
-        pytest.param({"action_space": spaces.Discrete(2)}, "continuous here, discrete there"),
-        pytest.param(
+        ({"action_space": spaces.Box(-1, 1, (1, 1))}, r"\(1,\) here, \(1, 1\) there"),
+        ({"action_space": spaces.Discrete(2)}, "continuous here, discrete there"),
+        (
             {"observation_space": spaces.Box(-1, 1, (3,))},
             r"of size 2; .* offers {'observation': 3}",
         ),
-        pytest.param(
-            {"observation_space": spaces.MultiDiscrete([1, 1])}, r"reads observation 'observation'"
-        ),
+        ({"observation_space": spaces.MultiDiscrete([1, 1])}, r"reads observation 'observation'"),
     ],
 )
 def test_a_task_that_offers_something_else_is_refused_and_nothing_is_changed(

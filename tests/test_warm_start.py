@@ -181,11 +181,11 @@ def test_groups_go_by_name_and_a_new_one_is_not_looked_at_yet(source: Path) -> N
     [
         GRU,
         {"shared_trunk": True, "critic_groups": READS["actor_groups"]},
-        pytest.param(GRU | {"memory": "lstm", "memory_layers": 2}),
-        pytest.param({"actor_hidden": ()}),
-        pytest.param({"distribution": "beta"}),
-        pytest.param({"state_dependent_std": True}),
-        pytest.param({"gsde": True}),
+        GRU | {"memory": "lstm", "memory_layers": 2},
+        {"actor_hidden": ()},
+        {"distribution": "beta"},
+        {"state_dependent_std": True},
+        {"gsde": True},
         {"actor_residual": True, "actor_hidden": (5, 5)},  # as wide as what it reads
     ],
     ids=str,

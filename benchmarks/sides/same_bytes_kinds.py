@@ -80,6 +80,19 @@ def of_tasks() -> Iterator[Kind]:
         yield Kind(name, task, SMALL | options)
 
 
+def of_robots() -> Iterator[Kind]:
+    """Robots on MuJoCo's engine: randomized, with commands, curricula and memory, and resumed."""
+    arm, hopper = "robot:ArmReach", "surefoot.robots.tasks.gymnasium:Hopper"
+    kept = SMALL | CHECKPOINTS
+    memory = {"memory": "gru", "memory_minibatches": 2}
+    yield Kind("robot-hopper", hopper, SMALL)
+    yield Kind("robot-arm", arm, SMALL)
+    yield Kind("robot-go1", "robot:Go1Walk", SMALL)
+    yield Kind("robot-rough", "robot:Go1Rough", SMALL)
+    yield Kind("robot-memory", arm, SMALL | memory)
+    yield Kind("resume-robot", hopper, kept, "resume")
+
+
 def of_networks() -> Iterator[Kind]:
     """Distributions, networks, normalisation."""
     raw = {"normalize_observations": False, "scale_rewards": False, "max_grad_norm": math.inf}
@@ -160,4 +173,5 @@ def of_loops() -> Iterator[Kind]:
     yield Kind("further", "gymnax:CartPole-v1", kept, "further")
 
 
-KINDS = {k.name: k for part in (of_tasks, of_networks, of_updates, of_loops) for k in part()}
+PARTS = (of_tasks, of_robots, of_networks, of_updates, of_loops)
+KINDS = {k.name: k for part in PARTS for k in part()}

@@ -73,12 +73,6 @@ def listen(host: str = LOOPBACK, port: int | None = None) -> socket.socket:
     )
 
 
-def free_port(host: str, port: int | None) -> int:
-    """The port that is asked for, or the first free one, for a server that binds it itself; see `listen`."""
-    with listen(host, port) as trial:
-        return trial.getsockname()[1]
-
-
 def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     made = socket.socket(family, kind, protocol)

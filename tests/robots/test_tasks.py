@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tests.helpers import extended
 
 from surefoot.config import validate
 from surefoot.envs.tasks import make_environment, own_options
@@ -14,10 +13,7 @@ from surefoot.robots.tasks import TASKS
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize(
-    "name",
-    [x if x == "QuadrupedWalk" else extended(x) for x in TASKS],
-)
+@pytest.mark.parametrize("name", TASKS)
 def test_a_shipped_task_steps_and_nothing_breaks_down(name: str) -> None:
     task = f"robot:{name}"
     options = own_options(task)

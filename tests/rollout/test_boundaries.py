@@ -217,9 +217,8 @@ class Timed(SingleEnvironment):
         )
 
 
-@pytest.mark.parametrize(
-    "num_steps", [extended(5), 6, extended(13)]
-)  # ends before, with and behind a reset
+# ends before, with and behind a reset
+@pytest.mark.parametrize("num_steps", [extended(5), 6, extended(13)])
 def test_an_observation_is_the_first_where_its_time_is_zero(num_steps: int) -> None:
     env = JaxEnvironment(Timed(), 2)
     for _, rollout in collected(env, (num_steps, num_steps)):

@@ -223,7 +223,7 @@ def test_every_step_and_every_environment_draws_its_own_action(side: str) -> Non
 
 @pytest.mark.extended
 @each_side
-@pytest.mark.parametrize("kind", ["gaussian", extended("squashed_gaussian")])
+@pytest.mark.parametrize("kind", ["gaussian", "squashed_gaussian"])
 def test_colored_noise_goes_on_from_rollout_to_rollout(kind: str, side: str) -> None:
     env = mirror(kind, side=side)
     policy = policy_for(env.spec, kind)
@@ -432,9 +432,7 @@ def test_collecting_changes_neither_policy_nor_normalizer(side: str) -> None:
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize(
-    ("task", "kind"), [extended("CartPole-v1", "discrete"), ("Hopper-v5", "gaussian")]
-)
+@pytest.mark.parametrize(("task", "kind"), [("CartPole-v1", "discrete"), ("Hopper-v5", "gaussian")])
 def test_a_pool_gives_the_same_rollout_from_the_graph_and_from_the_host(
     task: str, kind: str
 ) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from surefoot.rollout.packing import OfPolicy, Packed
+from surefoot.rollout.packing import Packed, PolicyProgram
 
 TREES: dict[str, Any] = {
     "one": jnp.arange(3.0),
@@ -33,7 +33,7 @@ def test_what_is_packed_is_the_same_when_it_is_unpacked(name: str) -> None:
     leaves = jax.tree.leaves(tree)
     assert len(packed.arrays) == len({x.dtype for x in leaves})
     stacked = jax.tree.map(lambda *x: np.stack(x), packed, packed)
-    for back, expected in ((packed.rows(), tree), (stacked.rows(), _twice(tree))):
+    for back, expected in ((packed.unpack(), tree), (stacked.unpack(), _twice(tree))):
         assert jax.tree.structure(back) == jax.tree.structure(expected)
         for mine, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(expected), strict=True):
             assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
@@ -56,7 +56,7 @@ def test_a_program_is_traced_again_for_a_policy_of_another_form_alone() -> None:
         traced.append(policy.squared)
         return policy.by * (x**2 if policy.squared else x)
 
-    program, x = OfPolicy(scaled), jnp.float32(3)
+    program, x = PolicyProgram(scaled), jnp.float32(3)
     for by, squared, expected in ((2, False, 6), (5, False, 15), (2, True, 18), (7, False, 21)):
         assert float(program.bind(Scale(jnp.float32(by), squared))(x)) == expected
     assert traced == [False, True]

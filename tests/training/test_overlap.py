@@ -59,9 +59,9 @@ def test_full_overlap_without_lag_gives_the_bytes_of_off(task: str) -> None:
     ("task", "correction"),
     [
         (PROBE, "vtrace"),
-        extended(PROBE, "behaviour"),
-        extended(PROBE, "decoupled"),
-        *[extended("Hopper-v5", name) for name in ("behaviour", "vtrace", "decoupled")],
+        (PROBE, "behaviour"),
+        (PROBE, "decoupled"),
+        *[("Hopper-v5", name) for name in ("behaviour", "vtrace", "decoupled")],
     ],
 )
 def test_full_overlap_gives_the_same_bytes_twice(task: str, correction: str) -> None:

@@ -136,7 +136,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"gsde": True},
     {"critic_epochs": 4},
 ]
-# compiled already for other tests; and what adapts from update to update
+# what adapts from update to update
 CORE = [{"surrogate": "kl_penalty", "learning_rate_schedule": "kl_adaptive"}]
 
 

@@ -16,7 +16,7 @@ from surefoot import functional as F
 from surefoot.agent import Act, Policy
 from surefoot.envs.contract import Environment, HostPhysics, Step, as_groups
 from surefoot.envs.guard import Guarded
-from surefoot.rollout.packing import OfPolicy, Packed
+from surefoot.rollout.packing import Packed, PolicyProgram
 from surefoot.rollout.rollout import (
     CollectorState,
     Rollout,
@@ -170,7 +170,7 @@ class _HostCollector(Collector):
             choice, acted = explore.act(policy, now, key)
             return choice, acted.carry, acted.noise
 
-        self._act = OfPolicy(act)
+        self._act = PolicyProgram(act)
         self._finish = jax.jit(assemble, static_argnums=3)
         self._split = jax.jit(jax.random.split, static_argnums=1)
 
@@ -220,13 +220,8 @@ class _PhysicsCollector(Collector):
             now = acted._replace(env_state=carried, observation=seen, first=first)
             return Packed.of(_result(step)), act(policy, now, key)
 
-        def finish(acted: CollectorState, sensed: Any) -> Any:
-            carried, step = env.judge(acted.env_state, sensed)
-            seen = as_groups(step.observation)
-            return Packed.of(_result(step)), acted._replace(env_state=carried, observation=seen)
-
-        self._act, self._go_on = OfPolicy(act), OfPolicy(go_on)
-        self._judge, self._finish = jax.jit(finish), jax.jit(assemble, static_argnums=3)
+        self._act, self._go_on = PolicyProgram(act), PolicyProgram(go_on)
+        self._pack, self._finish = jax.jit(Packed.of), jax.jit(assemble, static_argnums=3)
         self._split = jax.jit(jax.random.split, static_argnums=1)
 
     def __call__(
@@ -247,13 +242,13 @@ class _PhysicsCollector(Collector):
                 rows.append((acted.observation, choice, result))
                 choice, acted, told = following
             acted, physics, sensed = self._advance(acted, physics, told)
-            result, after = self._judge(acted, sensed)
-            rows.append((acted.observation, choice, result))
+            carried, step = env.halves.judge(acted.env_state, sensed)
+            rows.append((acted.observation, choice, self._pack(_result(step))))
         seen, choices, results = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        stacked = Transition(seen, choices.raw_action, choices.log_prob, results.rows())
-        carried, after = after.env_state, after._replace(env_state=None)
+        stacked = Transition(seen, choices.raw_action, choices.log_prob, results.unpack())
+        last = acted._replace(env_state=None, observation=as_groups(step.observation))
         rollout, after = self._finish(
-            stacked, before, after, env.spec.autoreset, lost_rows(stacked.step)
+            stacked, before, last, env.spec.autoreset, lost_rows(stacked.step)
         )
         return after._replace(env_state=(carried, env.hand_over(physics))), rollout
 

@@ -1,4 +1,4 @@
-"""What goes into a program and out of it at every step, in few pieces: each array costs microseconds."""
+"""Programs that run at every step, and what they give, in few pieces: each costs microseconds."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 from surefoot.agent import Policy
 
 
-class OfPolicy:
-    """A function of a policy and more, as a program that takes the policy apart once and not at every call.
+class PolicyProgram:
+    """A jitted function of a policy and more, which takes the policy apart once and not at every call.
 
     Args:
         function: the function.
@@ -31,7 +31,7 @@ class OfPolicy:
         self._program = functools.cache(program)
 
     def bind(self, policy: Policy) -> Callable[..., Any]:
-        """The program of what else the function takes."""
+        """The program for this policy, of what else the function takes."""
         leaves, structure = jax.tree.flatten(policy)
         return functools.partial(self._program(structure), leaves)
 
@@ -64,8 +64,8 @@ class Packed:
         arrays = {name: jnp.concatenate(mine, axis=1) for name, mine in parts.items()}
         return cls(arrays, structure, tuple(places))
 
-    def rows(self) -> Any:
-        """The tree, of one [N, ...] or of several that were stacked, [T, N, ...]; on the host."""
+    def unpack(self) -> Any:
+        """The tree [N, ...], or [T, N, ...] where several were stacked; on the host."""
         leaves = []
         for name, begin, shape in self.places:
             array = np.asarray(self.arrays[name])

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from surefoot.errors import UserError
-from surefoot.local_server import free_port, open_browser, risk
+from surefoot.local_server import listen, open_browser, risk
 from surefoot.see.choice import Choice
 from surefoot.see.panel import Panel
 from surefoot.see.replay import Replay
@@ -38,14 +38,14 @@ def browse(
     """
     if episodes is not None and episodes < 1:
         raise UserError(f"episodes = {episodes} must be at least 1")
-    port = free_port(host, port)  # before a model is loaded
     with contextlib.ExitStack() as at_end:
+        listening = at_end.enter_context(listen(host, port))  # before a model is loaded
         broken = choice.broken
         stage = choice.open(log=log) if broken is None else Replay(broken, choice.task)
         at_end.callback(stage.close)
         view = stage if isinstance(stage, Replay) else stage.view()
         panel = Panel(title_of(stage))
-        screen = Screen(view.model, panel, host=host, port=port)
+        screen = Screen(view.model, panel, listening)
         at_end.callback(screen.close)
         log(f"{stage.name}, {stage.by}: {screen.url} (Ctrl-C ends)")
         if warning := risk(host):

@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import logging
 import re
+import socket
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from surefoot.errors import UserError
-from surefoot.local_server import is_loopback
+from surefoot.local_server import is_loopback, url_of
 from surefoot.see.panel import Panel
 
 _START_S = 60.0  # to load a model and start the threads
@@ -137,18 +138,17 @@ class Screen:
     Args:
         model: MuJoCo's model.
         panel: the page's panel.
-        host: the address to bind.
-        port: the port; it is free.
+        listening: the socket to serve at, which is closed with the viewer.
 
     Raises:
         ValueError: MuJoCo has no Studio here, or it cannot start.
     """
 
-    def __init__(self, model: mujoco.MjModel, panel: Panel, *, host: str, port: int) -> None:
-        studio = _studio(host, Door(host, panel))
+    def __init__(self, model: mujoco.MjModel, panel: Panel, listening: socket.socket) -> None:
+        studio = _studio(listening, Door(listening.getsockname()[0], panel))
         logging.getLogger("WebServer").setLevel(logging.WARNING)  # says who comes and goes
         ready = threading.Event()
-        config = studio.config(title="surefoot play", gfx="web", http_port=port)
+        config = studio.config(title="surefoot play", gfx="web")
 
         def run(endpoint: Any) -> None:
             try:
@@ -162,8 +162,7 @@ class Screen:
         self._check()
         self.data = mujoco.MjData(model)
         self._handle.set_model(model, data=self.data)
-        name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{port}/"
+        self.url = url_of(listening)
 
     def _check(self) -> None:
         try:
@@ -192,8 +191,8 @@ class _Studio(NamedTuple):
     camera: Any
 
 
-def _studio(host: str, door: Door) -> _Studio:
-    """Studio with a viewer that binds one address, has a door, and prints nothing.
+def _studio(listening: socket.socket, door: Door) -> _Studio:
+    """Studio with a viewer that listens at a socket of ours, has a door, and prints nothing.
 
     None of this can be asked for in MuJoCo 3.17, whose viewer says '::' in its constructor. So two of its
     modules are loaded once more, as copies of ours, and a few of their names stand for ours there.
@@ -206,7 +205,7 @@ def _studio(host: str, door: Door) -> _Studio:
         server = _copy_of("mujoco.experimental.studio.web.web_server")
         viewer = _copy_of("mujoco.experimental.studio.web_viewer")
         server.serve = functools.partial(door.serve, server.serve)
-        server.bind_public_socket = functools.partial(_bind, server.bind_public_socket, host)
+        server.bind_public_socket = lambda *_: listening
         viewer.web_server, viewer.print = server, _quiet
         config, run = viewer_protocol.ViewerConfig, viewer_protocol.run_viewer_loop
         return _Studio(config, launch_thread.launch_thread, run, viewer.WebViewer, Camera)
@@ -224,11 +223,6 @@ def _copy_of(name: str) -> Any:
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _bind(bind: Any, host: str, everywhere: str, port: int) -> Any:
-    del everywhere
-    return bind(host, port)
 
 
 def _quiet(*words: object, **options: object) -> None:

@@ -105,8 +105,9 @@ class Checkpoint:
             try:
                 collector = load_arrays(self.path / _SIMULATORS, template.collector)
             except MisfitError as error:
-                why = "the task or Surefoot has changed, so that all begin new episodes"
-                warnings.warn(f"{why} and the run is not the exact one ({error})", stacklevel=2)
+                why = "the task or Surefoot has changed, and with it what is saved of the environments"
+                then = "they begin new episodes, so that the run is not the exact one"
+                warnings.warn(f"{why}: {then} ({error})", stacklevel=2)
         return state._replace(key=random["training"], collector=collector)
 
     def learned(self, trainer: Trainer) -> TrainState:
