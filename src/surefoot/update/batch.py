@@ -107,25 +107,23 @@ def make_batch(
         carry=Carries(experience.carry, carry),
     )
     if augment_by is not None:
-        batch = with_mirror_images(networks, batch, augment_by)
+        batch = with_mirror_images(batch, augment_by)
     if config.surrogate == "kl_penalty" and networks.actor is not None:
         old = networks.policy().unroll(batch.observations, batch.carry.actor, batch.first)
         batch = batch._replace(old_distribution=old)
     return batch
 
 
-def with_mirror_images(networks: ActorCritic, batch: Batch, symmetry: F.PolicyReflection) -> Batch:
+def with_mirror_images(batch: Batch, symmetry: F.PolicyReflection) -> Batch:
     """The sequences [T, N, ...] and their mirror images, [T, 2 N, ...], which are as good.
 
-    The ratio of an image is taken against the policy before the update, so that it is 1 at first as well.
+    An image comes from the mirrored policy, which gave it the probability that the row had: against that its
+    ratio is taken, which is not 1 at first unless the policy is symmetric.
     Source: Mittal et al. 2024, arXiv 2403.04359 (symmetry by augmentation).
     """
     image = batch._replace(
         observations=symmetry(batch.observations), raw_actions=symmetry.action(batch.raw_actions)
     )
-    if networks.actor is not None:
-        old = networks.policy().unroll(image.observations, batch.carry.actor, batch.first)
-        image = image._replace(old_log_probs=old.log_prob(image.raw_actions))
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), batch, image)
 
 
