@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import threading
 from typing import Any
 
 import hypothesis
@@ -38,20 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     import jax
     from jax._src import lru_cache
-    from jax._src.interpreters import mlir
 
-    # a tenth of the time: all files of the folder are looked at whenever one is added, for the sake of its
-    # bound, and every program gets a context of its own, where one for each thread will do (JAX lets no two
-    # threads use one at a time)
+    # all files of the folder are looked at whenever one is added, for the sake of its bound
     lru_cache.LRUCache._evict_if_needed = lambda self, *, additional_size=0: None
-    contexts, make_context = threading.local(), mlir.make_ir_context
-
-    def context_of_the_thread() -> Any:
-        if not hasattr(contexts, "own"):
-            contexts.own = make_context()
-        return contexts.own
-
-    mlir.make_ir_context = context_of_the_thread
 
     # next to the session's temporary folder, so that parallel workers share it
     folder = tmp_path_factory.getbasetemp().parent / "jax-cache"

@@ -90,7 +90,7 @@ def of_robots() -> Iterator[Kind]:
     yield Kind("robot-go1", "robot:Go1Walk", SMALL)
     yield Kind("robot-rough", "robot:Go1Rough", SMALL)
     yield Kind("robot-memory", arm, SMALL | memory)
-    yield Kind("resume-robot", hopper, kept, "resume")
+    yield Kind("resume-robot", arm, kept, "resume")
 
 
 def of_networks() -> Iterator[Kind]:
