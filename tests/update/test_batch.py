@@ -172,9 +172,7 @@ def test_mirror_images_stand_beside_the_rows_that_gave_them_their_probabilities(
     np.testing.assert_array_equal(image.observations["o"], SEEN[:T, :, ::-1])
     np.testing.assert_array_equal(image.raw_actions, -rows.raw_actions)
     for name in set(rows._fields) - {"observations", "raw_actions"}:
-        assert jax.tree.all(
-            jax.tree.map(np.array_equal, getattr(image, name), getattr(rows, name))
-        )
+        assert jax.tree.all(jax.tree.map(np.array_equal, getattr(image, name), getattr(rows, name)))
 
 
 def test_minibatches_hold_every_row_once() -> None:
