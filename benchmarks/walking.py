@@ -27,7 +27,7 @@ from surefoot.training import EpisodeStatistics, play, to_key
 POINTS = 8
 # name: task, steps, arguments of `surefoot train`
 SIDES = {
-    "Go1Walk": ("robot:Go1Walk", 1_500_000, []),
+    "Go1Walk": ("robot:Go1Walk", 1_300_000, []),
     "EnvPool, preset go1": ("Go1JoystickFlatTerrain-v1", 4_000_000, ["--preset", "go1"]),
 }
 

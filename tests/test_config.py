@@ -91,6 +91,7 @@ def test_every_option_misspelt_by_one_letter_gets_its_name_suggested(name: str) 
         ({"gsde": True, "noise_color": 0.5}, "gsde and noise_color both say"),
         ({"gsde": True, "state_dependent_std": True}, "gsde and state_dependent_std both say"),
         ({"gsde": True, "symmetry": "average"}, "may be augment or off"),
+        ({"memory": "gru", "symmetry": "average"}, "take symmetry = 'off' or memory = 'off'"),
         ({"gsde": True, "actor_hidden": ()}, "at least one layer in actor_hidden"),
         ({"num_envs": 3, "num_steps": 5}, r"3 \* 5 = 15; near divisors: 3, 5, 15"),
         ({"num_minibatches": 2048}, "one row to each minibatch"),

@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "a box with bounds": ("gymnasium:Pendulum-v1", {}),
     "gru": ("probe:t-maze", {"memory": "gru", "memory_size": 8, "memory_layers": 2}),
     "lstm": ("probe:late-reward/continuous", {"memory": "lstm", "memory_size": 8}),
+    "averaged with its mirror image": ("robot:QuadrupedWalk", {"symmetry": "average"}),
     "elu": ("probe:late-reward/continuous", {"activation": "elu", "actor_hidden": (8, 8)}),
     "not normalized": ("probe:late-reward/continuous", {"normalize_observations": False}),
 }

@@ -66,7 +66,7 @@ def spec(symmetry: Symmetry | None) -> EnvSpec:
     ("task", "options", "says"),
     [
         (None, {"symmetry": "average"}, "a task does not say what its mirror image is"),
-        ("known", {"symmetry": "augment", "distribution": "beta"}, "not for beta"),
+        ("known", {"symmetry": "augment", "distribution": "beta"}, "not for beta; take symmetry = 'off'"),
     ],
 )
 def test_what_has_no_mirror_image_is_refused(task: str | None, options: dict, says: str) -> None:

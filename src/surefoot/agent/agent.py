@@ -161,7 +161,7 @@ def _symmetry(config: Config, env: EnvSpec, used: list[str]) -> PolicyReflection
     if config.distribution not in _GAUSSIANS:
         raise UserError(
             f"symmetry = {config.symmetry!r} is for Gaussian distributions, not for "
-            f"{config.distribution}"
+            f"{config.distribution}; take symmetry = 'off' or one of those"
         )
     return PolicyReflection(
         tuple((name, env.symmetry.observations[name]) for name in used), env.symmetry.action

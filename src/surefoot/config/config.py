@@ -214,7 +214,7 @@ def _check_combinations(config: Config) -> None:
     if config.symmetry != "off" and config.memory != "off":
         raise UserError(
             f"symmetry = {config.symmetry!r} with memory = {config.memory!r}: what a network would remember "
-            "of the mirror image is not known; choose one of them"
+            "of the mirror image is not known; take symmetry = 'off' or memory = 'off'"
         )
     if config.recompute_advantages and config.surrogate == "kl_penalty":
         raise UserError(

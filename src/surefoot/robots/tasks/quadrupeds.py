@@ -60,7 +60,9 @@ class Go1Walk(QuadrupedWalk):
     frequency_hz: float = 3.5
     tracking: float = 3.0
     turn: float = 2.0
+    by_phase: bool = False
 
+    training: ClassVar[Config] = WALKING.replace(symmetry="average", total_steps=1_300_000)
     actuation: ClassVar[Actuation] = Actuation(stiffness=35.0, damping=0.5, scale=0.5)
 
     def edit(self, spec: mujoco.MjSpec) -> None:
@@ -103,7 +105,7 @@ class Go1Rough(Go1Walk):
     tracking: float = 2.0
     turn: float = 1.0
 
-    training: ClassVar[Config] = WALKING.replace(total_steps=6_000_000)
+    training: ClassVar[Config] = WALKING.replace(symmetry="average", total_steps=6_000_000)
     practice: ClassVar[Mapping[str, Any]] = {}
     terrain: ClassVar[Terrain] = Terrain(
         kinds=("rough", "slope_up", "slope_down", "stairs_up", "stairs_down"),
