@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -24,6 +25,26 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # tracing makes objects by the million, of which few are garbage; JAX looks for its own at each collection
 gc.set_threshold(100_000, 50, 50)
+# but each compiled program that is garbage keeps parts of memory mapped, of which Linux grants a process 65,530:
+# with none left, LLVM ends the process
+MANY_MAPPINGS = 10_000
+
+
+def pytest_runtest_logfinish() -> None:
+    """Programs that no test uses any more go before there are too many."""
+    if mappings() > MANY_MAPPINGS:
+        gc.collect()
+    if mappings() > MANY_MAPPINGS:  # still in use, by caches
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+
+
+def mappings() -> int:
+    """Parts of memory that this process has mapped; 0 where the system does not say."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
