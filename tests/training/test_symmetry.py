@@ -65,8 +65,16 @@ def spec(symmetry: Symmetry | None) -> EnvSpec:
 @pytest.mark.parametrize(
     ("task", "options", "says"),
     [
-        (None, {"symmetry": "average"}, "a task does not say what its mirror image is"),
-        ("known", {"symmetry": "augment", "distribution": "beta"}, "not for beta; take symmetry = 'off'"),
+        (
+            None,
+            {"symmetry": "average"},
+            "does not say what its mirror image is .*; take symmetry = 'off'",
+        ),
+        (
+            "known",
+            {"symmetry": "augment", "distribution": "beta"},
+            "not for beta; take symmetry = 'off'",
+        ),
     ],
 )
 def test_what_has_no_mirror_image_is_refused(task: str | None, options: dict, says: str) -> None:

@@ -156,7 +156,7 @@ def _symmetry(config: Config, env: EnvSpec, used: list[str]) -> PolicyReflection
     if env.symmetry is None:
         raise UserError(
             f"symmetry = {config.symmetry!r}: {env.name} does not say what its mirror image is (a robot's "
-            "task does, with `mirror`)"
+            "task does, with `mirror`); take symmetry = 'off'"
         )
     if config.distribution not in _GAUSSIANS:
         raise UserError(
