@@ -47,7 +47,9 @@ def made_up(study: Study, diagnostics: tuple[str, ...]) -> list[dict[str, Any]]:
                     "steps": [50_000 * (k + 1) for k in range(20)],
                     "returns": returns,
                     "diagnostics": curves,
-                    "measures": {"success_rate": [0.5] * 20},
+                    "measures": {
+                        "success_rate": [0.1 * level + 0.02 * k for k in range(20)]
+                    },
                 }
                 jobs.append({**head, "runs": {str(seed): run}, "errors": {}})
     return jobs
@@ -101,8 +103,8 @@ def test_the_page_is_one_file(page: Path) -> None:
 def test_charts_are_drawn_and_fit(browser, page: Path, width: int, scheme: str) -> None:
     tab, said = opened(browser, page, width, color_scheme=scheme)
     charts = canvases(tab)
-    # two tasks: curves, forest and two diagnostics each; one profile
-    assert len(charts) == 2 * 4 + 1
+    # two tasks: curves, a measure, forest and two diagnostics each; one profile
+    assert len(charts) == 2 * 5 + 1
     for chart in charts:
         assert chart["painted"] > 2000
         assert chart["left"] >= 0
@@ -159,9 +161,9 @@ def test_nothing_that_a_study_is_made_of_runs(browser, spoilt_page: Path, bypass
     tab, said = opened(browser, spoilt_page, bypass_csp=bypass_csp)
     tab.on("dialog", lambda dialog: said.append(dialog.message))
     told = [hovered(tab, chart) for chart in range(len(canvases(tab)))]
-    assert len(told) == 2 * 3 + 1
+    assert len(told) == 2 * 4 + 1
     assert (
-        sum(PAYLOAD in text for text in told if text) == 2 * 2 + 1
+        sum(PAYLOAD in text for text in told if text) == 2 * 3 + 1
     )  # the diagnostics tell nothing
     formulas = tab.evaluate(
         """() => [...Bokeh.index.roots].filter(view => view.canvas_view)

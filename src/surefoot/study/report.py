@@ -46,6 +46,7 @@ def study_page(folder: Path) -> str:
             differences={task: _differences(arms, charts) for task, arms in tasks.items()},
             profile=_profile(found, charts),
             measures={task: _measures(arms) for task, arms in tasks.items()},
+            measured={task: _measured(arms, charts) for task, arms in tasks.items()},
             diagnostics={
                 task: _diagnostics(arms, steps[task], charts) for task, arms in tasks.items()
             },
@@ -92,6 +93,20 @@ def _measures(arms: Found) -> list[list[str]]:
     return [
         [name, *(_number(of_arm.get(name), ".3g") for of_arm in told.values())] for name in names
     ]
+
+
+def _measured(arms: Found, charts: Charts) -> dict[str, str]:
+    """The same against steps, a chart for each."""
+    names = sorted({name for arm in arms.values() for name in arm.get("measures", {})})
+    drawn = {}
+    for name in names:
+        series = [
+            Series(arm, color_of(k), found["curve"]["steps"], found["measures"][name]["curve"])
+            for k, (arm, found) in enumerate(arms.items())
+            if name in found.get("measures", {})
+        ]
+        drawn[name] = charts.curves(series, "environment steps", name, height=220)
+    return drawn
 
 
 def _profile(found: Found, charts: Charts) -> str:
