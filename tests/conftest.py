@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ hypothesis.settings.load_profile("surefoot")
 
 # before JAX is imported: programs of equal shape are compiled once for the whole session
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# what is started in a shell's background ignores Ctrl-C, and so would the commands that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tracing makes objects by the million, of which few are garbage; JAX looks for its own at each collection
 gc.set_threshold(100_000, 50, 50)
