@@ -47,9 +47,7 @@ def made_up(study: Study, diagnostics: tuple[str, ...]) -> list[dict[str, Any]]:
                     "steps": [50_000 * (k + 1) for k in range(20)],
                     "returns": returns,
                     "diagnostics": curves,
-                    "measures": {
-                        "success_rate": [0.1 * level + 0.02 * k for k in range(20)]
-                    },
+                    "measures": {"success_rate": [0.1 * level + 0.02 * k for k in range(20)]},
                 }
                 jobs.append({**head, "runs": {str(seed): run}, "errors": {}})
     return jobs
@@ -162,9 +160,8 @@ def test_nothing_that_a_study_is_made_of_runs(browser, spoilt_page: Path, bypass
     tab.on("dialog", lambda dialog: said.append(dialog.message))
     told = [hovered(tab, chart) for chart in range(len(canvases(tab)))]
     assert len(told) == 2 * 4 + 1
-    assert (
-        sum(PAYLOAD in text for text in told if text) == 2 * 3 + 1
-    )  # the diagnostics tell nothing
+    # the small ones tell nothing
+    assert sum(PAYLOAD in text for text in told if text) == 2 * 2 + 1
     formulas = tab.evaluate(
         """() => [...Bokeh.index.roots].filter(view => view.canvas_view)
           .flatMap(view => [...view.model.below, ...view.model.left])
@@ -310,6 +307,17 @@ def test_small_scores_of_a_task_are_told_as_the_large_ones(page: Path, tmp_path:
     (tmp_path / "results.json").write_text(json.dumps(found))
     (tmp_path / "provenance.json").write_text((page.parent / "provenance.json").read_text())
     assert study_page(tmp_path).count("<td>88 [-1, 177]</td>") == 3
+
+
+def test_what_was_measured_is_told_in_decimals(page: Path, tmp_path: Path) -> None:
+    found = json.loads((page.parent / "results.json").read_text())
+    arm = found["tasks"]["Hopper-v5"]["PPO-NoClip"]
+    curve = arm["measures"]["success_rate"]["curve"]
+    lengths = {"estimate": 998.4, "low": 989.0, "high": 1007.6, "curve": curve}
+    arm["measures"] = {"episode_length_mean": lengths, "error": lengths | {"estimate": 0.0}}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    (tmp_path / "provenance.json").write_text((page.parent / "provenance.json").read_text())
+    assert "<td>998 [989, 1008]</td>" in study_page(tmp_path)
 
 
 def test_one_run_has_no_interval() -> None:

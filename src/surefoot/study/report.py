@@ -12,7 +12,7 @@ from surefoot.pages.frame import as_written, page, template
 from surefoot.pages.report import LOGARITHMIC
 from surefoot.pages.runs import facts_of
 from surefoot.reading import read_json
-from surefoot.study.results import interval, score_form
+from surefoot.study.results import form_of, interval, score_form
 
 Found = Mapping[str, Any]
 
@@ -90,9 +90,12 @@ def _measures(arms: Found) -> list[list[str]]:
     """What was measured beside the return, a row for each."""
     told = {name: arm.get("measures", {}) for name, arm in arms.items()}
     names = sorted({measure for measures in told.values() for measure in measures})
-    return [
-        [name, *(_number(of_arm.get(name), ".3g") for of_arm in told.values())] for name in names
-    ]
+    rows = []
+    for name in names:
+        found = [of_arm.get(name) for of_arm in told.values()]
+        form = form_of(max(abs(x["estimate"]) for x in found if x), 3)
+        rows.append([name, *(_number(x, form) for x in found)])
+    return rows
 
 
 def _measured(arms: Found, charts: Charts) -> dict[str, str]:
@@ -105,7 +108,7 @@ def _measured(arms: Found, charts: Charts) -> dict[str, str]:
             for k, (arm, found) in enumerate(arms.items())
             if name in found.get("measures", {})
         ]
-        drawn[name] = charts.curves(series, "environment steps", name, height=220)
+        drawn[name] = charts.curves(series, "environment steps", name, height=220, hover=False)
     return drawn
 
 

@@ -172,7 +172,13 @@ def score_form(arms: Mapping[str, Any]) -> str:
     largest = max(
         (abs(arm["mean"]["estimate"]) for arm in arms.values() if "mean" in arm), default=0
     )
-    return f".{max(0, 3 - math.floor(math.log10(largest)))}f" if largest else ".4g"
+    return form_of(largest, 4)
+
+
+def form_of(largest: float, digits: int) -> str:
+    """The format whose decimals give the largest of some numbers so many digits."""
+    decimals = digits - 1 - math.floor(math.log10(largest)) if largest else 0
+    return f".{max(0, decimals)}f" if largest else f".{digits}g"
 
 
 def interval(found: Mapping[str, Any], form: str) -> str:
