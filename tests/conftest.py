@@ -29,8 +29,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tracing makes objects by the million, of which few are garbage; JAX looks for its own at each collection
 gc.set_threshold(100_000, 50, 50)
-# but each compiled program that is garbage keeps parts of memory mapped, of which Linux grants a process 65,530:
-# with none left, LLVM ends the process
+# but compiled programs that are garbage keep parts of memory mapped, of which Linux grants a process
+# 65,530: with none left, LLVM ends the process
 MANY_MAPPINGS = 10_000
 
 
