@@ -88,11 +88,9 @@ def _differences(arms: Found, charts: Charts) -> str:
 
 def _measures(arms: Found) -> list[list[str]]:
     """What was measured beside the return, a row for each."""
-    told = {name: arm.get("measures", {}) for name, arm in arms.items()}
-    names = sorted({measure for measures in told.values() for measure in measures})
     rows = []
-    for name in names:
-        found = [of_arm.get(name) for of_arm in told.values()]
+    for name in _measure_names(arms):
+        found = [arm.get("measures", {}).get(name) for arm in arms.values()]
         form = form_of(max(abs(x["estimate"]) for x in found if x), 3)
         rows.append([name, *(_number(x, form) for x in found)])
     return rows
@@ -100,9 +98,8 @@ def _measures(arms: Found) -> list[list[str]]:
 
 def _measured(arms: Found, charts: Charts) -> dict[str, str]:
     """The same against steps, a chart for each."""
-    names = sorted({name for arm in arms.values() for name in arm.get("measures", {})})
     drawn = {}
-    for name in names:
+    for name in _measure_names(arms):
         series = [
             Series(arm, color_of(k), found["curve"]["steps"], found["measures"][name]["curve"])
             for k, (arm, found) in enumerate(arms.items())
@@ -110,6 +107,10 @@ def _measured(arms: Found, charts: Charts) -> dict[str, str]:
         ]
         drawn[name] = charts.curves(series, "environment steps", name, height=220, hover=False)
     return drawn
+
+
+def _measure_names(arms: Found) -> list[str]:
+    return sorted({name for arm in arms.values() for name in arm.get("measures", {})})
 
 
 def _profile(found: Found, charts: Charts) -> str:

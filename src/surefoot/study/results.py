@@ -177,8 +177,9 @@ def score_form(arms: Mapping[str, Any]) -> str:
 
 def form_of(largest: float, digits: int) -> str:
     """The format whose decimals give the largest of some numbers so many digits."""
-    decimals = digits - 1 - math.floor(math.log10(largest)) if largest else 0
-    return f".{max(0, decimals)}f" if largest else f".{digits}g"
+    if not largest:
+        return f".{digits}g"
+    return f".{max(0, digits - 1 - math.floor(math.log10(largest)))}f"
 
 
 def interval(found: Mapping[str, Any], form: str) -> str:
