@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from surefoot.errors import UserError
+from surefoot.errors import UserError, near_matches
 
 _MOST_JSON, _MOST_TOML, MOST_LINE = 2**23, 2**19, 2**18  # bytes; ours have a few thousand
 _DEEPEST = 32  # lists and tables in one another; ours have eight
@@ -53,7 +53,8 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         with path.open("rb") as file:
             yield file, status.st_size
     except FileNotFoundError:
-        raise UserError(f"{str(path)!r} does not exist") from None
+        near = near_matches(path.name, [beside.name for beside in sorted(path.parent.glob("*"))])
+        raise UserError(f"{str(path)!r} does not exist{near}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

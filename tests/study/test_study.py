@@ -404,6 +404,10 @@ def test_bad_input_is_refused_before_work_starts(capsys, tmp_path: Path) -> None
     tasks = ["--tasks", TASK]
     assert "did you mean 'clipping'" in error(capsys, "cliping", *tasks, *where)
     assert "does not exist" in error(capsys, "none.toml", *tasks, *where)
+    (tmp_path / "mine.toml").touch()
+    for misspelt in ("mien.toml", "mine.tml"):
+        said = error(capsys, str(tmp_path / misspelt), *tasks, *where)
+        assert "does not exist; did you mean 'mine.toml'?" in said
     assert "at least one task" in error(capsys, "clipping", *where)
     assert "at least 2 seeds" in error(capsys, "clipping", *tasks, "--seeds", "1", *where)
     assert POOL in error(capsys, "clipping", "--tasks", "CartPol-v1", *where)
@@ -411,6 +415,11 @@ def test_bad_input_is_refused_before_work_starts(capsys, tmp_path: Path) -> None
     assert "--workers 0" in error(capsys, "clipping", *tasks, "--workers", "0", *where)
     assert "holds no study" in error(capsys, str(tmp_path))
     assert not (tmp_path / "run").exists()
+
+
+def test_seeds_begin_where_they_are_asked_to() -> None:
+    asked = ["clipping", "--tasks", TASK, "--seeds", "2", "--first-seed", "1000000"]
+    assert [*plan(parse(asked))[0].every_seed] == [1_000_000, 1_000_001]
 
 
 def test_a_place_that_cannot_be_written_is_found_before_work_starts(

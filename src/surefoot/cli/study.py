@@ -39,6 +39,8 @@ class Arguments:
     """Tasks to train, as for `surefoot train`."""
     seeds: Annotated[int | None, default("10, or the file's")] = None
     """Seeds of each arm."""
+    first_seed: Annotated[int | None, default("0, or the file's")] = None
+    """The first of them: what a study chooses is judged on other seeds."""
     total_steps: Annotated[int | None, default("the task's")] = None
     """Environment steps of each run."""
     arms: Annotated[tuple[str, ...], default("all")] = ()
@@ -123,7 +125,7 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
     if (given / STUDY).is_file():
         run_dir, given = run_dir or given, given / STUDY
     shared: Mapping[str, Any] = {}
-    if given.suffix == ".toml":
+    if given.suffix == ".toml" or (given.name != name and not given.is_dir()):
         study, shared = parse_study(
             read_text(given), where=str(given), presets=PRESETS, asked=asked
         )
@@ -152,7 +154,7 @@ def plan(arguments: Arguments) -> tuple[Any, Path]:
         study = replace(study, tasks=tasks, bounds=bounds)
     if arguments.total_steps is not None:
         study = with_total_steps(study, arguments.total_steps)
-    numbers = ("seeds", "tune_lr", "evaluations", "episodes")
+    numbers = ("seeds", "first_seed", "tune_lr", "evaluations", "episodes")
     changes = {n: getattr(arguments, n) for n in numbers if getattr(arguments, n) is not None}
     return replace(study, **changes, arms=_chosen(study, arguments.arms)), user_path(run_dir)
 

@@ -161,12 +161,43 @@ def normalization() -> Preset:
     )
 
 
+def techniques() -> Preset:
+    """What papers report gains of, one change at a time; sources: docs/options.md."""
+    layer_norm = {"critic_layer_norm": True}
+    residual = {"actor_residual": True, "critic_residual": True}
+    both = {"actor_layer_norm": True, **layer_norm}
+    return Preset(
+        arms={
+            "default": {},
+            "spo": {"surrogate": "spo"},
+            "adam-rel": {"restart_adam": True},
+            "outer step 1.5": {"outer_step": 1.5},
+            "hl-gauss": {"value_loss": "hl_gauss"},
+            "layer norm, critic": layer_norm,
+            "layer norm, both": both,
+            "binned": {"distribution": "binned"},
+            "rn-d": {"distribution": "binned", **both, **residual},  # in networks of the usual width
+            "normalized values": {"normalize_values": True},
+            "noise 0.5": {"noise_color": 0.5},
+            "gsde": {"gsde": True},
+            "critic 256 x 256": {"critic_hidden": [256, 256]},
+            "critic 20 epochs, 1e-3": {"critic_epochs": 20, "critic_learning_rate": 1e-3},
+            "gamma 0.995": {"gamma": 0.995},
+            "kl-adaptive rate": {"learning_rate_schedule": "kl_adaptive"},
+            "256 steps": {"num_steps": 256},
+        },
+        baseline="default",
+        question="Which published technique makes the default learn more from every step?",
+    )
+
+
 STUDIES: dict[str, Callable[[], Preset]] = {
     "clipping": clipping,
     "implementation-matters": implementation_matters,
     "estimators": estimators,
     "code-level": code_level,
     "normalization": normalization,
+    "techniques": techniques,
 }
 TASK_PRESETS = {  # tasks that are trained with a preset of their own
     "Go1JoystickFlatTerrain-v1": "go1",
