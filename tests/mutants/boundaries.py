@@ -150,8 +150,8 @@ MUTANTS = (
         17,
         "environments get one another's actions",
         GYMNASIUM,
-        "record.next_command(rows[i], is_choice=is_choice)",
-        "record.next_command(rows[i - 1], is_choice=is_choice)",
+        "record.next_command(action[i], is_choice=is_choice)",
+        "record.next_command(action[i - 1], is_choice=is_choice)",
         (f"{OF_GYMNASIUM}::test_the_reward_is_that_of_the_action_sent_also_after_resets",),
     ),
     Mutant(

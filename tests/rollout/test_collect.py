@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -512,3 +513,56 @@ def test_an_environment_gets_while_collecting_what_a_loaded_policy_gives(
     np.testing.assert_allclose(given, np.stack(Keeps.got).reshape(given.shape), rtol=fine)
     assert given.dtype == space.dtype
     assert all(space.contains(row if row.ndim else row.item()) for row in given)
+
+
+def time_limits_met(task: str, stagger_steps: int, limit: int = 200) -> tuple[list[int], Rollout]:
+    """The step at which each environment meets its first time limit."""
+    seed = np.random.SeedSequence(3)
+    with contextlib.closing(make_environment(task, 8, seed=seed)) as env:
+        policy = policy_for(env.spec, "gaussian")
+        state = start(env, policy.initial_carry(8), jax.random.key(1), stagger_steps=stagger_steps)
+        collector = make_collector(env, num_steps=limit + 1)
+        rollout = to_numpy(collector(policy, state, jax.random.key(2))[1])
+    assert rollout.truncated.any(axis=0).all()
+    return rollout.truncated.argmax(axis=0).tolist(), rollout
+
+
+PENDULUMS = ["Pendulum-v1", "gymnasium:Pendulum-v1", "gymnax:Pendulum-v1"]
+
+
+@pytest.mark.parametrize("task", PENDULUMS)
+def test_episodes_that_are_staggered_do_not_end_together(task: str) -> None:
+    """A number of steps below 150 lies behind each, the same on every simulator."""
+    together, _ = time_limits_met(task, 0)
+    assert set(together) == {199}
+    staggered, rollout = time_limits_met(task, 150)
+    ages = [199 - last for last in staggered]
+    assert min(ages) >= 0
+    assert max(ages) < 150
+    assert len(set(ages)) > 4
+    assert ages == [199 - last for last in time_limits_met(PENDULUMS[0], 150)[0]]
+    # what is shown first is where the first action begins: the next observation follows from both
+    cos, sin, speed = np.moveaxis(rollout.observations["observation"], -1, 0)
+    turned = np.angle((cos[1] + 1j * sin[1]) / (cos[0] + 1j * sin[0]))
+    np.testing.assert_allclose(turned, 0.05 * speed[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("task", [*PENDULUMS[:2], "mirror"])
+def test_what_ends_while_it_is_staggered_begins_anew_before_experience_is_collected(
+    task: str,
+) -> None:
+    """Some end with their last random action, of episodes that short: what follows is no experience."""
+    seed, count = np.random.SeedSequence(3), 32
+    options = {"max_episode_steps": LENGTH}
+    if task == "mirror":
+        env: Environment = JaxEnvironment(Mirror(BOX, 2), count)
+    else:
+        env = make_environment(task, count, seed=seed, options=options)
+    policy = policy_for(env.spec, "gaussian")
+    carry, key = policy.initial_carry(count), jax.random.key(1)
+    with contextlib.closing(env):
+        state = start(env, carry, key, stagger_steps=8 * LENGTH)
+        collector = make_collector(env, num_steps=LENGTH)
+        rollout = to_numpy(collector(policy, state, jax.random.key(2))[1])
+    assert rollout.valid[0].all()
+    assert set(rollout.truncated.argmax(axis=0)) == {*range(LENGTH)}

@@ -11,10 +11,12 @@ import gymnasium
 import numpy as np
 import pytest
 from tests.helpers import PROBE, TINY, Recorder
+from tests.training.helpers import recorded, trainer_for
 
 import surefoot
 from surefoot.config import Config
 from surefoot.envs import ActionSpec, Environment, EnvSpec, ObservationSpec, Step
+from surefoot.errors import UserError
 from surefoot.training import environments, is_checkpoint, make_streams
 from surefoot.training.environments import EnvLifecycle, begins_anew, hosting_of
 
@@ -184,6 +186,39 @@ class Seeded(gymnasium.Env):
 
     def step(self, action: Any) -> Any:
         return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+class Counts(Seeded):
+    """Shows how many steps lie behind it."""
+
+    observation_space = gymnasium.spaces.Box(0, 1000, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return np.full(1, self.steps, np.float32), 0.0, False, False, {}
+
+
+def test_first_episodes_are_staggered_where_a_run_begins_and_nowhere_else() -> None:
+    """A run that is resumed, or whose environments begin anew, begins no other episodes than without."""
+    trainer = trainer_for(Counts, TINY.replace(stagger_steps=50))
+    first = trainer.start()
+    ages = np.ravel(first.collector.observation["observation"])
+    assert len(set(ages)) > 1
+    assert ages.max() < 50
+    later = trainer.reset_envs(first._replace(step=64), trainer.env)
+    assert not np.any(later.collector.observation["observation"])
+    assert recorded(Counts, TINY.replace(stagger_steps=50)).rows[-1]["step"] >= 300
+
+
+def test_environments_that_step_together_alone_are_not_staggered(tmp_path: Path) -> None:
+    run = {"config": TINY.replace(stagger_steps=50), "run_dir": tmp_path / "run", "progress": False}
+    with pytest.raises(UserError, match="made steps its environments together alone"):
+        surefoot.train(Made(), **run)
+    assert not (tmp_path / "run").exists()
 
 
 def seeds_of(seed: int, *steps: int) -> list[int]:

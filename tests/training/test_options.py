@@ -112,6 +112,7 @@ CHANGES: dict[str, Change] = {
 # test_loop.py, overlap in test_overlap.py, checkpoints and evaluations in tests/services, from_run in
 # tests/test_warm_start.py
 ELSEWHERE = {
+    "stagger_steps",  # test_environments.py, tests/rollout/test_collect.py
     *("env_options", "env_workers", "env_timeout", "on_env_failure"),
     *("actor_groups", "critic_groups", "ignore_groups"),
     *("overlap", "max_lag"),

@@ -524,6 +524,21 @@ class Environment(abc.ABC):
             action: [N, *spec.action.shape], in the environment's own bounds and dtype.
         """
 
+    def step_rows(self, env_state: Any, action: Array, rows: np.ndarray) -> tuple[Any, Step]:
+        """Step some environments and leave the others where they are; called from the host.
+
+        For `stagger_steps`, which is refused where this is not overridden.
+
+        Args:
+            env_state: what the previous call returned.
+            action: see `step`; a row for each environment.
+            rows: [N] bool: which.
+
+        Returns:
+            State and step, of which the rows that were stepped mean something.
+        """
+        raise NotImplementedError
+
     def read_as(self, observations: Mapping[str, ObservationSpec]) -> None:
         """Subtract the origins of these groups, those of a run or a policy, and none of its own.
 

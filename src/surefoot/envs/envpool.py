@@ -122,6 +122,28 @@ class EnvPoolEnvironment(Environment):
         )
         return _PoolState(handle, step.terminated | step.truncated), step
 
+    def step_rows(
+        self, env_state: _PoolState, action: Any, rows: np.ndarray
+    ) -> tuple[_PoolState, Step]:
+        """See `Environment.step_rows`."""
+        ids = np.flatnonzero(rows).astype(np.int32)
+        *answer, info = self._pool.step(np.asarray(action)[ids], ids)
+        order = info["env_id"]
+
+        def spread(part: Any) -> np.ndarray:
+            whole = np.zeros((self.spec.num_envs, *part.shape[1:]), part.dtype)
+            whole[order] = part
+            return whole
+
+        told = {name: info[name] for name in self.spec.info}
+        observation, reward, terminated, truncated, told = jax.tree.map(spread, (*answer, told))
+        ended = np.asarray(env_state.ended)
+        step = self._to_step(
+            observation, reward, terminated, truncated, told, valid=rows & ~ended, xp=np
+        )
+        ended = np.where(rows, step.terminated | step.truncated, ended)
+        return env_state._replace(ended=ended), step
+
     def render(self, env_state: _PoolState, rows: Sequence[int]) -> list[np.ndarray]:
         """The pool's own pictures; its shadows cannot be switched off."""
         del env_state

@@ -49,6 +49,10 @@ class Guarded:
             check_state(self._spec.name, env_state, after)
         return after, step
 
+    def step_rows(self, env_state: Any, action: Array, rows: np.ndarray) -> tuple[Any, Step]:
+        """See `Environment.step_rows` and `reset`."""
+        return self._answer("step_rows()", self._env.step_rows, env_state, action, rows)
+
     def _answer(self, where: str, call: Callable[..., Any], *args: Any) -> tuple[Any, Step]:
         try:
             came = call(*args)

@@ -236,14 +236,18 @@ class GymnasiumEnvironment(Environment):
 
     def step(self, env_state: None, action: Any) -> tuple[None, Step]:
         """Step the running environments; those that ended begin a new episode instead."""
+        return self.step_rows(env_state, action, np.ones(len(self._records), bool))
+
+    def step_rows(self, env_state: None, action: Any, rows: np.ndarray) -> tuple[None, Step]:
+        """See `Environment.step_rows`."""
         count = len(self._records)
         reward = np.zeros(count, np.float32)
         terminated, truncated, valid = (np.zeros(count, bool) for _ in range(3))
         info = {name: np.full(count, np.nan, np.float32) for name in self.spec.info}
-        rows = np.asarray(action)
+        action = np.asarray(action)
         is_choice = self.spec.action.kind == "discrete"
         commands = [
-            record.next_command(rows[i], is_choice=is_choice)
+            record.next_command(action[i], is_choice=is_choice) if rows[i] else None
             for i, record in enumerate(self._records)
         ]
         for i, came in enumerate(self._backend.do(commands)):

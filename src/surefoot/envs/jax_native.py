@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from surefoot.envs.contract import (
     ActionSpec,
@@ -103,13 +105,6 @@ class JaxEnvironment(Environment):
         stepped, result = jax.vmap(self._single.step)(states, action, step_keys)
         fresh, first = jax.vmap(self._single.reset)(reset_keys)
 
-        def choose(new: Any, old: Any) -> Any:
-            def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-                mask = needs_reset.reshape(-1, *(1,) * (b.ndim - 1))
-                return jnp.where(mask, a if a.dtype == b.dtype else a.astype(b.dtype), b)
-
-            return jax.tree.map(pick, new, old)
-
         running = ~needs_reset
         terminated = jnp.asarray(result.terminated, bool) & running
         truncated = jnp.asarray(result.truncated, bool) & running
@@ -124,14 +119,39 @@ class JaxEnvironment(Environment):
         for group in after.values():
             sound &= jnp.isfinite(group).all(axis=tuple(range(1, group.ndim)))
         truncated |= running & ~sound
-        observation = choose(self._groups(first), after)
-        state = _BatchState(choose(fresh, stepped), keys, terminated | truncated)
+        observation = _chosen(needs_reset, self._groups(first), after)
+        states = _chosen(needs_reset, fresh, stepped)
+        state = _BatchState(states, keys, terminated | truncated)
         return state, Step(observation, reward, terminated, truncated, running, info)
+
+    def step_rows(
+        self, env_state: _BatchState, action: Any, rows: np.ndarray
+    ) -> tuple[_BatchState, Step]:
+        """See `Environment.step_rows`."""
+        return self._step_some(env_state, action, rows)
+
+    @functools.cached_property
+    def _step_some(self) -> Callable[..., tuple[_BatchState, Step]]:
+        def step(env_state: _BatchState, action: Any, rows: Any) -> tuple[_BatchState, Step]:
+            after, step = self.step(env_state, action)
+            return _chosen(rows, after, env_state), step
+
+        return jax.jit(step)
 
     def _groups(self, observation: Any) -> dict[str, jax.Array]:
         """Observation groups [N, *shape] as the spec says."""
         groups = as_groups(observation)
         return {name: spec.cast(groups[name], jnp) for name, spec in self.spec.observations.items()}
+
+
+def _chosen(rows: jax.Array, new: Any, old: Any) -> Any:
+    """A tree of arrays [N, ...], of the new one in these rows."""
+
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        mask = rows.reshape(-1, *(1,) * (b.ndim - 1))
+        return jnp.where(mask, a if a.dtype == b.dtype else a.astype(b.dtype), b)
+
+    return jax.tree.map(pick, new, old)
 
 
 def _check_declared(single: SingleEnvironment) -> None:

@@ -55,7 +55,12 @@ class Exploration:
 
 
 def start(
-    env: Environment, carry: Any, key: jax.Array, *, noise: F.Noise | None = None
+    env: Environment,
+    carry: Any,
+    key: jax.Array,
+    *,
+    noise: F.Noise | None = None,
+    stagger_steps: int = 0,
 ) -> CollectorState:
     """Reset the environments.
 
@@ -64,6 +69,7 @@ def start(
         carry: what the policy carries into an episode, `Policy.initial_carry`.
         key: random stream of the resets.
         noise: that goes on from step to step, if any is to; see `Exploration`.
+        stagger_steps: random actions in each environment before, fewer than this.
 
     Returns:
         Where collecting begins. The simulators' state stays as it is, bit by bit: on the host where it
@@ -71,13 +77,44 @@ def start(
     """
     with jax.enable_x64(env.spec.needs_float64):
         env_state, step = Guarded(env).reset(key)
+        observation = as_groups(step.observation)
+        if stagger_steps:
+            to_stagger = jax.random.fold_in(key, 2)
+            env_state, observation = _stagger(
+                env, env_state, observation, to_stagger, stagger_steps
+            )
         if env.spec.in_graph:
             env_state = jax.tree.map(jnp.asarray, env_state)
-    observation = jax.tree.map(jnp.asarray, as_groups(step.observation))
+    observation = jax.tree.map(jnp.asarray, observation)
     count = env.spec.num_envs
     first, episodes = jnp.ones(count, bool), start_episodes(count)
     explores = () if noise is None else noise.init(jax.random.fold_in(key, 1), count)
     return CollectorState(env_state, observation, first, carry, episodes, explores)
+
+
+def _stagger(
+    env: Environment, env_state: Any, observation: Any, key: jax.Array, most: int
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """State and observations after random actions, in each environment a random number of them below `most`.
+
+    What ends on the way begins anew, at the end too.
+    """
+    spec, guarded = env.spec, Guarded(env)
+    to_ages, to_actions = jax.random.split(key)
+    ages = np.asarray(jax.random.randint(to_ages, (spec.num_envs,), 0, most, jnp.int32))
+    seen = {name: np.array(group) for name, group in observation.items()}
+    ended, age = np.zeros(spec.num_envs, bool), 0
+    while (rows := (age < ages) | ended).any():
+        with jax.enable_x64(False):  # the same actions, whatever the simulator needs
+            canonical = spec.action.random(jax.random.fold_in(to_actions, age), (spec.num_envs,))
+            action = spec.action.widen(spec.action.narrow.to_env(canonical))
+        env_state, step = guarded.step_rows(env_state, action, rows)
+        for name, group in as_groups(step.observation).items():
+            seen[name][rows] = np.asarray(group)[rows]
+        if spec.autoreset == "next_step":
+            ended = np.where(rows, step.terminated | step.truncated, ended)
+        age += 1
+    return env_state, seen
 
 
 class Collector(abc.ABC):

@@ -176,7 +176,11 @@ def techniques() -> Preset:
             "layer norm, critic": layer_norm,
             "layer norm, both": both,
             "binned": {"distribution": "binned"},
-            "rn-d": {"distribution": "binned", **both, **residual},  # in networks of the usual width
+            "rn-d": {
+                "distribution": "binned",
+                **both,
+                **residual,
+            },  # in networks of the usual width
             "normalized values": {"normalize_values": True},
             "noise 0.5": {"noise_color": 0.5},
             "gsde": {"gsde": True},
@@ -185,6 +189,7 @@ def techniques() -> Preset:
             "gamma 0.995": {"gamma": 0.995},
             "kl-adaptive rate": {"learning_rate_schedule": "kl_adaptive"},
             "256 steps": {"num_steps": 256},
+            "staggered": {"stagger_steps": 1_000},
         },
         baseline="default",
         question="Which published technique makes the default learn more from every step?",

@@ -21,6 +21,7 @@ from surefoot.agent import Agent, Normalizer, Policy, make_agent
 from surefoot.config import Config, parse_options, validate
 from surefoot.envs import Environment
 from surefoot.envs.tasks import fingerprinted, task_name
+from surefoot.errors import UserError
 from surefoot.networks import Actor, Critic
 from surefoot.rollout import Rollout, make_collector, start
 from surefoot.training import metrics as measure
@@ -77,6 +78,11 @@ class Trainer:
     """
 
     def __init__(self, config: Config, env: Environment, executors: Executors) -> None:
+        if config.stagger_steps and type(env).step_rows is Environment.step_rows:
+            raise UserError(
+                f"stagger_steps = {config.stagger_steps}: {env.spec.name} steps its environments together "
+                "alone; leave it at 0 (a robot's task has `stagger` for that)"
+            )
         self.config = config
         self.env = env
         self.agent: Agent = make_agent(config, env.spec)
@@ -134,8 +140,15 @@ class Trainer:
             self.env, self._collector = env, self._collector.on(env)
         streams = make_streams(self.config.seed if seed is None else seed, state.step)
         carry = self.agent.actor.initial_carry(env.spec.num_envs)
+        collector = start(
+            env,
+            carry,
+            streams.reset,
+            noise=self.agent.noise(self.config),
+            stagger_steps=0 if state.step else self.config.stagger_steps,
+        )
         return state._replace(
-            collector=start(env, carry, streams.reset, noise=self.agent.noise(self.config)),
+            collector=collector,
             reward_scaler=state.reward_scaler.begin_anew(),
         )
 
