@@ -307,6 +307,29 @@ def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as
         np.testing.assert_allclose(x, over([row[name] for row in told]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"algorithm": "trpo"}, {"critic_epochs": 3}], ids=str)
+def test_a_critics_targets_are_estimated_anew_before_each_of_its_epochs_if_asked_to(
+    options: dict,
+) -> None:
+    """As by as many updates of an epoch each; the actor learns as it did."""
+    epochs = options.get("critic_epochs", 2)
+    one, rows = updater(critic_epochs=1), estimated(rewards=jnp.ones((T, N)))
+    before, rates = one.init(*networks()), dict.fromkeys(RATES, 0.1)
+    ours, plain = (
+        updater(**{"num_epochs": 2, **options, **x}) for x in ({"recompute_targets": True}, {})
+    )
+    found, _ = ours.update(before, rows, KEY, rates)
+    kept, _ = plain.update(before, rows, KEY, rates)
+    critic = before
+    for _ in range(epochs):
+        again, _ = one.estimate_advantages(critic, (), rows.experience)
+        critic, _ = one.update(critic, again, KEY, rates)
+    np.testing.assert_array_equal(flat(found["actor"].params), flat(kept["actor"].params))
+    values, right, wrong = (flat(x["critic"].params) for x in (found, critic, kept))
+    np.testing.assert_allclose(values, right, rtol=1e-4, atol=1e-4)
+    assert np.abs(values - wrong).max() > 1e-3
+
+
 @pytest.mark.extended
 def test_a_kl_stop_holds_across_recomputed_epochs() -> None:
     ours = updater(

@@ -171,7 +171,10 @@ class Updater:
         def program(learner: Learner, rate: Any, batch: Estimated, key: jax.Array) -> Any:
             learner = self._begin(learner, rate)
             began = self._rescaled(learner, batch)
-            moved = self._move(spec, began, batch, key, spec.num_epochs)
+            if self.config.recompute_targets and not spec.has_actor:
+                moved = self._anew({spec.name: began}, batch, key)[spec.name]
+            else:
+                moved = self._move(spec, began, batch, key, spec.num_epochs)
             return self._finished(spec, learner, began, *moved)
 
         return program
@@ -179,28 +182,34 @@ class Updater:
     def _recompute_program(
         self, learners: Learners, rates: Mapping[str, Any], batch: Estimated, key: jax.Array
     ) -> Any:
-        """All epochs of all learners as one program, the advantages estimated anew before each."""
+        """All epochs of all learners as one program."""
         learners = {name: self._begin(x, rates[name]) for name, x in learners.items()}
         began = {name: self._rescaled(x, batch) for name, x in learners.items()}
+        moved = self._anew(began, batch, key)
+        finished = {
+            s.name: self._finished(s, learners[s.name], began[s.name], *moved[s.name])
+            for s in self.specs
+        }
+        metrics = {name: x for _, own in finished.values() for name, x in own.items()}
+        return *(learner for learner, _ in finished.values()), metrics
+
+    def _anew(
+        self, began: Mapping[str, Learner], batch: Estimated, key: jax.Array
+    ) -> dict[str, tuple[Learner, Metrics, Steps]]:
+        """Epochs of the critic, and of who else is there, the batch estimated anew before each."""
+        specs = [spec for spec in self.specs if spec.name in began]
 
         def epoch(now: Any, epoch_key: jax.Array) -> Any:
             fresh, _ = self._estimate_in(now[self._last.name], batch.carry, batch.experience)
             # value clipping stays around the values from before the update
             fresh = batch._replace(estimates=fresh._replace(values=batch.estimates.values))
             keys = self._keys(epoch_key)
-            moved = {s.name: self._move(s, now[s.name], fresh, keys[s.name], 1) for s in self.specs}
+            moved = {s.name: self._move(s, now[s.name], fresh, keys[s.name], 1) for s in specs}
             return {name: m[0] for name, m in moved.items()}, {n: m[1:] for n, m in moved.items()}
 
-        keys = jax.random.split(key, self.config.num_epochs)
+        keys = jax.random.split(key, self._last.num_epochs)
         after, every = jax.lax.scan(epoch, began, keys)
-        finished = {
-            s.name: self._finished(
-                s, learners[s.name], began[s.name], after[s.name], *summarize(*every[s.name])
-            )
-            for s in self.specs
-        }
-        metrics = {name: x for _, own in finished.values() for name, x in own.items()}
-        return *(learner for learner, _ in finished.values()), metrics
+        return {s.name: (after[s.name], *summarize(*every[s.name])) for s in specs}
 
     def _begin(self, learner: Learner, rate: Any) -> Learner:
         return begin_update(learner, rate, restart_adam=self.config.restart_adam)
