@@ -79,7 +79,6 @@ CHANGES: dict[str, Change] = {
     "kl_coef": Change("update", 50.0, LOUD | {"surrogate": "kl_penalty"}),
     "advantage_normalization": Change("update", "batch"),
     "min_advantage_std": Change("update", 10.0),
-    "recompute_targets": Change("update", True, TWICE),
     "recompute_advantages": Change("update", True, TWICE),
     "gsde": Change("begin", True),
     "normalize_values": Change("begin", True),

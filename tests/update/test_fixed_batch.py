@@ -307,27 +307,45 @@ def test_estimating_anew_before_each_epoch_is_as_many_updates_with_the_critic_as
         np.testing.assert_allclose(x, over([row[name] for row in told]), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"algorithm": "trpo"}, {"critic_epochs": 3}], ids=str)
-def test_a_critics_targets_are_estimated_anew_before_each_of_its_epochs_if_asked_to(
-    options: dict,
-) -> None:
-    """As by as many updates of an epoch each; the actor learns as it did."""
-    epochs = options.get("critic_epochs", 2)
+def test_a_critic_beside_trpo_has_its_targets_estimated_anew_before_each_of_its_epochs() -> None:
+    """As by as many updates of an epoch each; the actor takes the step that it took."""
     one, rows = updater(critic_epochs=1), estimated(rewards=jnp.ones((T, N)))
     before, rates = one.init(*networks()), dict.fromkeys(RATES, 0.1)
-    ours, plain = (
-        updater(**{"num_epochs": 2, **options, **x}) for x in ({"recompute_targets": True}, {})
-    )
-    found, _ = ours.update(before, rows, KEY, rates)
-    kept, _ = plain.update(before, rows, KEY, rates)
+    trpo = {"algorithm": "trpo", "num_epochs": 2}
+    found, _ = updater(recompute_advantages=True, **trpo).update(before, rows, KEY, rates)
+    kept, _ = updater(**trpo).update(before, rows, KEY, rates)
     critic = before
-    for _ in range(epochs):
+    for _ in range(2):
         again, _ = one.estimate_advantages(critic, (), rows.experience)
         critic, _ = one.update(critic, again, KEY, rates)
     np.testing.assert_array_equal(flat(found["actor"].params), flat(kept["actor"].params))
     values, right, wrong = (flat(x["critic"].params) for x in (found, critic, kept))
     np.testing.assert_allclose(values, right, rtol=1e-4, atol=1e-4)
     assert np.abs(values - wrong).max() > 1e-3
+
+
+def test_a_critic_may_take_several_epochs_for_one_of_the_actors() -> None:
+    ours = updater(recompute_advantages=True, num_epochs=2, critic_epochs=6)
+    after, _ = ours.update(ours.init(*networks()), batch(), KEY, RATES)
+    assert int(after["actor"].opt_state[1].count) == 2
+    assert int(after["critic"].opt_state[1].count) == 6
+
+
+def test_the_kl_penalty_is_of_the_whole_update_where_the_batch_is_estimated_anew() -> None:
+    """Beta is halved or doubled once, by the KL from the policy before the first epoch."""
+    options = {**PENALTY, "num_epochs": 2, "entropy_coef": 0.0}
+    ours = updater(recompute_advantages=True, **options)
+    before, rows = ours.init(*networks()), estimated(rewards=jnp.ones((T, N)))
+    after, _ = ours.update(before, rows, KEY, RATES)
+    old, new = (
+        x["actor"].params.policy().unroll(rows.experience.seen(), (), None) for x in (before, after)
+    )
+    kl = float(jnp.mean(old.kl(new)))
+    betas = []
+    for desired in (kl / 1.4, kl / 1.6, kl * 1.4, kl * 1.6):
+        ours = updater(recompute_advantages=True, **options, desired_kl=desired)
+        betas.append(float(ours.update(before, rows, KEY, RATES)[0]["actor"].kl_coef))
+    assert betas == [3.0, 6.0, 3.0, 1.5]
 
 
 @pytest.mark.extended

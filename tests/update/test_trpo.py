@@ -160,7 +160,6 @@ def test_the_actors_learning_rate_is_the_length_of_its_step() -> None:
         {"surrogate": "policy_gradient"},
         {"target_kl": 0.01},
         {"learning_rate_schedule": "kl_adaptive"},
-        {"recompute_advantages": True},
         {"joint_loss": True},
         {"shared_trunk": True},
         {"outer_step": 1.5},

@@ -74,10 +74,15 @@ class Config(  # a dataclass takes the fields of its last parent first
     @property
     def in_flight(self) -> int:
         """Iterations whose update may still go on while the next one collects."""
-        tied = self.is_joint or self.recompute_advantages  # one program, all of which acting needs
+        tied = self.is_joint or self.takes_turns  # one program, all of which acting needs
         if self.overlap == "off" or (self.overlap == "exact" and tied):
             return 0
         return max(1, self.lag)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether actor and critic take their epochs in turn, the batch estimated anew in between."""
+        return self.recompute_advantages and self.algorithm == "ppo"
 
     def replace(self, **changes: Any) -> Config:
         """A copy with `changes`; unknown names are refused with a suggestion."""
@@ -147,7 +152,6 @@ def _check_trpo(config: Config) -> None:
         "surrogate": config.surrogate not in ("clipped", "ratio"),
         "target_kl": config.target_kl is not None,
         "learning_rate_schedule": config.learning_rate_schedule == "kl_adaptive",
-        "recompute_advantages": config.recompute_advantages,
         "joint_loss": config.joint_loss,
         "shared_trunk": config.shared_trunk,
         "outer_step": config.outer_step != 1.0,
@@ -216,11 +220,6 @@ def _check_combinations(config: Config) -> None:
             f"symmetry = {config.symmetry!r} with memory = {config.memory!r}: what a network would remember "
             "of the mirror image is not known; take symmetry = 'off' or memory = 'off'"
         )
-    if config.recompute_advantages and config.surrogate == "kl_penalty":
-        raise UserError(
-            "recompute_advantages begins each epoch anew, and kl_penalty measures its KL over the "
-            "whole update: choose one of them"
-        )
     if config.lag and config.lag_correction == "vtrace" and config.advantage_estimator != "gae":
         raise UserError(
             f"lag_correction = 'vtrace' corrects gae, not {config.advantage_estimator!r}; choose "
@@ -267,10 +266,11 @@ def _check_combinations(config: Config) -> None:
                 f"{name} has no effect with joint_loss or shared_trunk (one optimizer serves both); "
                 "leave it out"
             )
-    if config.recompute_advantages and config.critic_epochs is not None:
+    epochs = config.critic_epochs
+    if config.takes_turns and epochs is not None and epochs % config.num_epochs:
         raise UserError(
-            f"critic_epochs = {config.critic_epochs} with recompute_advantages: actor and critic take their "
-            "epochs in turn there, so both take num_epochs; leave one of them out"
+            f"critic_epochs = {epochs} is no multiple of num_epochs = {config.num_epochs}: with "
+            "recompute_advantages the critic takes as many epochs after each of the actor's"
         )
     parse_options(config.env_options)
 

@@ -245,9 +245,6 @@ class AdvantageOptions:
     min_advantage_std: NotNegative = 0.003
     """Advantages that spread less are not scaled up to 1: on a solved task they are noise. In units of
     scaled rewards, and without effect if scale_rewards is off. [measured; arXiv 2301.04104]"""
-    recompute_targets: bool = False
-    """Estimate a separate critic's targets afresh, with the critic as it stands, before each of its epochs.
-    Not with joint_loss or shared_trunk. [MA, of advantages]"""
     recompute_advantages: bool = False
     """Estimate advantages and targets afresh with the current critic before each epoch. [MA]"""
 

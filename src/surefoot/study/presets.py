@@ -189,7 +189,6 @@ def techniques() -> Preset:
             "gamma 0.995": {"gamma": 0.995},
             "kl-adaptive rate": {"learning_rate_schedule": "kl_adaptive"},
             "256 steps": {"num_steps": 256},
-            "recomputed targets": {"recompute_targets": True},
             "recomputed advantages": {"recompute_advantages": True},
             "staggered": {"stagger_steps": 1_000},
         },

@@ -57,6 +57,11 @@ class Step(abc.ABC):
     ) -> tuple[Learner, Metrics, Steps]:
         """The learner after it, metrics, and what the steps were; `batch` in sequences [T, N, ...]."""
 
+    def end(self, learner: Learner, batch: Batch) -> Learner:
+        """The learner at the end of an update that began with `batch`; as it is by default."""
+        del batch
+        return learner
+
 
 @dataclass(frozen=True)
 class Epochs(Step):
@@ -88,7 +93,7 @@ class Epochs(Step):
             control=self._control() if self.controls else KLControl(),
             measure=partial(measure_all, terms),
         )
-        return self._adapt_kl_coef(learner, rows), metrics, steps
+        return learner, metrics, steps
 
     def _control(self) -> KLControl:
         config = self.config
@@ -99,10 +104,11 @@ class Epochs(Step):
             kl=lambda computed, rows: PolicyTerm.kl(computed[0], rows),
         )
 
-    def _adapt_kl_coef(self, learner: Learner, rows: Batch) -> Learner:
-        """Beta after the update: halved or doubled around the KL wanted (only for the penalty)."""
-        if rows.old_distribution is None:
+    def end(self, learner: Learner, batch: Batch) -> Learner:
+        """Beta is halved or doubled around the KL wanted (only for the penalty)."""
+        if batch.old_distribution is None:
             return learner
+        rows = self.minibatches.flatten(batch)
         kl = F.masked_mean(rows.old_distribution.kl(_policy(learner.params, rows)), rows.weights)
         beta = F.adaptive_kl_coefficient(learner.kl_coef, kl, target_kl=self.config.desired_kl)
         return learner._replace(kl_coef=beta)

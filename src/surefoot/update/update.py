@@ -10,7 +10,7 @@ import jax
 from surefoot import functional as F
 from surefoot.config import Config
 from surefoot.networks import Actor, Critic
-from surefoot.update.batch import make_batch
+from surefoot.update.batch import Batch, make_batch
 from surefoot.update.epochs import Learner
 from surefoot.update.executors import Executors, resolve
 from surefoot.update.experience import Experience, catch_up, estimate_advantages
@@ -83,7 +83,7 @@ class Updater:
         schedule = {"linear": F.linear, "cosine": F.cosine}.get(config.learning_rate_schedule)
         self._schedule = schedule and jax.jit(schedule)
         self.programs = {spec.name: jax.jit(self._program(spec)) for spec in self.specs}
-        self._recompute = jax.jit(self._recompute_program)
+        self._turns = jax.jit(self._turns_program)
 
     def init(self, actor: Actor, critic: Critic) -> Learners:
         """Learners that have taken no step."""
@@ -128,9 +128,9 @@ class Updater:
         Returns:
             The learners and their metrics, in mappings of which no two hold the same name.
         """
-        if self.config.recompute_advantages:
+        if self.config.takes_turns:
             *moved, metrics = self._first.executor.submit(
-                self._recompute, learners, rates, batch, key, parts=len(self.specs) + 1
+                self._turns, learners, rates, batch, key, parts=len(self.specs) + 1
             )
             return dict(zip(self.programs, moved, strict=True)), (metrics,)
         # whoever has a thread goes first: the others hold this one until they are done
@@ -161,25 +161,23 @@ class Updater:
             return {self.main: key}
         return dict(zip(self.programs, jax.random.split(key, len(self.specs)), strict=True))
 
-    def _move(
-        self, spec: LearnerSpec, learner: Learner, batch: Estimated, key: Any, num_epochs: int
-    ) -> tuple[Learner, Metrics, Steps]:
-        rows = make_batch(learner.params, *batch, self.config, self._augment_by)
-        return spec.step(spec.terms, learner, rows, key, num_epochs=num_epochs)
+    def _rows(self, began: Learner, batch: Estimated) -> Batch:
+        return make_batch(began.params, *batch, self.config, self._augment_by)
 
     def _program(self, spec: LearnerSpec) -> Any:
         def program(learner: Learner, rate: Any, batch: Estimated, key: jax.Array) -> Any:
             learner = self._begin(learner, rate)
             began = self._rescaled(learner, batch)
-            if self.config.recompute_targets and not spec.has_actor:
+            if self.config.recompute_advantages and not spec.has_actor:
                 moved = self._anew({spec.name: began}, batch, key)[spec.name]
             else:
-                moved = self._move(spec, began, batch, key, spec.num_epochs)
-            return self._finished(spec, learner, began, *moved)
+                rows = self._rows(began, batch)
+                moved = spec.step(spec.terms, began, rows, key, num_epochs=spec.num_epochs)
+            return self._finished(spec, learner, began, batch, *moved)
 
         return program
 
-    def _recompute_program(
+    def _turns_program(
         self, learners: Learners, rates: Mapping[str, Any], batch: Estimated, key: jax.Array
     ) -> Any:
         """All epochs of all learners as one program."""
@@ -187,7 +185,7 @@ class Updater:
         began = {name: self._rescaled(x, batch) for name, x in learners.items()}
         moved = self._anew(began, batch, key)
         finished = {
-            s.name: self._finished(s, learners[s.name], began[s.name], *moved[s.name])
+            s.name: self._finished(s, learners[s.name], began[s.name], batch, *moved[s.name])
             for s in self.specs
         }
         metrics = {name: x for _, own in finished.values() for name, x in own.items()}
@@ -196,19 +194,21 @@ class Updater:
     def _anew(
         self, began: Mapping[str, Learner], batch: Estimated, key: jax.Array
     ) -> dict[str, tuple[Learner, Metrics, Steps]]:
-        """Epochs of the critic, and of who else is there, the batch estimated anew before each."""
+        """Epochs of these learners, the critic among them, in turn; each time the batch is estimated anew."""
         specs = [spec for spec in self.specs if spec.name in began]
+        turns = specs[0].num_epochs
 
-        def epoch(now: Any, epoch_key: jax.Array) -> Any:
+        def turn(now: Any, turn_key: jax.Array) -> Any:
             fresh, _ = self._estimate_in(now[self._last.name], batch.carry, batch.experience)
             # value clipping stays around the values from before the update
             fresh = batch._replace(estimates=fresh._replace(values=batch.estimates.values))
-            keys = self._keys(epoch_key)
-            moved = {s.name: self._move(s, now[s.name], fresh, keys[s.name], 1) for s in specs}
+            keys, moved = self._keys(turn_key), {}
+            for s in specs:
+                rows, epochs = self._rows(began[s.name], fresh), s.num_epochs // turns
+                moved[s.name] = s.step(s.terms, now[s.name], rows, keys[s.name], num_epochs=epochs)
             return {name: m[0] for name, m in moved.items()}, {n: m[1:] for n, m in moved.items()}
 
-        keys = jax.random.split(key, self._last.num_epochs)
-        after, every = jax.lax.scan(epoch, began, keys)
+        after, every = jax.lax.scan(turn, began, jax.random.split(key, turns))
         return {s.name: (after[s.name], *summarize(*every[s.name])) for s in specs}
 
     def _begin(self, learner: Learner, rate: Any) -> Learner:
@@ -222,6 +222,7 @@ class Updater:
         spec: LearnerSpec,
         before: Learner,
         began: Learner,
+        batch: Estimated,
         after: Learner,
         metrics: Metrics,
         steps: Steps,
@@ -231,5 +232,6 @@ class Updater:
         numbers[spec.grad_norm] = steps.grad_norm
         if spec.has_actor:  # the KL stops the actor alone
             numbers["optim/step_fraction"] = steps.fraction
+        after = spec.step.end(after, self._rows(began, batch))
         after = go_further(began, after, self.config.outer_step)
         return keep_if_finite(before, after, steps), numbers
