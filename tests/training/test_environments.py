@@ -15,7 +15,14 @@ from tests.training.helpers import recorded, trainer_for
 
 import surefoot
 from surefoot.config import Config
-from surefoot.envs import ActionSpec, Environment, EnvSpec, ObservationSpec, Step
+from surefoot.envs import (
+    ActionSpec,
+    Environment,
+    EnvSpec,
+    ObservationSpec,
+    Step,
+    make_environment,
+)
 from surefoot.errors import UserError
 from surefoot.training import environments, is_checkpoint, make_streams
 from surefoot.training.environments import EnvLifecycle, begins_anew, hosting_of
@@ -219,6 +226,37 @@ def test_environments_that_step_together_alone_are_not_staggered(tmp_path: Path)
     with pytest.raises(UserError, match="made steps its environments together alone"):
         surefoot.train(Made(), **run)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "limit"),
+    [
+        ("Pendulum-v1", 200),
+        ("gymnasium:Pendulum-v1", 200),
+        ("gymnasium:MountainCar-v0", 200),
+        (PROBE, 0),
+        ("robot:ArmReach", 0),
+        (Counts, 0),
+    ],
+)
+def test_none_staggers_below_the_time_limit_where_it_is_known_and_steps_are_cheap(
+    task: Any, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "surefoot.training.loop.start", lambda *args, **kw: asked.append(kw["stagger_steps"])
+    )
+    trainer_for(task, TINY.replace(stagger_steps=None)).start()
+    assert asked == [limit]
+
+
+def test_a_time_limit_of_the_tasks_options_is_the_one_that_counts() -> None:
+    for prefix in ("", "gymnasium:"):
+        options = {"max_episode_steps": 7}
+        seed = np.random.SeedSequence(0)
+        env = make_environment(f"{prefix}Pendulum-v1", 2, seed=seed, options=options)
+        assert env.spec.max_episode_steps == 7
+        env.close()
 
 
 def seeds_of(seed: int, *steps: int) -> list[int]:

@@ -59,6 +59,7 @@ class Fixed:
     why: str
 
 
+_Steps = Annotated[int, Interval(ge=0, le=1_000_000)]
 _NETWORKS = Fixed("the networks have learned in this form")
 _NOISE = Fixed("it goes on from step to step, and checkpoints hold where it is")
 _READ = Fixed("the networks have learned from these observations")
@@ -102,10 +103,10 @@ class CollectOptions:
     """Environments stepped together. [measured]"""
     num_steps: Many = 128
     """Steps of each environment per iteration; the batch is num_envs * num_steps. [measured]"""
-    stagger_steps: Annotated[int, Interval(ge=0, le=1_000_000), _SOURCE] = 0
+    stagger_steps: Annotated[_Steps | None, _SOURCE] = 0
     """Random actions before training, as many as a random number below this for each environment, so that
-    episodes do not all end together; they are not counted. A time limit's steps suit; 0: all begin together.
-    [arXiv 2511.21011]"""
+    episodes do not all end together; they are not counted. none: below the time limit, at most 1,000, of
+    EnvPool's and Gymnasium's own tasks; 0: all begin together. [arXiv 2511.21011]"""
     env_options: tuple[str, ...] = ()
     """Settings of the task as KEY=VALUE, e.g. noise_level=0.5 (what a task knows is in its docs). [choice:
     the task as it comes]"""

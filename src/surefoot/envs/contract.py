@@ -467,6 +467,7 @@ class EnvSpec:
         symmetry: how the task is its own mirror image; none: not known.
         fingerprint: changes with the task's code and model; none: the library's version tells, or nothing.
         control_dt_s: seconds from one action to the next; none: not known, or no time passes.
+        max_episode_steps: steps after which an episode is cut short; none: not known, or never.
     """
 
     name: str
@@ -484,6 +485,7 @@ class EnvSpec:
     symmetry: Symmetry | None = None
     fingerprint: str | None = None
     control_dt_s: float | None = None
+    max_episode_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.in_graph and self.action.is_wide:

@@ -87,6 +87,7 @@ class EnvPoolEnvironment(Environment):
             threads=self._pool.config["num_threads"],
             info=tuple(sorted(name for name in info if _is_logged(name))),
             control_dt_s=_control_dt_s(task, self._pool.config) if camera else None,
+            max_episode_steps=self._pool.config.get("max_episode_steps"),
         )
         if in_graph:
             # the calls are typed when they are made, and the simulators speak float64

@@ -169,6 +169,7 @@ class GymnasiumEnvironment(Environment):
         name: the task's name, for messages.
         hosting: where they are stepped, and what becomes of those that fail.
         cheap_to_make: see `EnvSpec`.
+        max_episode_steps: likewise.
 
     Raises:
         ValueError: unsupported spaces, or a first step that breaks the contract.
@@ -183,6 +184,7 @@ class GymnasiumEnvironment(Environment):
         name: str,
         hosting: Hosting | None = None,
         cheap_to_make: bool = False,
+        max_episode_steps: int | None = None,
     ) -> None:
         hosting = hosting or Hosting()
         self._name = name
@@ -212,6 +214,7 @@ class GymnasiumEnvironment(Environment):
             info=info,
             cheap_to_make=cheap_to_make,
             control_dt_s=self._control_dt_s(),
+            max_episode_steps=max_episode_steps,
         )
 
     def read_as(self, observations: Mapping[str, ObservationSpec]) -> None:
@@ -530,6 +533,13 @@ def comes_with_gymnasium(task: str) -> bool:
     """Whether a registered id is one of Gymnasium's own environments, all of which are cheap to make."""
     spec = gymnasium.registry.get(task)
     return spec is not None and str(spec.entry_point).startswith("gymnasium.envs.")
+
+
+def time_limit(task: str, options: Mapping[str, Any]) -> int | None:
+    """Steps of an episode at most, of Gymnasium's own; of others, whose steps may take long, none is told."""
+    if not comes_with_gymnasium(task):
+        return None
+    return options.get("max_episode_steps", gymnasium.registry[task].max_episode_steps)
 
 
 def entry_point(task: str) -> Any:

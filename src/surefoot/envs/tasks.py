@@ -114,6 +114,7 @@ def make_environment(
             comes_with_gymnasium,
             looked_at,
             make_registered,
+            time_limit,
         )
 
         if ":" in name:  # Gymnasium imports the module of module:ID
@@ -126,6 +127,7 @@ def make_environment(
             name=task,
             hosting=use.hosting,
             cheap_to_make=comes_with_gymnasium(name),
+            max_episode_steps=time_limit(name, options),
         )
     if prefix == "probe":
         return _from_object(_probe(name), num_envs, seeds, options, use, task)

@@ -45,6 +45,10 @@ from surefoot.update import (
 Metrics = Mapping[str, Any]
 
 
+# random actions at most that no option asks for: time limits may be tens of thousands of frames
+_MOST_STAGGERED = 1_000
+
+
 class Gathered(NamedTuple):
     """A rollout made ready for learning, and what is worth reporting of it.
 
@@ -78,11 +82,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, env: Environment, executors: Executors) -> None:
-        if config.stagger_steps and type(env).step_rows is Environment.step_rows:
-            raise UserError(
-                f"stagger_steps = {config.stagger_steps}: {env.spec.name} steps its environments together "
-                "alone; leave it at 0 (a robot's task has `stagger` for that)"
-            )
+        self._stagger_steps = _stagger_steps(config, env)
         self.config = config
         self.env = env
         self.agent: Agent = make_agent(config, env.spec)
@@ -145,7 +145,7 @@ class Trainer:
             carry,
             streams.reset,
             noise=self.agent.noise(self.config),
-            stagger_steps=0 if state.step else self.config.stagger_steps,
+            stagger_steps=0 if state.step else self._stagger_steps,
         )
         return state._replace(
             collector=collector,
@@ -329,6 +329,24 @@ def train(
                     state = state._replace(collector=None)
                 reports.add(state, gathered, learned)
     return reports.state, trainer.policy(reports.state)
+
+
+def _stagger_steps(config: Config, env: Environment) -> int:
+    """Random actions before training: what the options say, or follows from the time limit.
+
+    Raises:
+        ValueError: the options ask for what the environments cannot do.
+    """
+    steps, able = config.stagger_steps, type(env).step_rows is not Environment.step_rows
+    if steps is None:
+        limit = env.spec.max_episode_steps
+        return min(limit, _MOST_STAGGERED) if able and limit is not None else 0
+    if steps and not able:
+        raise UserError(
+            f"stagger_steps = {steps}: {env.spec.name} steps its environments together alone; leave it at 0 "
+            "(a robot's task has `stagger` for that)"
+        )
+    return steps
 
 
 @contextlib.contextmanager
