@@ -250,6 +250,15 @@ def test_none_staggers_below_the_time_limit_where_it_is_known_and_steps_are_chea
     assert asked == [limit]
 
 
+def test_a_template_to_resume_into_is_not_staggered(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "surefoot.training.loop.start", lambda *args, **kw: asked.append(kw["stagger_steps"])
+    )
+    trainer_for(PROBE, TINY.replace(stagger_steps=50)).state_template(3)
+    assert asked == [0]
+
+
 def test_a_time_limit_of_the_tasks_options_is_the_one_that_counts() -> None:
     for prefix in ("", "gymnasium:"):
         options = {"max_episode_steps": 7}

@@ -176,11 +176,8 @@ def techniques() -> Preset:
             "layer norm, critic": layer_norm,
             "layer norm, both": both,
             "binned": {"distribution": "binned"},
-            "rn-d": {
-                "distribution": "binned",
-                **both,
-                **residual,
-            },  # in networks of the usual width
+            # in networks of the usual width
+            "rn-d": {"distribution": "binned", **both, **residual},
             "normalized values": {"normalize_values": True},
             "noise 0.5": {"noise_color": 0.5},
             "gsde": {"gsde": True},

@@ -155,7 +155,8 @@ class Trainer:
     def state_template(self, iteration: int) -> TrainState:
         """A state of the shape that one has after so many iterations, its numbers without meaning."""
         state = self.learned_template(iteration)
-        return self.reset_envs(state, self.env) if self.env.spec.saves_state else state
+        begun = state._replace(step=1)  # behind the run's start, where environments are staggered
+        return self.reset_envs(begun, self.env) if self.env.spec.saves_state else state
 
     def learned_template(self, iteration: int) -> TrainState:
         """The same without environments."""
